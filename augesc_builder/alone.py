@@ -1,0 +1,123 @@
+"""Stages by themselves, from files to a folder of their own; they go on after a kill too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from augesc_builder import pipeline, stages
+from augesc_builder.errors import InputError, RecipeError, RunFolderError
+from augesc_builder.progress import Progress
+from augesc_builder.recipe import QuerySource, Recipe
+from augesc_builder.report import filter_table, statistics_table
+from augesc_builder.run_folder import RunFolder, read_manifest
+
+
+def queries(recipe: Recipe, sources: Sequence[str], out: Path, progress: Progress) -> None:
+    """Collect queries from ``NAME=PATH`` sources, or from the recipe's, into ``out``."""
+    settings = recipe.queries
+    if sources:
+        settings = settings.model_copy(update={"sources": [_source(text) for text in sources]})
+    recipe = recipe.model_copy(update={"queries": settings})
+    digests = {k: v for k, v in pipeline.input_digests(recipe).items() if k.startswith("queries")}
+    run_settings = {"stage": "queries", "queries": settings.model_dump(mode="json"), **digests}
+    with RunFolder(out, run_settings) as run:
+        if _is_new(run, "queries", progress):
+            stages.queries(run, settings, ".", progress)
+
+
+def finetune(recipe: Recipe, out: Path, progress: Progress) -> None:
+    """Fine-tune the recipe's backbone into ``out/checkpoint``."""
+    pipeline.check_inputs(recipe)
+    settings = recipe.settings()
+    kept = {key: settings[key] for key in ("seed", "prompt", "backbone", "finetune")}
+    digests = {k: v for k, v in pipeline.input_digests(recipe).items() if k.startswith("finetune")}
+    with RunFolder(out, {"stage": "finetune", **kept, **digests}) as run:
+        if _is_new(run, "finetune", progress):
+            stages.finetune(run, recipe, "checkpoint", progress)
+            progress.say(f"The checkpoint is in {out / 'checkpoint'}")
+
+
+def generate(
+    recipe: Recipe, queries_at: Path, checkpoint: Path, out: Path, progress: Progress
+) -> None:
+    """Generate conversations for a queries table into ``out``."""
+    from augesc_builder.backbone import check_folder
+
+    check_folder(checkpoint)
+    files = stages.table_files(queries_at)
+    settings = recipe.settings()
+    kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
+    inputs = {"queries": pipeline.digest(files), "checkpoint": str(checkpoint)}
+    with RunFolder(out, {"stage": "generate", **kept, **inputs}) as run:
+        if _is_new(run, "generate", progress):
+            stages.generate(run, recipe, files, checkpoint, ".", progress)
+
+
+def filter_(recipe: Recipe, generations: Path, out: Path, progress: Progress) -> None:
+    """Apply the requirements to a generations table; print Table 1."""
+    files = stages.table_files(generations)
+    limits = recipe.requirements
+    settings = {"requirements": limits.model_dump(mode="json"), "inputs": pipeline.digest(files)}
+    with RunFolder(out, {"stage": "filter", **settings}) as run:
+        if _is_new(run, "filter", progress):
+            stages.filter_(run, limits, files, ".", progress)
+    progress.say(filter_table(_load(out / "filter_report.json")))
+
+
+def statistics(
+    sessions: Sequence[Path], out: Path, progress: Progress, *, with_paper: bool
+) -> None:
+    """Compute Table 2 for each of ``sessions``, and print it."""
+    files = [file for path in sessions for file in _files(path)]
+    settings = {"stage": "statistics", "sessions": [str(p) for p in sessions]}
+    with RunFolder(out, {**settings, "inputs": pipeline.digest(files)}) as run:
+        if _is_new(run, "statistics", progress):
+            stages.statistics(run, sessions, ".", progress)
+    found = _load(out / "statistics.json")
+    sets = found["by_source"]
+    if len(sets) != 1:
+        sets = {**sets, "all": found}
+    progress.say(statistics_table(sets, with_paper=with_paper))
+
+
+def card(folder: Path, progress: Progress) -> None:
+    """Write the card of a build again."""
+    manifest = read_manifest(folder)
+    with RunFolder(folder, manifest["settings"]) as run:
+        if not run.is_complete("statistics"):
+            raise RunFolderError(
+                f"{folder}: no finished build there; run `augesc build --out {folder}` first"
+            )
+        stages.card(run, "corpus")
+    progress.say(f"Wrote {folder / 'corpus' / 'README.md'}")
+
+
+def _source(text: str) -> QuerySource:
+    name, equals, path = text.partition("=")
+    if not name or (equals and not path):
+        raise RecipeError(f"--source {text}: expected NAME or NAME=PATH")
+    return QuerySource(source=name, path=path or None)
+
+
+def _is_new(run: RunFolder, stage: str, progress: Progress) -> bool:
+    if run.is_complete(stage):
+        progress.say(f"{run.path} is complete: nothing to do")
+        return False
+    if "versions" not in run.manifest:
+        run.record(versions=pipeline.versions())
+    return True
+
+
+def _files(path: Path) -> list[Path]:
+    from augesc_builder.sources.sessions import sessions_files
+
+    if not path.exists():
+        raise InputError("no such file; check the path", path)
+    return sessions_files(path) if path.is_dir() else [path]
+
+
+def _load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,130 @@
+"""The causal language model and its tokenizer: from the Hub, from a folder, or from nothing.
+
+A tiny GPT-J with a random start takes the same path as GPT-J-6B; only the recipe differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTJConfig,
+    GPTJForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from augesc_builder.errors import CheckpointError
+from augesc_builder.recipe import FromScratch
+
+END = "<|endoftext|>"
+"""GPT-J's end-of-sequence token; the tokenizer made here uses the same."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE; any text can be encoded with it, and decoding gives it back."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, unk_token=END
+    )
+
+
+def from_scratch(
+    shape: FromScratch, texts: Iterable[str], seed: int
+) -> tuple[GPTJForCausalLM, PreTrainedTokenizerFast]:
+    """Make a randomly initialized GPT-J and train its tokenizer on ``texts``."""
+    tokenizer = train_tokenizer(texts, shape.vocab_size)
+    config = GPTJConfig(
+        **(shape.model_dump() | {"vocab_size": len(tokenizer)}),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return GPTJForCausalLM(config), tokenizer
+
+
+def load(
+    name: str | Path, *, revision: str | None, dtype: str, device_map: str | None = None
+) -> tuple[Any, Any]:
+    """Load a causal language model in ``dtype`` and its tokenizer.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where one of them is missing or broken,
+    or where they do not fit each other.
+    """
+    check_folder(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
+        model = AutoModelForCausalLM.from_pretrained(
+            str(name),
+            revision=revision or "main",
+            dtype=getattr(torch, dtype),
+            device_map=device_map,
+        )
+    except Exception as error:
+        raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {_brief(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"{name}: its tokenizer has no end-of-sequence token; set one there")
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > n_embeddings:
+        raise CheckpointError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens and the model {n_embeddings} "
+            f"embeddings; they do not belong together"
+        )
+    return model, tokenizer
+
+
+def check_folder(name: str | Path) -> None:
+    """Refuse a local folder that is no checkpoint, naming what it lacks."""
+    folder = Path(name)
+    if folder.is_file():
+        raise CheckpointError(f"{name} is a file; expected a checkpoint folder or a name on the Hub")
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") > 1:
+            raise CheckpointError(f"{name}: no such folder; give the checkpoint that was trained")
+        return
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{name} holds no config.json; expected a checkpoint of transformers")
+    weights = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+    if not any(any(folder.glob(pattern)) for pattern in weights):
+        raise CheckpointError(
+            f"{name} holds no weights (model.safetensors); fine-tune again, or give another folder"
+        )
+
+
+def max_positions(config: Any) -> int | None:
+    """Give the longest sequence that the model's positions allow, where its config says so."""
+    value = getattr(config, "max_position_embeddings", None)
+    return int(value) if value else None
+
+
+def count_parameters(shape: FromScratch | None, name: str | None, revision: str | None) -> int:
+    """Count the model's parameters without making its weights."""
+    if shape is not None:
+        config = GPTJConfig(**shape.model_dump(), tie_word_embeddings=False)
+    else:
+        config = AutoConfig.from_pretrained(name, revision=revision or "main")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _brief(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

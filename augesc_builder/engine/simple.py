@@ -1,0 +1,102 @@
+"""The plain loop: batches of prompts, decoded together until the last of them ends.
+
+Works with any causal language model of ``transformers``. Rows that have ended leave the batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from augesc_builder.engine import Continuation, FinishReason, Prompt, Sampling
+from augesc_builder.engine.sampling import choose, uniforms
+
+
+class SimpleEngine:
+    """Decodes ``batch_size`` prompts of similar length at a time."""
+
+    def __init__(self, model: Any, eos_token_id: int, sampling: Sampling, batch_size: int) -> None:
+        self.model = model.eval()
+        self.eos_token_id = eos_token_id
+        self.sampling = sampling
+        self.batch_size = batch_size
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    def generate(
+        self, prompts: Sequence[Prompt], on_step: Callable[[int, int], None]
+    ) -> list[Continuation]:
+        """Continue every prompt, in order."""
+        done: list[Continuation | None] = [None] * len(prompts)
+        limit = self.sampling.max_tokens
+        for i, prompt in enumerate(prompts):
+            if len(prompt.token_ids) >= limit:
+                done[i] = Continuation((), "prompt_too_long")
+        waiting = [i for i, result in enumerate(done) if result is None]
+        on_step(len(prompts) - len(waiting), 0)
+        waiting.sort(key=lambda i: (len(prompts[i].token_ids), i))
+        for first in range(0, len(waiting), self.batch_size):
+            rows = waiting[first : first + self.batch_size]
+            for row, result in self._batch([prompts[i] for i in rows], on_step):
+                done[rows[row]] = result
+        return [result for result in done if result is not None]
+
+    @torch.inference_mode()
+    def _batch(
+        self, prompts: Sequence[Prompt], on_step: Callable[[int, int], None]
+    ) -> Iterator[tuple[int, Continuation]]:
+        """Decode one batch; give ``(row, continuation)`` as rows end."""
+        device, limit = self.model.device, self.sampling.max_tokens
+        lengths = [len(prompt.token_ids) for prompt in prompts]
+        width = max(lengths)
+        tokens = torch.full((len(prompts), width), self.eos_token_id)  # (B, T)
+        mask = torch.zeros_like(tokens)  # (B, T)
+        seen = torch.zeros((len(prompts), self.model.config.vocab_size), dtype=torch.bool)  # (B, V)
+        for row, prompt in enumerate(prompts):
+            ids = torch.tensor(prompt.token_ids)
+            tokens[row, width - len(ids) :] = ids
+            mask[row, width - len(ids) :] = 1
+            seen[row, ids] = True
+        draws = torch.stack([uniforms(p.stream, limit) for p in prompts])  # (B, max_tokens)
+        tokens, mask, seen, draws = (x.to(device) for x in (tokens, mask, seen, draws))
+        cache = DynamicCache(config=self.model.config)
+        made: list[list[int]] = [[] for _ in prompts]
+        live = list(range(len(prompts)))
+        for step in range(limit - min(lengths)):
+            logits = self._forward(tokens, mask, cache)
+            chosen = choose(logits, seen, draws[:, step], self.sampling)  # (B,)
+            ended: dict[int, FinishReason] = {}
+            for place, (row, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
+                if token == self.eos_token_id:
+                    ended[place] = "eos"
+                    continue
+                made[row].append(token)
+                if lengths[row] + len(made[row]) >= limit:
+                    ended[place] = "length"
+            for place, reason in ended.items():
+                yield live[place], Continuation(tuple(made[live[place]]), reason)
+            on_step(len(ended), len(live))
+            seen.scatter_(1, chosen[:, None], value=True)
+            tokens, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+            if ended:
+                kept = [place for place in range(len(live)) if place not in ended]
+                if not kept:
+                    return
+                index = torch.tensor(kept, device=device)
+                live = [live[place] for place in kept]
+                tokens, mask, seen, draws = (x[index] for x in (tokens, mask, seen, draws))
+                cache.batch_select_indices(index)
+
+    def _forward(self, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Run the new tokens (B, T); give the logits (B, V) behind the last of them."""
+        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+        if self._takes_positions:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions[:, -tokens.shape[1] :]
+        logits = self.model(**inputs, past_key_values=cache, use_cache=True).logits  # (B, T, V)
+        last: Tensor = logits[:, -1]
+        return last

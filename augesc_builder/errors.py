@@ -1,0 +1,69 @@
+"""Every error that augesc raises on purpose, and what each asks of the user.
+
+::
+
+    AugescError                 one line for the user; exit code 2
+    ├── InputError              a file given by the user holds something else than it should
+    ├── RecipeError             a recipe has an unknown key, a wrong value, or lacks one
+    ├── RunFolderError          the output folder cannot be used
+    │   ├── SettingsChangedError    it was begun with other settings
+    │   └── DiskError               the disk is full or not writable
+    ├── CheckpointError         a model or tokenizer cannot be loaded, or does not fit the recipe
+    ├── TrainingError           fine-tuning cannot go on (loss not finite, batch not divisible)
+    ├── DownloadError           something on the Hub could not be had
+    └── MissingExtraError       an optional package is needed
+
+A message says what was expected, what was found, and what mends it.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class AugescError(Exception):
+    """Root of the tree: its message is meant for the user as it stands."""
+
+
+class InputError(AugescError):
+    """A user's file is unreadable or breaks its format.
+
+    ``path`` and ``line`` (1-based, where there are lines) are also put in front of the message.
+    """
+
+    def __init__(self, message: str, path: str | PathLike[str], line: int | None = None) -> None:
+        self.path, self.line = str(path), line
+        where = self.path if line is None else f"{self.path}, line {line}"
+        super().__init__(f"{where}: {message}")
+
+
+class RecipeError(AugescError):
+    """A recipe or a ``--set`` override cannot be understood."""
+
+
+class RunFolderError(AugescError):
+    """The output folder cannot be used as it is."""
+
+
+class SettingsChangedError(RunFolderError):
+    """The folder was begun with other settings; the message lists the keys that differ."""
+
+
+class DiskError(RunFolderError):
+    """Writing failed: disk full, quota reached, or no permission."""
+
+
+class CheckpointError(AugescError):
+    """A model or tokenizer cannot be loaded or does not fit the recipe."""
+
+
+class TrainingError(AugescError):
+    """Fine-tuning cannot start or cannot go on."""
+
+
+class DownloadError(AugescError):
+    """A file on the Hugging Face Hub could not be had."""
+
+
+class MissingExtraError(AugescError):
+    """An optional dependency is not installed; the message holds the pip line."""

@@ -1,0 +1,322 @@
+"""Fine-tuning of the backbone on few sessions (section 4.1, Training).
+
+The loop is ``accelerate``'s: one process or many, any mixed precision, FSDP or DeepSpeed by its
+own config files. The order of the sessions depends on seed and epoch alone, so a killed run that
+goes on from a saved state sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import get_linear_schedule_with_warmup
+
+from augesc_builder import backbone
+from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.progress import Progress
+from augesc_builder.prompts import render, with_instruction
+from augesc_builder.recipe import Finetune, Lora, Recipe
+from augesc_builder.sources.esconv import Session
+
+IGNORED = -100
+"""The label of tokens that the loss leaves out."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A session as tokens; labels of the instruction are :data:`IGNORED`."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Session]:
+    """Draw ``n`` sessions at random, as evenly over the problem types as their counts allow.
+
+    A type with fewer sessions than its even share gives all it has, and the others share the rest
+    (section 4.1). What cannot be split evenly goes to types drawn at random.
+    """
+    if n > len(sessions):
+        raise TrainingError(
+            f"finetune.n_sessions is {n}, but there are only {len(sessions)} sessions; lower it"
+        )
+    rng = random.Random(seed)
+    pools: dict[str, list[Session]] = defaultdict(list)
+    for session in sessions:
+        pools[session.problem_type or ""].append(session)
+    for pool in pools.values():
+        rng.shuffle(pool)
+    chosen: list[Session] = []
+    while len(chosen) < n:
+        left = n - len(chosen)
+        open_types = sorted(kind for kind, pool in pools.items() if pool)
+        if left < len(open_types):
+            open_types = sorted(rng.sample(open_types, left))
+        share = max(1, left // len(open_types))
+        # Small types give all they have first; the next round splits what they left.
+        for kind in open_types:
+            take = min(share, len(pools[kind]))
+            chosen += pools[kind][:take]
+            del pools[kind][:take]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def encode(session: Session, instruction: str, tokenizer: Any, max_tokens: int) -> Example:
+    """Tokenize a session; the end-of-sequence token is learned too (figure 2)."""
+    prefix = with_instruction(instruction, "")
+    encoded = tokenizer(prefix + render(session.messages), return_offsets_mapping=True)
+    ids = [*encoded["input_ids"], tokenizer.eos_token_id]
+    starts = [start for start, _ in encoded["offset_mapping"]] + [len(prefix)]
+    labels = [
+        token if start >= len(prefix) else IGNORED
+        for token, start in zip(ids, starts, strict=True)
+    ]
+    return Example(ids[:max_tokens], labels[:max_tokens])
+
+
+def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Pad examples on the right to one batch."""
+    width = max(len(example.input_ids) for example in examples)
+
+    def rows(values: Sequence[list[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([row + [fill] * (width - len(row)) for row in values])  # (B, T)
+
+    ids = [example.input_ids for example in examples]
+    return {
+        "input_ids": rows(ids, pad),
+        "attention_mask": rows([[1] * len(row) for row in ids], 0),
+        "labels": rows([example.labels for example in examples], IGNORED),
+    }
+
+
+def finetune(
+    recipe: Recipe,
+    sessions: Sequence[Session],
+    out: Callable[[Callable[[Path], None]], None],
+    state: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fine-tune the backbone and hand a function that saves it to ``out``.
+
+    ``state`` is a folder for the state of a run that may be killed. Returns what the manifest
+    records: sessions, steps, losses (mean per token, natural logarithm).
+    """
+    settings = recipe.finetune
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision, cpu=not torch.cuda.is_available()
+    )
+    chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
+    model, tokenizer = _backbone(recipe, chosen)
+    model = _prepare(model, settings, recipe.seed)
+    examples = [
+        encode(session, recipe.prompt.instruction, tokenizer, settings.max_tokens)
+        for session in chosen
+    ]
+    plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
+    if settings.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"finetune.batch_size {settings.batch_size} cannot be split over "
+            f"{accelerator.num_processes} processes; set a multiple of it, or launch fewer"
+        )
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    schedule = get_linear_schedule_with_warmup(optimizer, settings.warmup_steps, len(plan))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.register_for_checkpointing(schedule)
+    losses = _resume(accelerator, state)
+    model.train()
+    with progress.bar(len(plan), "fine-tuning", "step", done=len(losses)) as bar:
+        for step in range(len(losses), len(plan)):
+            batch = [examples[i] for i in plan[step]]
+            loss = _step(accelerator, model, optimizer, batch, tokenizer.eos_token_id, settings)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss of step {step + 1} is {loss}; lower finetune.learning_rate "
+                    f"({settings.learning_rate}) or set finetune.mixed_precision to no"
+                )
+            schedule.step()
+            losses.append(loss)
+            bar.update(1, loss=f"{loss:.3f}")
+            every = settings.save_state_every
+            if every and (step + 1) % every == 0 and step + 1 < len(plan):
+                _save_state(accelerator, state, losses)
+    _save(accelerator, model, tokenizer, recipe, out)
+    accelerator.end_training()
+    return {
+        "sessions": [session.session_id for session in chosen],
+        "examples_cut": sum(example.input_ids[-1] != tokenizer.eos_token_id for example in examples),
+        "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
+        "steps": len(plan),
+        "first_loss": round(losses[0], 4),
+        "last_epoch_loss": round(_mean(losses[-math.ceil(len(plan) / settings.epochs) :]), 4),
+    }
+
+
+def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
+    origin = recipe.backbone
+    if origin.from_scratch is not None:
+        texts = [with_instruction(recipe.prompt.instruction, render(s.messages)) for s in sessions]
+        model, tokenizer = backbone.from_scratch(origin.from_scratch, texts, recipe.seed)
+        model = model.to(getattr(torch, recipe.finetune.weights_dtype))
+    else:
+        name = str(origin.name)
+        dtype = recipe.finetune.weights_dtype
+        model, tokenizer = backbone.load(name, revision=origin.revision, dtype=dtype)
+    if not tokenizer.is_fast:
+        raise TrainingError(f"{origin.name}: its tokenizer has no fast version; choose another model")
+    limit = backbone.max_positions(model.config)
+    if limit and recipe.finetune.max_tokens > limit:
+        raise TrainingError(
+            f"finetune.max_tokens is {recipe.finetune.max_tokens}, but the model has positions for "
+            f"{limit}; lower it"
+        )
+    return model, tokenizer
+
+
+def _prepare(model: Any, settings: Finetune, seed: int) -> Any:
+    model.config.use_cache = False
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    if settings.lora is not None:
+        torch.manual_seed(seed)
+        model = _with_lora(model, settings.lora)
+    torch.manual_seed(seed)  # dropout, where the model has any
+    return model
+
+
+def _with_lora(model: Any, lora: Lora) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtraError(
+            "finetune.lora needs peft: pip install 'augesc-builder[lora]'"
+        ) from None
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+    return get_peft_model(model, config)
+
+
+def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
+    """Give the sessions of every step, each epoch in an order of its own."""
+    for epoch in range(epochs):
+        order = list(range(n))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        yield from (order[i : i + size] for i in range(0, n, size))
+
+
+def _step(
+    accelerator: Accelerator,
+    model: Any,
+    optimizer: Any,
+    batch: Sequence[Example],
+    pad: int,
+    settings: Finetune,
+) -> float:
+    """Take one optimizer step; the loss is the mean over all conversation tokens of the batch.
+
+    Each process takes its share of the batch in micro-batches. A process without a session left
+    (the last batch of an epoch) computes one with all labels ignored, to keep collectives paired.
+    """
+    share = list(batch[accelerator.process_index :: accelerator.num_processes])
+    n_turns = math.ceil(math.ceil(len(batch) / accelerator.num_processes) / settings.micro_batch_size)
+    n_tokens = sum(label != IGNORED for example in batch for label in example.labels[1:])
+    total = torch.zeros((), device=accelerator.device)
+    for turn in range(n_turns):
+        micro = share[turn * settings.micro_batch_size : (turn + 1) * settings.micro_batch_size]
+        if not micro:
+            idle = batch[0]
+            micro = [Example(idle.input_ids, [IGNORED] * len(idle.labels))]
+        tensors = {k: v.to(accelerator.device) for k, v in collate(micro, pad).items()}
+        labels = tensors.pop("labels")
+        last = turn == n_turns - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            logits = model(**tensors).logits  # (B, T, V)
+            loss = torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(),
+                labels[:, 1:].flatten(),
+                ignore_index=IGNORED,
+                reduction="sum",
+            ) / max(n_tokens, 1)
+            # Gradients are averaged over processes; the sum is what a mean over all tokens needs.
+            accelerator.backward(loss * accelerator.num_processes)
+        total += loss.detach()
+    if settings.max_grad_norm is not None:
+        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(accelerator.reduce(total, "sum"))
+
+
+def _save_state(accelerator: Accelerator, state: Path, losses: Sequence[float]) -> None:
+    """Save all that a killed run needs to go on, and remove the state before it."""
+    folder, temporary = state / f"step-{len(losses):07d}", state / "saving"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    if accelerator.is_main_process:
+        torch.save(list(losses), temporary / "losses.pt")
+        temporary.rename(folder)
+        for old in state.glob("step-*"):
+            if old != folder:
+                shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def _resume(accelerator: Accelerator, state: Path) -> list[float]:
+    """Load the newest saved state; give the losses of the steps it has behind it."""
+    saved = sorted(state.glob("step-*"))
+    if not saved:
+        return []
+    accelerator.load_state(str(saved[-1]))
+    losses: list[float] = torch.load(saved[-1] / "losses.pt")
+    return losses
+
+
+def _save(
+    accelerator: Accelerator,
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    out: Callable[[Callable[[Path], None]], None],
+) -> None:
+    accelerator.wait_for_everyone()
+    plain = accelerator.unwrap_model(model)
+    weights = accelerator.get_state_dict(model)  # gathers what FSDP has spread
+    if not accelerator.is_main_process:
+        return
+    if recipe.finetune.lora is not None:
+        plain = plain.merge_and_unload()
+        weights = None
+    plain.config.use_cache = True
+
+    def fill(folder: Path) -> None:
+        plain.save_pretrained(folder, state_dict=weights)
+        tokenizer.save_pretrained(folder)
+
+    out(fill)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,25 @@
+"""Figures of the paper that reports stand beside (arXiv 2202.13047)."""
+
+from __future__ import annotations
+
+TABLE_1: dict[str, tuple[float, ...]] = {
+    "GPT-3 (ED)": (24.8, 0.0, 8.9, 0.0, 0.2, 11.2, 36.7, 37.8, 17.2),
+    "GPT-J (ED)": (0.3, 3.1, 17.8, 3.9, 5.2, 2.4, 25.3, 27.4, 49.1),
+    "GPT-J (Reddit)": (0.7, 5.6, 18.8, 4.8, 5.3, 2.6, 22.7, 26.4, 48.7),
+}
+"""Table 1: per cent of texts that violate each requirement, in its order, then final retention."""
+
+TABLE_2: dict[str, tuple[str, ...]] = {
+    "ESConv": ("1.3K", "543.7", "15K", "20K", "15.4", "16.8", "11K", "18K", "13.6", "21.0", "11K"),
+    "AugESC ED": (
+        *("53K", "528.4", "55K"),
+        *("656K", "12.4", "19.8", "37K"),
+        *("657K", "12.5", "22.7", "44K"),
+    ),
+    "AugESC Reddit": (
+        *("49K", "599.0", "60K"),
+        *("586K", "11.9", "25.1", "42K"),
+        *("590K", "11.9", "25.2", "41K"),
+    ),
+}
+"""Table 2, rounded as printed: the rows of :data:`augesc_builder.report.STATISTICS`, in order."""

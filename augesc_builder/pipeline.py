@@ -1,0 +1,179 @@
+"""The whole project in one place: ``build(recipe, folder)`` runs the stages in order.
+
+::
+
+    queries ──┐
+              ├─► generate ──► filter ──► statistics ──► card
+    finetune ─┘
+
+Each stage reads the tables of those before it and writes its own; nothing flows back. A stage with
+a completion mark is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from augesc_builder import __version__, stages
+from augesc_builder.errors import InputError
+from augesc_builder.progress import Progress
+from augesc_builder.recipe import Recipe, dump_recipe
+from augesc_builder.run_folder import RunFolder
+
+Stage = Callable[[RunFolder, Recipe, Progress], None]
+
+
+def _queries(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    stages.queries(run, recipe.queries, "queries", progress)
+
+
+def _finetune(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    stages.finetune(run, recipe, "checkpoint", progress)
+
+
+def _generate(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    queries = stages.table_files(run.path / "queries")
+    stages.generate(run, recipe, queries, run.path / "checkpoint", "generations", progress)
+
+
+def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    generations = stages.table_files(run.path / "generations")
+    stages.filter_(run, recipe.requirements, generations, "corpus", progress)
+
+
+def _statistics(run: RunFolder, _: Recipe, progress: Progress) -> None:
+    stages.statistics(run, [run.path / "corpus"], "corpus", progress)
+
+
+def _card(run: RunFolder, _: Recipe, __: Progress) -> None:
+    stages.card(run, "corpus")
+
+
+STAGES: Mapping[str, Stage] = {
+    "queries": _queries,
+    "finetune": _finetune,
+    "generate": _generate,
+    "filter": _filter,
+    "statistics": _statistics,
+    "card": _card,
+}
+"""The stages of a build, in order."""
+
+
+def build(recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> bool:
+    """Run every stage that is not done yet; give ``False`` when there was nothing to do.
+
+    A run that was killed goes on where it was. Under ``accelerate launch`` the first process does
+    everything, and the others join it for fine-tuning.
+    """
+    progress = progress or Progress()
+    settings = run_settings(recipe)
+    rank = int(os.environ.get("RANK", "0"))
+    if rank:
+        _join_finetuning(recipe, Path(folder))
+        return True
+    check_inputs(recipe)
+    with RunFolder(folder, settings) as run:
+        todo = [name for name in STAGES if not run.is_complete(name)]
+        if not todo:
+            return False
+        if "versions" not in run.manifest:
+            run.write_text("recipe.yaml", dump_recipe(recipe))
+            run.record(recipe=recipe.name, seed=recipe.seed, versions=versions())
+        for number, name in enumerate(STAGES, 1):
+            begun = time.monotonic()
+            if name not in todo:
+                progress.say(f"[{number}/{len(STAGES)}] {name}: done before")
+                continue
+            progress.say(f"[{number}/{len(STAGES)}] {name}")
+            STAGES[name](run, recipe, progress)
+            seconds = run.manifest.get("seconds", {})
+            run.record(seconds={**seconds, name: round(time.monotonic() - begun, 1)})
+    return True
+
+
+def run_settings(recipe: Recipe) -> dict[str, Any]:
+    """Give what must not change while a folder is filled: the recipe and its local inputs."""
+    return {**recipe.settings(), "inputs": input_digests(recipe)}
+
+
+def input_digests(recipe: Recipe) -> dict[str, str]:
+    """Give a digest of every local file that the recipe reads, by the key that names it."""
+    from augesc_builder.sources import sample
+
+    files: dict[str, list[Path]] = {}
+    if recipe.finetune.sessions == "sample":
+        files["finetune.sessions"] = [sample.SESSIONS]
+    elif recipe.finetune.sessions != "esconv":
+        files["finetune.sessions"] = [Path(recipe.finetune.sessions)]
+    for i, origin in enumerate(recipe.queries.sources):
+        key = f"queries.sources.{i}"
+        if origin.source == "sample":
+            files[key] = [sample.QUERIES]
+        elif origin.path is not None:
+            path = Path(origin.path)
+            files[key] = sorted(path.iterdir()) if path.is_dir() else [path]
+    return {key: digest(paths) for key, paths in files.items()}
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Find mistakes in local inputs before anything is written or trained."""
+    from augesc_builder.sources.sessions import BUNDLED, ON_THE_HUB, read_training_sessions
+
+    if recipe.finetune.sessions not in {BUNDLED, ON_THE_HUB}:
+        sessions, _ = read_training_sessions(recipe.finetune.sessions, None)
+        if len(sessions) < recipe.finetune.n_sessions:
+            raise InputError(
+                f"holds {len(sessions)} sessions, and finetune.n_sessions is "
+                f"{recipe.finetune.n_sessions}; lower it with --set finetune.n_sessions=N",
+                recipe.finetune.sessions,
+            )
+    if recipe.backbone.name is not None:
+        from augesc_builder.backbone import check_folder
+
+        check_folder(recipe.backbone.name)
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what a run depends on."""
+    packages = (
+        *("datasets", "transformers", "torch", "accelerate", "nltk", "huggingface-hub"),
+        *("evaluate", "tokenizers", "pyarrow", "numpy"),
+    )
+    return {
+        "augesc-builder": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def _join_finetuning(recipe: Recipe, folder: Path) -> None:
+    """Take part in the first process's fine-tuning; write nothing."""
+    from augesc_builder.finetune import finetune
+    from augesc_builder.sources.sessions import read_training_sessions
+
+    run = RunFolder(folder, {})
+    if run.is_complete("finetune"):
+        return
+    sessions, _ = read_training_sessions(recipe.finetune.sessions, recipe.finetune.revision)
+    finetune(recipe, sessions, lambda _: None, run.work("finetune"), Progress(quiet=True))
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Give a short digest of the bytes of files."""
+    running = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    running.update(piece)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}; check the path", path) from None
+    return running.hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""What a run says while it works: lines, and bars with rate and time left."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Bar:
+    """A progress bar that starts where an earlier run stopped, so that its rate is true."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def update(self, n: float, **postfix: Any) -> None:
+        """Count ``n`` more units; ``postfix`` is shown behind the bar."""
+        if postfix:
+            self._bar.set_postfix(postfix, refresh=False)
+        self._bar.update(n)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+class Progress:
+    """Where lines and bars go; ``quiet`` silences both.
+
+    Bars are drawn on a terminal only, never in CI; lines go to standard output.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._bars = not quiet and sys.stderr.isatty() and not os.environ.get("CI")
+
+    def say(self, text: str = "") -> None:
+        """Print a line."""
+        if not self.quiet:
+            print(text, flush=True)  # noqa: T201
+
+    def bar(self, total: int | None, what: str, unit: str, *, done: int = 0) -> Bar:
+        """Make a bar over ``total`` units, ``done`` of them behind us."""
+        return Bar(
+            tqdm(
+                total=total,
+                initial=done,
+                desc=f"  {what}",
+                unit=f" {unit}",
+                disable=not self._bars,
+                dynamic_ncols=True,
+                leave=False,
+                smoothing=0.1,
+            )
+        )

@@ -1,0 +1,283 @@
+"""What a run leaves on disk, and how it gets there whole or not at all.
+
+::
+
+    FOLDER/
+      recipe.yaml  manifest.json        the settings, and what the run found out
+      .complete/STAGE.json              completion mark: the stage's tables with row counts
+      .complete/STAGE-00003.json        completion mark of one shard
+      .work/                            half-done things; gone when the run is done
+      queries/ checkpoint/ generations/ corpus/
+
+Everything is written below ``.work``, synced and renamed into place; the mark comes last. So the
+marks are the truth about progress, and the manifest is the truth about settings. No other module
+knows these names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from augesc_builder.errors import AugescError, DiskError, RunFolderError, SettingsChangedError
+from augesc_builder.recipe import flatten
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class RunFolder:
+    """A folder owned by one run at a time; a context manager that holds its lock.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where the path is a file or holds
+    something that no run left, and :class:`~augesc_builder.errors.SettingsChangedError` where it
+    was begun with other settings.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.settings = dict(settings)
+        self.manifest: dict[str, Any] = {}
+
+    def __enter__(self) -> RunFolder:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(
+                f"{self.path} is a file; give --out a folder that is new, or that a run began"
+            )
+        if self.path.is_dir() and not self._manifest_path.exists() and self._holds_strangers():
+            raise RunFolderError(
+                f"{self.path} holds files that no run left; give --out a new or empty folder"
+            )
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / ".lock", timeout=0)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise RunFolderError(
+                    f"{self.path}: another run is at work there; wait for it or stop it"
+                ) from None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            shutil.rmtree(self.path / ".work", ignore_errors=True)
+        elif isinstance(error, AugescError) and not self._has_marks():
+            self._undo()
+        self._lock.release()
+
+    # -- what was done ---------------------------------------------------------------------------
+
+    def is_complete(self, stage: str) -> bool:
+        """Say whether a stage has its completion mark."""
+        return self._mark(stage).exists()
+
+    def complete(self, stage: str, **facts: Any) -> None:
+        """Mark a stage as done; ``facts`` (such as row counts) also go into the manifest."""
+        self.record(stages={**self.manifest.get("stages", {}), stage: facts})
+        self.write_json(self._mark(stage).relative_to(self.path), facts)
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """Give the facts that a complete stage was marked with."""
+        return dict(_load_json(self._mark(stage)))
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to the manifest."""
+        self.manifest |= facts
+        self.write_json("manifest.json", self.manifest)
+
+    # -- tables in shards ------------------------------------------------------------------------
+
+    def shards(self, stage: str, n_shards: int) -> Iterator[int]:
+        """Give the numbers of a stage's shards that are not written yet."""
+        return (i for i in range(n_shards) if not self._mark(stage, i).exists())
+
+    def write_shard(
+        self, stage: str, number: int, n_shards: int, tables: Mapping[str, pa.Table], **facts: Any
+    ) -> None:
+        """Write shard ``number`` of each table (a path below the folder), then its mark."""
+        for name, table in tables.items():
+            self.write_table(shard_path(name, number, n_shards), table)
+        rows = {name: table.num_rows for name, table in tables.items()}
+        self.write_json(self._mark(stage, number).relative_to(self.path), {"rows": rows, **facts})
+
+    def shard_facts(self, stage: str, n_shards: int) -> list[dict[str, Any]]:
+        """Give what the marks of a stage's shards say, in order."""
+        return [_load_json(self._mark(stage, i)) for i in range(n_shards)]
+
+    # -- single things ---------------------------------------------------------------------------
+
+    def write_table(self, name: str | Path, table: pa.Table) -> None:
+        """Write a table as Parquet."""
+        with self._replacing(name) as temporary:
+            pq.write_table(table, temporary)
+
+    def write_text(self, name: str | Path, text: str) -> None:
+        """Write a text file in UTF-8."""
+        with self._replacing(name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str | Path, value: Any) -> None:
+        """Write a JSON file; NaN is refused, undefined numbers are ``null``."""
+        self.write_text(
+            name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> None:
+        """Let ``fill`` write files into a new folder, which then takes its place whole."""
+        temporary = self.work(f"{name}.new")
+        shutil.rmtree(temporary)
+        temporary.mkdir()
+        with disk_errors(self.path / name):
+            fill(temporary)
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    _sync(file)
+            _sync(temporary)
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            temporary.rename(self.path / name)
+            _sync(self.path)
+
+    def work(self, name: str) -> Path:
+        """Give a folder for half-done things, kept until the run is done."""
+        folder = self.path / ".work" / name
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    def _mark(self, stage: str, number: int | None = None) -> Path:
+        name = stage if number is None else f"{stage}-{number:05d}"
+        return self.path / ".complete" / f"{name}.json"
+
+    def _has_marks(self) -> bool:
+        return any((self.path / ".complete").glob("*.json"))
+
+    def _undo(self) -> None:
+        """Remove what this run wrote, when it failed before anything was finished."""
+        for name in (".work", ".complete"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("manifest.json", "recipe.yaml", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: it was there before us
+            self.path.rmdir()
+
+    def _holds_strangers(self) -> bool:
+        return any(entry.name not in {".lock", ".work"} for entry in self.path.iterdir())
+
+    def _open(self) -> None:
+        if not self._manifest_path.exists():
+            self.record(settings=self.settings)
+            return
+        self.manifest = _load_json(self._manifest_path)
+        if self.manifest.get("settings") != self.settings and not self._has_marks():
+            # Nothing was finished with the other settings, so nothing is lost by starting again.
+            shutil.rmtree(self.path / ".work", ignore_errors=True)
+            self.manifest = {}
+            self.record(settings=self.settings)
+            return
+        old, new = flatten(self.manifest.get("settings", {})), flatten(self.settings)
+        changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+        if changed:
+            lines = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in changed)
+            raise SettingsChangedError(
+                f"{self.path} was begun with other settings: {lines}; "
+                f"give another --out, or the settings it was begun with"
+            )
+
+    @contextlib.contextmanager
+    def _replacing(self, name: str | Path) -> Iterator[Path]:
+        """Give a temporary path that is synced and renamed to ``name`` when all went well."""
+        target = self.path / name
+        temporary = self.work("files") / f"{target.name}.{os.getpid()}"
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield temporary
+                _sync(temporary)
+                temporary.replace(target)
+                _sync(target.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a run's folder."""
+    if not (path / "manifest.json").exists():
+        raise RunFolderError(f"{path}: no manifest.json there; give the folder of a run")
+    return dict(_load_json(path / "manifest.json"))
+
+
+def shard_path(table: str, number: int, n_shards: int) -> str:
+    """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``."""
+    return f"{table}-{number:05d}-of-{n_shards:05d}.parquet"
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into a one-line error, whichever library met it."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        text = str(error)  # safetensors and Arrow name the system's error only in their text
+        if number in _FULL or any(f"{word} {n}" in text for n in _FULL for word in _CODE_WORDS):
+            raise DiskError(
+                f"{path}: no space left to write it; free some and run the same command again, "
+                f"it goes on where it was"
+            ) from error
+        if number in _DENIED:
+            raise DiskError(
+                f"{path}: not writable ({os.strerror(number)}); give --out a folder you may write to"
+            ) from error
+        if isinstance(error, OSError) and number in {errno.ENOTDIR, errno.ENAMETOOLONG}:
+            raise DiskError(f"{path}: {os.strerror(number)}; give another --out") from error
+        raise
+
+
+_CODE_WORDS = ("code:", "errno", "os error")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunFolderError(
+            f"{path}: unreadable ({error}); delete the folder, or give another --out"
+        ) from None

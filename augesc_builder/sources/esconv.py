@@ -1,0 +1,114 @@
+"""ESConv (Liu et al. 2021): 1,300 crowd-sourced emotional support sessions of 13 problem types.
+
+One JSON object a session, with ``problem_type`` and ``dialog``, a list of utterances with
+``speaker`` (``usr``, ``sys``) and ``text``: the lines of the Hub dataset ``thu-coai/esconv``. The
+names of the original release (``seeker``, ``supporter``, ``content``, one JSON list) work too. The
+bundled sample has the same form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from augesc_builder.errors import DownloadError, InputError
+from augesc_builder.prompts import Message, collapse
+from augesc_builder.sources.lines import read_json_lines, read_lines
+
+REPO = "thu-coai/esconv"
+_ROLES = {"usr": "user", "seeker": "user", "sys": "assistant", "supporter": "assistant"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session: its utterances from the seeker's first on, and what it is about."""
+
+    session_id: str
+    messages: tuple[Message, ...]
+    problem_type: str | None = None
+
+
+def read_esconv(path: str | Path) -> list[Session]:
+    """Read a file in ESConv's format; leading supporter utterances are left out (table 2).
+
+    Raises :class:`~augesc_builder.errors.InputError` with file and line.
+    """
+    path = Path(path)
+    sessions = [
+        parse_session(value, f"{path.stem}-{number}", path, number)
+        for number, value in _values(path)
+    ]
+    if not sessions:
+        raise InputError("empty; expected a session a line", path)
+    return sessions
+
+
+def parse_session(value: Any, session_id: str, path: Path, line: int) -> Session:
+    """Check one session of ESConv's format."""
+
+    def fail(message: str) -> InputError:
+        return InputError(message, path, line)
+
+    if not isinstance(value, dict):
+        raise fail(f"expected an object with the key 'dialog', found {_brief(value)}")
+    if "dialog" not in value:
+        raise fail(f"the key 'dialog' is missing, found {', '.join(map(str, value)) or 'no key'}")
+    dialog = value["dialog"]
+    if not isinstance(dialog, list) or not dialog:
+        raise fail(f"'dialog' must be a list with utterances, found {_brief(dialog)}")
+    problem = value.get("problem_type")
+    if problem is not None and not isinstance(problem, str):
+        raise fail(f"'problem_type' must be a text, found {_brief(problem)}")
+    messages: list[Message] = []
+    for i, utterance in enumerate(dialog, 1):
+        if not isinstance(utterance, dict):
+            raise fail(f"utterance {i} must be an object, found {_brief(utterance)}")
+        text = utterance.get("text", utterance.get("content"))
+        if not isinstance(text, str):
+            raise fail(f"utterance {i} lacks 'text', found {_brief(utterance)}")
+        speaker = utterance.get("speaker")
+        if speaker not in _ROLES:
+            raise fail(f"utterance {i}: expected the speaker usr or sys, found {_brief(speaker)}")
+        if not text.strip():
+            raise fail(f"utterance {i} has no words; remove it")
+        if messages or _ROLES[speaker] == "user":
+            messages.append({"role": _ROLES[speaker], "content": collapse(text)})
+    if not messages:
+        raise fail("no utterance of the seeker (usr); remove the session")
+    return Session(session_id, tuple(messages), problem.strip().lower() if problem else None)
+
+
+def download_esconv(revision: str) -> tuple[Path, str]:
+    """Download the train split of ``thu-coai/esconv``; give its path and the commit it is of."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        commit = HfApi().dataset_info(REPO, revision=revision).sha or revision
+        return Path(hf_hub_download(REPO, "train.txt", repo_type="dataset", revision=commit)), commit
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DownloadError(
+            f"{REPO} at revision {revision} cannot be had from the Hub ({reason}); give a local "
+            f"file with --set finetune.sessions=PATH"
+        ) from error
+
+
+def _values(path: Path) -> Iterator[tuple[int, Any]]:
+    """Give the sessions of JSON lines, or of one JSON list, with their line or number."""
+    first = next(read_lines(path), None)
+    if first is None or first[1].strip() != "[":
+        yield from read_json_lines(path)
+        return
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        yield from enumerate(json.loads(text), 1)
+    except ValueError as error:
+        raise InputError(f"begins as a JSON list but is not one ({error})", path) from None
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004

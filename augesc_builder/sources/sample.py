@@ -1,0 +1,29 @@
+"""The bundled sample: sessions and trigger queries written for this project.
+
+65 emotional support sessions, five for each of ESConv's 13 problem types, and 160 first posts of
+help-seekers. They show the form of the data and train the demo model; they are no research corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from augesc_builder.sources.esconv import Session, read_esconv
+from augesc_builder.sources.lines import read_json_lines
+from augesc_builder.sources.posts import Post
+
+_FOLDER = Path(__file__).parent / "sample_data"
+SESSIONS = _FOLDER / "sessions.jsonl"
+QUERIES = _FOLDER / "queries.jsonl"
+
+
+def read_sample_sessions() -> list[Session]:
+    """Read the bundled sessions, in ESConv's format."""
+    return read_esconv(SESSIONS)
+
+
+def read_sample_queries() -> Iterator[Post]:
+    """Read the bundled queries."""
+    for _, value in read_json_lines(QUERIES):
+        yield Post(value["text"], emotion=value["emotion"])

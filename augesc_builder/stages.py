@@ -1,0 +1,198 @@
+"""Each stage with its files: what it reads, what it writes, and how it goes on after a kill.
+
+The work itself is in the modules that the stages are named after. ``place`` is the folder, inside
+the run's, that a stage's tables go to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from augesc_builder.errors import InputError
+from augesc_builder.progress import Progress
+from augesc_builder.recipe import Queries, Recipe, Requirements
+from augesc_builder.run_folder import RunFolder, shard_path
+
+
+def queries(run: RunFolder, settings: Queries, place: str, progress: Progress) -> None:
+    """Collect the trigger queries."""
+    from augesc_builder.queries import collect_queries
+
+    table, report = collect_queries(settings)
+    run.write_table(shard_path(f"{place}/queries", 0, 1), table)
+    run.write_json(f"{place}/queries_report.json", report)
+    for source, funnel in report.items():
+        dropped = ", ".join(f"{n:,} for {reason}" for reason, n in funnel["dropped"].items() if n)
+        progress.say(
+            f"  {source}: {funnel['queries']:,} queries of {funnel['mean_words']} words on average, "
+            f"from {funnel['posts']:,} posts" + (f" (dropped: {dropped})" if dropped else "")
+        )
+    run.complete("queries", rows=table.num_rows, report=report)
+
+
+def finetune(run: RunFolder, recipe: Recipe, place: str, progress: Progress) -> None:
+    """Fine-tune the backbone; the checkpoint appears whole or not at all."""
+    from augesc_builder.finetune import finetune as train
+    from augesc_builder.sources.sessions import read_training_sessions
+
+    recipe = pin_backbone(run, recipe)
+    known = run.manifest.get("revisions", {})
+    sessions, commit = read_training_sessions(
+        recipe.finetune.sessions, known.get("sessions", recipe.finetune.revision)
+    )
+    run.record(revisions={**known, "sessions": commit})
+    facts = train(
+        recipe,
+        sessions,
+        out=lambda fill: run.write_folder(place, fill),
+        state=run.work("finetune"),
+        progress=progress,
+    )
+    progress.say(
+        f"  {facts['steps']} steps on {len(facts['sessions'])} sessions; loss a token "
+        f"{facts['first_loss']} at first, {facts['last_epoch_loss']} in the last epoch"
+    )
+    run.complete("finetune", **facts)
+
+
+def generate(  # noqa: PLR0917
+    run: RunFolder,
+    recipe: Recipe,
+    queries_at: Sequence[Path],
+    checkpoint: Path,
+    place: str,
+    progress: Progress,
+) -> None:
+    """Generate conversations, shard by shard; finished shards are never made again."""
+    from augesc_builder.generations import Generator, n_shards, shard_of, tasks
+    from augesc_builder.queries import read_queries
+
+    size = recipe.generate.shard_size
+    todo = tasks(read_queries(queries_at), recipe.generate)
+    shards = n_shards(todo, size)
+    missing = list(run.shards("generate", shards))
+    done = len(todo) - sum(len(shard_of(todo, i, size)) for i in missing)
+    tokens = 0
+    generator = Generator(checkpoint, recipe) if missing else None
+    with progress.bar(len(todo), "generating", "session", done=done) as bar:
+
+        def on_step(finished: int, made: int) -> None:
+            nonlocal tokens
+            tokens += made
+            bar.update(finished, tokens=f"{tokens:,}")
+
+        for number in missing:
+            table = generator.generate(shard_of(todo, number, size), on_step)  # type: ignore[union-attr]
+            reasons = table["finish_reason"].to_pylist()
+            run.write_shard(
+                "generate",
+                number,
+                shards,
+                {f"{place}/generations": table},
+                tokens=sum(table["n_tokens"].to_pylist()),
+                finish_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+            )
+    facts = run.shard_facts("generate", shards)
+    reasons: dict[str, int] = {}
+    for fact in facts:
+        for reason, n in fact["finish_reasons"].items():
+            reasons[reason] = reasons.get(reason, 0) + n
+    total = sum(fact["tokens"] for fact in facts)
+    progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {reasons}")
+    run.complete("generate", rows=len(todo), tokens=total, finish_reasons=reasons)
+
+
+def filter_(
+    run: RunFolder,
+    limits: Requirements,
+    generations_at: Sequence[Path],
+    place: str,
+    progress: Progress,
+) -> None:
+    """Split generations into sessions and rejected rows, a shard for each shard of theirs."""
+    from augesc_builder.filtering import filter_generations, filter_report
+    from augesc_builder.sources.sessions import read_table
+    from augesc_builder.tables import GENERATIONS
+
+    shards = len(generations_at)
+    with progress.bar(shards, "filtering", "shard") as bar:
+        for number in run.shards("filter", shards):
+            table = read_table(generations_at[number], list(GENERATIONS))
+            check_generations(table, generations_at[number])
+            sessions, rejected, counts = filter_generations(table, limits)
+            run.write_shard(
+                "filter",
+                number,
+                shards,
+                {f"{place}/data/train": sessions, f"{place}/rejected/train": rejected},
+                counts=counts,
+            )
+            bar.update(1)
+    report = filter_report(fact["counts"] for fact in run.shard_facts("filter", shards))
+    if not report["total"]:
+        raise InputError("no generations to filter", generations_at[0].parent)
+    run.write_json(f"{place}/filter_report.json", report)
+    run.complete(
+        "filter", sessions=report["retained"], rejected=report["total"] - report["retained"]
+    )
+
+
+def check_generations(table: pa.Table, path: Path) -> None:
+    """Refuse a generations table with nulls, naming the row."""
+    for column in ("query_id", "sample", "source", "query", "text", "n_prompt_tokens", "n_tokens"):
+        if table[column].null_count:
+            row = table[column].to_pylist().index(None) + 1
+            raise InputError(f"column {column} is null; fill it or remove the row", path, row)
+
+
+def statistics(run: RunFolder, inputs: Sequence[Path], place: str, progress: Progress) -> None:
+    """Compute Table 2 for all sessions together and for each source."""
+    from augesc_builder.metrics.session_statistics.session_statistics import SessionCounts
+    from augesc_builder.sources.sessions import iterate_sessions
+
+    counts: dict[str, SessionCounts] = {}
+    with progress.bar(None, "counting words", "session") as bar:
+        for path in inputs:
+            for source, messages in iterate_sessions(path):
+                counts.setdefault(source, SessionCounts()).add(messages)
+                bar.update(1)
+    total = SessionCounts()
+    by_source = {}
+    for source, part in sorted(counts.items()):
+        by_source[source] = part.statistics()
+        total.merge(part)
+    run.write_json(f"{place}/statistics.json", {**total.statistics(), "by_source": by_source})
+    run.complete("statistics", sessions=total.sessions)
+
+
+def card(run: RunFolder, place: str) -> None:
+    """Write the dataset card from the run's own files."""
+    from augesc_builder.card import render_card
+
+    run.write_text(f"{place}/README.md", render_card(run.path, run.path / place, run.manifest))
+    run.complete("card")
+
+
+def table_files(path: Path) -> list[Path]:
+    """Find the Parquet files of a table: a file, or all of a folder."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise InputError("no Parquet files there", path)
+    return files
+
+
+def pin_backbone(run: RunFolder, recipe: Recipe) -> Recipe:
+    """Resolve a branch of the backbone on the Hub to a commit, once for the whole run."""
+    from augesc_builder.hub import resolve_model
+
+    origin = recipe.backbone
+    known = run.manifest.get("revisions", {})
+    if origin.name is None or Path(origin.name).exists():
+        return recipe
+    commit = known.get("backbone") or resolve_model(origin.name, origin.revision)
+    run.record(revisions={**known, "backbone": commit})
+    pinned = origin.model_copy(update={"revision": commit})
+    return recipe.model_copy(update={"backbone": pinned})

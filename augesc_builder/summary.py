@@ -1,0 +1,40 @@
+"""What a finished build says at its end: both tables beside the paper's, and what to try next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from augesc_builder.recipe import load_recipe
+from augesc_builder.report import filter_table, statistics_table
+
+
+def summary(folder: str | Path) -> str:
+    """Sum up a finished build."""
+    folder = Path(folder)
+    corpus = folder / "corpus"
+    report = json.loads((corpus / "filter_report.json").read_text(encoding="utf-8"))
+    statistics = json.loads((corpus / "statistics.json").read_text(encoding="utf-8"))
+    recipe = load_recipe(folder / "recipe.yaml")
+    sets = statistics["by_source"]
+    columns = {f"ours: {name}": part for name, part in sets.items()}
+    if len(columns) != 1:
+        columns["ours: all"] = statistics
+    demo = (
+        "\nThe model of this recipe is tiny and began from random weights: the run shows that every\n"
+        "stage works. Its conversations do not make sense; train nothing on them.\n"
+        if recipe.backbone.from_scratch
+        else ""
+    )
+    return f"""
+Kept {report["retained"]:,} of {report["total"]:,} conversations.
+
+{filter_table(report)}
+
+{statistics_table(columns, with_paper=True)}
+{demo}
+Next:
+  python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
+  less {corpus / "README.md"}
+  augesc filter {folder / "generations"} --out {folder}-strict --set requirements.total_utterances.min=14
+  augesc stats {corpus} --out {folder}-stats --paper"""

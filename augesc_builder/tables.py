@@ -1,0 +1,101 @@
+"""The tables that stages hand to each other, one record type each.
+
+Features are written with ``[feature]`` for lists: ``datasets`` 3.x and 4 or newer both read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+from datasets import Features, Value
+
+MESSAGES = [{"role": Value("string"), "content": Value("string")}]
+
+QUERIES = Features(
+    {
+        "query_id": Value("string"),
+        "source": Value("string"),
+        "text": Value("string"),
+        "n_words": Value("int32"),
+        "emotion": Value("string"),
+        "subreddit": Value("string"),
+    }
+)
+"""A row is a trigger: the first thing a help-seeker says (section 4.2).
+
+- ``query_id``: 16 hex digits, a hash of source and text
+- ``source``: the corpus it comes from (``sample``, ``empathetic_dialogues``, ...)
+- ``text``: the post, white space collapsed
+- ``n_words``: its length in words (:mod:`augesc_builder.words`)
+- ``emotion``, ``subreddit``: what the source says of it, or null
+"""
+
+GENERATIONS = Features(
+    {
+        "query_id": Value("string"),
+        "sample": Value("int32"),
+        "source": Value("string"),
+        "query": Value("string"),
+        "text": Value("string"),
+        "n_prompt_tokens": Value("int32"),
+        "n_tokens": Value("int32"),
+        "finish_reason": Value("string"),
+        "seed": Value("int64"),
+    }
+)
+"""A row is one raw continuation of one prompt (section 4.1, Inference).
+
+- ``query_id``, ``source``, ``query``: the trigger, as in the queries table
+- ``sample``: the number of the sample for this query, from 0
+- ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped
+- ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
+- ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted
+- ``finish_reason``: ``eos``, ``length`` (the limit was reached) or ``prompt_too_long``
+- ``seed``: the seed of the random streams
+"""
+
+SESSIONS = Features(
+    {
+        "session_id": Value("string"),
+        "source": Value("string"),
+        "query_id": Value("string"),
+        "messages": MESSAGES,
+        "n_tokens": Value("int32"),
+    }
+)
+"""A row is one conversation.
+
+- ``session_id``: unique in the table
+- ``source``: the corpus of its query, or the corpus itself
+- ``query_id``: the query that triggered it, or null
+- ``messages``: utterances in order; ``user`` is the seeker, ``assistant`` the supporter
+- ``n_tokens``: tokens of prompt and continuation together, or null where no model wrote it
+"""
+
+REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})
+"""A row is a generation that failed; ``violations`` names every requirement it failed."""
+
+TABLES = {
+    "queries": QUERIES,
+    "generations": GENERATIONS,
+    "sessions": SESSIONS,
+    "rejected": REJECTED,
+}
+
+
+def to_table(rows: Iterable[Mapping[str, Any]], features: Features) -> pa.Table:
+    """Make an Arrow table of ``rows``; columns that a row lacks are null.
+
+    The schema carries no ``huggingface`` metadata: written by a new ``datasets`` it names feature
+    types that older versions cannot read, and all of them infer these features without it.
+    """
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=features.arrow_schema).cast(
+        plain_schema(features)
+    )
+
+
+def plain_schema(features: Features) -> pa.Schema:
+    """Give the Arrow schema of ``features`` without metadata."""
+    return features.arrow_schema.remove_metadata()
