@@ -5,7 +5,8 @@ A tiny GPT-J with a random start takes the same path as GPT-J-6B; only the recip
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
     GPTJForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from augesc_builder.errors import CheckpointError
 from augesc_builder.recipe import FromScratch
@@ -53,7 +55,6 @@ def from_scratch(
         **(shape.model_dump() | {"vocab_size": len(tokenizer)}),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=False,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -70,15 +71,18 @@ def load(
     """
     check_folder(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name),
-            revision=revision or "main",
-            dtype=getattr(torch, dtype),
-            device_map=device_map,
-        )
+        with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
+            model = AutoModelForCausalLM.from_pretrained(
+                str(name),
+                revision=revision or "main",
+                dtype=getattr(torch, dtype),
+                device_map=device_map,
+            )
     except Exception as error:
-        raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {_brief(error)}") from error
+        raise CheckpointError(
+            f"{name}: cannot be loaded as a causal LM: {_brief(error)}"
+        ) from error
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has no end-of-sequence token; set one there")
     n_embeddings = model.get_input_embeddings().num_embeddings
@@ -90,11 +94,23 @@ def load(
     return model, tokenizer
 
 
+@contextlib.contextmanager
+def quiet_bars() -> Iterator[None]:
+    """Silence the bars that transformers draws over local files; downloads keep theirs."""
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
 def check_folder(name: str | Path) -> None:
     """Refuse a local folder that is no checkpoint, naming what it lacks."""
     folder = Path(name)
     if folder.is_file():
-        raise CheckpointError(f"{name} is a file; expected a checkpoint folder or a name on the Hub")
+        raise CheckpointError(
+            f"{name} is a file; expected a checkpoint folder or a name on the Hub"
+        )
     if not folder.is_dir():
         if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") > 1:
             raise CheckpointError(f"{name}: no such folder; give the checkpoint that was trained")
@@ -114,15 +130,21 @@ def max_positions(config: Any) -> int | None:
     return int(value) if value else None
 
 
-def count_parameters(shape: FromScratch | None, name: str | None, revision: str | None) -> int:
-    """Count the model's parameters without making its weights."""
+def size_of(shape: FromScratch | None, name: str | None, revision: str | None) -> tuple[int, int]:
+    """Give a model's parameters and layers without making its weights."""
     if shape is not None:
-        config = GPTJConfig(**shape.model_dump(), tie_word_embeddings=False)
+        config = GPTJConfig(**shape.model_dump(), bos_token_id=0, eos_token_id=0)
+    elif str(name).lower() == "eleutherai/gpt-j-6b":
+        config = GPTJConfig()  # its defaults are GPT-J-6B's shape: no need to ask the Hub
     else:
-        config = AutoConfig.from_pretrained(name, revision=revision or "main")
+        try:
+            config = AutoConfig.from_pretrained(str(name), revision=revision or "main")
+        except Exception as error:
+            raise CheckpointError(f"{name}: no config to be had: {_brief(error)}") from error
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return int(sum(parameter.numel() for parameter in model.parameters()))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters, int(config.num_hidden_layers)
 
 
 def _brief(error: Exception) -> str:

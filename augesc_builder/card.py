@@ -15,38 +15,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from augesc_builder.errors import InputError
-from augesc_builder.recipe import Recipe, flatten, load_recipe
+from augesc_builder.recipe import Recipe, differences, load_recipe
 from augesc_builder.report import filter_table, statistics_table
 
 NON_COMMERCIAL = "cc-by-nc-4.0"
 
 _HERE = Path(__file__).parent
-_BIBTEX = {
-    "augesc": """@article{zheng2022augesc,
-  title={AugESC: Large-scale Data Augmentation for Emotional Support Conversation with Pre-trained Language Models},
-  author={Zheng, Chujie and Sabour, Sahand and Wen, Jiaxin and Huang, Minlie},
-  journal={arXiv preprint arXiv:2202.13047},
-  year={2022}
-}""",
-    "esconv": """@inproceedings{liu2021esconv,
-  title={Towards Emotional Support Dialog Systems},
-  author={Liu, Siyang and Zheng, Chujie and Demasi, Orianna and Sabour, Sahand and Li, Yu and Yu, Zhou and Jiang, Yong and Huang, Minlie},
-  booktitle={Proceedings of ACL-IJCNLP},
-  year={2021}
-}""",
-    "empathetic_dialogues": """@inproceedings{rashkin2019empathetic,
-  title={Towards Empathetic Open-domain Conversation Models: A New Benchmark and Dataset},
-  author={Rashkin, Hannah and Smith, Eric Michael and Li, Margaret and Boureau, Y-Lan},
-  booktitle={Proceedings of ACL},
-  year={2019}
-}""",
-    "gpt-j": """@misc{wang2021gptj,
-  title={{GPT-J-6B}: A 6 Billion Parameter Autoregressive Language Model},
-  author={Wang, Ben and Komatsuzaki, Aran},
-  howpublished={https://github.com/kingoflolz/mesh-transformer-jax},
-  year={2021}
-}""",
-}
 
 
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
@@ -56,35 +30,41 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     own = set(manifest["stages"]["queries"]["report"]) | {recipe.finetune.sessions}
     sources = {**statistics["by_source"], **({"all": statistics} if _several(statistics) else {})}
     template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False  # noqa: S701
-    ).from_string(_template().read_text(encoding="utf-8"))
-    return template.render(
-        metadata=yaml.safe_dump(_metadata(recipe, report, own), sort_keys=False).strip(),
-        title=f"AugESC, regenerated ({recipe.name})",
-        folder=corpus.name,
-        recipe=recipe,
-        backbone=recipe.backbone,
-        report=report,
-        model=_model(recipe, manifest),
-        finetuning=_finetuning(recipe, manifest),
-        triggers=_triggers(manifest),
-        generation=_generation(recipe, manifest),
-        versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
-        differences=_differences(recipe),
-        recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
-        filter_table=filter_table(report),
-        statistics_table=statistics_table(sources, with_paper=True),
-        kept_example=_kept_example(corpus),
-        rejected_example=_rejected_example(corpus),
-        license_text=_license_text(own),
-        citation=_citation(recipe, own),
-    ) + "\n"
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,
+    ).from_string(_read("template.md"))
+    return (
+        template.render(
+            metadata=yaml.safe_dump(_metadata(recipe, report, own), sort_keys=False).strip(),
+            title=f"AugESC, regenerated ({recipe.name})",
+            folder=corpus.name,
+            recipe=recipe,
+            backbone=recipe.backbone,
+            report=report,
+            model=_model(recipe, manifest),
+            finetuning=_finetuning(recipe, manifest),
+            triggers=_triggers(manifest),
+            generation=_generation(recipe, manifest),
+            versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
+            differences=_differences(recipe),
+            recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
+            filter_table=filter_table(report),
+            statistics_table=statistics_table(sources, with_paper=True),
+            kept_example=_kept_example(corpus),
+            rejected_example=_rejected_example(corpus),
+            license_text=_license_text(own),
+            citation=_citation(recipe, own),
+        )
+        + "\n"
+    )
 
 
-def _template() -> Path:
-    """Find the template: beside the package in a clone, inside it in a wheel."""
+def _read(name: str) -> str:
+    """Read a file of ``dataset_card/``: beside the package in a clone, inside it in a wheel."""
     places = (_HERE / "dataset_card", _HERE.parent / "dataset_card")
-    return next(place for place in places if place.is_dir()) / "template.md"
+    folder = next(place for place in places if place.is_dir())
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def _metadata(recipe: Recipe, report: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
@@ -131,14 +111,16 @@ def _license_text(own: set[str]) -> str:
 
 
 def _citation(recipe: Recipe, own: set[str]) -> str:
-    names = ["augesc"]
+    keys = ["zheng2022augesc"]
     if own - {"sample", "empathetic_dialogues"}:
-        names.append("esconv")
+        keys.append("liu2021esconv")
     if "empathetic_dialogues" in own:
-        names.append("empathetic_dialogues")
+        keys.append("rashkin2019empathetic")
     if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
-        names.append("gpt-j")
-    return "```bibtex\n" + "\n\n".join(_BIBTEX[name] for name in names) + "\n```"
+        keys.append("wang2021gptj")
+    entries = _read("citations.bib").strip().split("\n\n")
+    chosen = [entry for key in keys for entry in entries if f"{{{key}," in entry]
+    return "```bibtex\n" + "\n\n".join(chosen) + "\n```"
 
 
 def _model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
@@ -183,12 +165,11 @@ def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
 
 
 def _differences(recipe: Recipe) -> str:
-    ours, theirs = flatten(recipe.settings()), flatten(load_recipe("paper").settings())
-    skipped = {"name", "about"}
+    changed = differences(load_recipe("paper").settings(), recipe.settings())
     lines = [
-        f"- `{key}`: `{json.dumps(ours.get(key))}` (paper's recipe: `{json.dumps(theirs.get(key))}`)"
-        for key in dict.fromkeys([*ours, *theirs])
-        if key not in skipped and ours.get(key) != theirs.get(key)
+        f"- `{key}`: `{json.dumps(ours)}` (paper's recipe: `{json.dumps(papers)}`)"
+        for key, (papers, ours) in changed.items()
+        if key not in {"name", "about"}
     ]
     return "\n".join(lines) or "Nothing; the paper's Reddit posts are not part of that recipe."
 
@@ -198,7 +179,9 @@ def _kept_example(corpus: Path) -> str:
     if row is None:
         return "No text met all requirements, so there is no kept example."
     words = {"user": "Seeker", "assistant": "Supporter"}
-    said = "\n".join(f"> **{words[m['role']]}:** {_quoted(m['content'])}  " for m in row["messages"])
+    said = "\n".join(
+        f"> **{words[m['role']]}:** {_quoted(m['content'])}  " for m in row["messages"]
+    )
     return f"A kept session (`{row['session_id']}`):\n\n{said}"
 
 
@@ -233,5 +216,3 @@ def _load(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("missing; run the filter and statistics stages first", path) from None
-
-

@@ -5,11 +5,10 @@ Nothing happens here but reading options; every command calls the library.
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +18,6 @@ from augesc_builder.progress import Progress
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,7 +25,8 @@ app = typer.Typer(
 )
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A shipped recipe (quickstart, paper, paper-lora) or a file.")
+    str,
+    typer.Option("--recipe", help="A shipped recipe (quickstart, paper, paper-lora) or a file."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -46,6 +45,9 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and an estimate; change nothing.")
     ] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; go on another day.")
+    ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -65,10 +67,11 @@ def build(
     from augesc_builder import pipeline
     from augesc_builder.summary import summary
 
-    if pipeline.build(chosen, out, progress):
+    if not pipeline.build(chosen, out, progress, until=until):
+        where = f" Its corpus is in {out / 'corpus'}" if until is None else ""
+        progress.say(f"{out} is complete: nothing to do.{where}")
+    elif until in {None, list(pipeline.STAGES)[-1]}:
         progress.say(summary(out))
-    else:
-        progress.say(f"{out} is complete: nothing to do. Its corpus is in {out / 'corpus'}")
 
 
 @app.command()
@@ -194,27 +197,35 @@ def version(
 
 def main() -> None:
     """Run the command line: a mistake of the user's is one line and exit code 2."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
     _calm_libraries()
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        app()
+        sys.exit(app(arguments, standalone_mode=False) or 0)
     except AugescError as error:
-        if "--debug" in sys.argv:
+        _complain(str(error))
+        if "--debug" in arguments:
             raise
-        typer.echo(f"augesc: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("augesc: stopped; run the same command again to go on", err=True)
+    except _UsageError as error:
+        _complain(f"{error.format_message()}; see augesc --help")
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("stopped; run the same command again to go on")
         sys.exit(130)
+
+
+_UsageError: type[Any] = typer.BadParameter.__mro__[2]
+"""click's root of usage errors, wherever typer keeps its click."""
+
+
+def _complain(text: str) -> None:
+    typer.echo(f"augesc: {' '.join(text.split())}", err=True)
 
 
 def _calm_libraries() -> None:
     """Keep the bars and chatter of libraries out of ours; their warnings stay."""
-    import os
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("accelerate").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

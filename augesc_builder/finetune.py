@@ -79,8 +79,7 @@ def encode(session: Session, instruction: str, tokenizer: Any, max_tokens: int) 
     ids = [*encoded["input_ids"], tokenizer.eos_token_id]
     starts = [start for start, _ in encoded["offset_mapping"]] + [len(prefix)]
     labels = [
-        token if start >= len(prefix) else IGNORED
-        for token, start in zip(ids, starts, strict=True)
+        token if start >= len(prefix) else IGNORED for token, start in zip(ids, starts, strict=True)
     ]
     return Example(ids[:max_tokens], labels[:max_tokens])
 
@@ -158,7 +157,9 @@ def finetune(
     accelerator.end_training()
     return {
         "sessions": [session.session_id for session in chosen],
-        "examples_cut": sum(example.input_ids[-1] != tokenizer.eos_token_id for example in examples),
+        "examples_cut": sum(
+            example.input_ids[-1] != tokenizer.eos_token_id for example in examples
+        ),
         "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
         "steps": len(plan),
         "first_loss": round(losses[0], 4),
@@ -177,7 +178,9 @@ def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
         dtype = recipe.finetune.weights_dtype
         model, tokenizer = backbone.load(name, revision=origin.revision, dtype=dtype)
     if not tokenizer.is_fast:
-        raise TrainingError(f"{origin.name}: its tokenizer has no fast version; choose another model")
+        raise TrainingError(
+            f"{origin.name}: its tokenizer has no fast version; choose another model"
+        )
     limit = backbone.max_positions(model.config)
     if limit and recipe.finetune.max_tokens > limit:
         raise TrainingError(
@@ -190,9 +193,7 @@ def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
 def _prepare(model: Any, settings: Finetune, seed: int) -> Any:
     model.config.use_cache = False
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.lora is not None:
         torch.manual_seed(seed)
         model = _with_lora(model, settings.lora)
@@ -239,7 +240,9 @@ def _step(
     (the last batch of an epoch) computes one with all labels ignored, to keep collectives paired.
     """
     share = list(batch[accelerator.process_index :: accelerator.num_processes])
-    n_turns = math.ceil(math.ceil(len(batch) / accelerator.num_processes) / settings.micro_batch_size)
+    n_turns = math.ceil(
+        math.ceil(len(batch) / accelerator.num_processes) / settings.micro_batch_size
+    )
     n_tokens = sum(label != IGNORED for example in batch for label in example.labels[1:])
     total = torch.zeros((), device=accelerator.device)
     for turn in range(n_turns):
@@ -312,7 +315,8 @@ def _save(
     plain.config.use_cache = True
 
     def fill(folder: Path) -> None:
-        plain.save_pretrained(folder, state_dict=weights)
+        with backbone.quiet_bars():
+            plain.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
 
     out(fill)

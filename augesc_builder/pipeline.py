@@ -12,6 +12,7 @@ a completion mark is not run again.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import platform
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder import __version__, stages
-from augesc_builder.errors import InputError
+from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.progress import Progress
 from augesc_builder.recipe import Recipe, dump_recipe
 from augesc_builder.run_folder import RunFolder
@@ -67,36 +68,57 @@ STAGES: Mapping[str, Stage] = {
 """The stages of a build, in order."""
 
 
-def build(recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> bool:
+def build(
+    recipe: Recipe,
+    folder: str | Path,
+    progress: Progress | None = None,
+    *,
+    until: str | None = None,
+) -> bool:
     """Run every stage that is not done yet; give ``False`` when there was nothing to do.
+
+    ``until`` names the last stage to run, for those who spread a run over several days.
 
     A run that was killed goes on where it was. Under ``accelerate launch`` the first process does
     everything, and the others join it for fine-tuning.
     """
     progress = progress or Progress()
-    settings = run_settings(recipe)
+    wanted = _stages_until(until)
     rank = int(os.environ.get("RANK", "0"))
     if rank:
         _join_finetuning(recipe, Path(folder))
         return True
     check_inputs(recipe)
-    with RunFolder(folder, settings) as run:
-        todo = [name for name in STAGES if not run.is_complete(name)]
+    with RunFolder(folder, run_settings(recipe)) as run:
+        todo = [name for name in wanted if not run.is_complete(name)]
         if not todo:
             return False
         if "versions" not in run.manifest:
             run.write_text("recipe.yaml", dump_recipe(recipe))
             run.record(recipe=recipe.name, seed=recipe.seed, versions=versions())
-        for number, name in enumerate(STAGES, 1):
+        for number, name in enumerate(wanted, 1):
             begun = time.monotonic()
             if name not in todo:
-                progress.say(f"[{number}/{len(STAGES)}] {name}: done before")
+                progress.say(f"[{number}/{len(wanted)}] {name}: done before")
                 continue
-            progress.say(f"[{number}/{len(STAGES)}] {name}")
+            progress.say(f"[{number}/{len(wanted)}] {name}")
             STAGES[name](run, recipe, progress)
             seconds = run.manifest.get("seconds", {})
             run.record(seconds={**seconds, name: round(time.monotonic() - begun, 1)})
     return True
+
+
+def _stages_until(until: str | None) -> list[str]:
+    names = list(STAGES)
+    if until is None:
+        return names
+    if until not in names:
+        near = difflib.get_close_matches(until, names, n=1)
+        raise RecipeError(
+            f"unknown stage {until!r}; expected one of {', '.join(names)}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    return names[: names.index(until) + 1]
 
 
 def run_settings(recipe: Recipe) -> dict[str, Any]:

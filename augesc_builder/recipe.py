@@ -34,8 +34,8 @@ class Section(BaseModel):
 class Bounds(Section):
     """An inclusive range."""
 
-    min: float
-    max: float
+    min: int | float
+    max: int | float
 
     @model_validator(mode="after")
     def _ordered(self) -> Bounds:
@@ -233,15 +233,18 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.settings(), sort_keys=False, allow_unicode=True, width=100)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested settings as ``{"a.b.c": value}``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Compare nested settings: ``{"a.b.c": (old, new)}`` for every key that differs."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found |= differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found[f"{prefix}{key}"] = (before, after)
+    return found
 
 
 def _read(name: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

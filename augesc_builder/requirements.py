@@ -76,7 +76,7 @@ def session_length(batch: Batch, limits: Requirements) -> Judgement:
 
 
 def total_utterances(batch: Batch, limits: Requirements) -> Judgement:
-    """The number of utterances, the query included, is within bounds."""
+    """Between so many and so many utterances in all, the query included."""
     bounds = limits.total_utterances
     return _judge(batch["messages"], lambda messages: _within(Fraction(len(messages)), bounds))
 
@@ -106,12 +106,12 @@ def role_words(batch: Batch, _: Requirements) -> Judgement:
 
 
 def seeker_utterance_length(batch: Batch, limits: Requirements) -> Judgement:
-    """The seeker's utterances are neither too short nor too long."""
+    """Seeker utterances are neither too short nor too long."""
     return _judge(batch["seeker_words"], _lengths_fit(limits.seeker_utterance_length))
 
 
 def supporter_utterance_length(batch: Batch, limits: Requirements) -> Judgement:
-    """The supporter's utterances are neither too short nor too long."""
+    """Supporter utterances are neither too short nor too long."""
     return _judge(batch["supporter_words"], _lengths_fit(limits.supporter_utterance_length))
 
 

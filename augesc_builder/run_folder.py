@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from augesc_builder.errors import AugescError, DiskError, RunFolderError, SettingsChangedError
-from augesc_builder.recipe import flatten
+from augesc_builder.recipe import differences
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -202,10 +202,10 @@ class RunFolder:
             self.manifest = {}
             self.record(settings=self.settings)
             return
-        old, new = flatten(self.manifest.get("settings", {})), flatten(self.settings)
-        changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-        if changed:
-            lines = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in changed)
+        if changed := differences(self.manifest.get("settings", {}), self.settings):
+            lines = ", ".join(
+                f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items()
+            )
             raise SettingsChangedError(
                 f"{self.path} was begun with other settings: {lines}; "
                 f"give another --out, or the settings it was begun with"
@@ -256,7 +256,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if number in _DENIED:
             raise DiskError(
-                f"{path}: not writable ({os.strerror(number)}); give --out a folder you may write to"
+                f"{path}: not writable ({os.strerror(number)}); give --out a folder that is"
             ) from error
         if isinstance(error, OSError) and number in {errno.ENOTDIR, errno.ENAMETOOLONG}:
             raise DiskError(f"{path}: {os.strerror(number)}; give another --out") from error

@@ -6,6 +6,7 @@ the run's, that a stage's tables go to.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +28,8 @@ def queries(run: RunFolder, settings: Queries, place: str, progress: Progress) -
     for source, funnel in report.items():
         dropped = ", ".join(f"{n:,} for {reason}" for reason, n in funnel["dropped"].items() if n)
         progress.say(
-            f"  {source}: {funnel['queries']:,} queries of {funnel['mean_words']} words on average, "
-            f"from {funnel['posts']:,} posts" + (f" (dropped: {dropped})" if dropped else "")
+            f"  {source}: {funnel['queries']:,} queries from {funnel['posts']:,} posts, "
+            f"{funnel['mean_words']} words on average" + (f" (dropped: {dropped})" * bool(dropped))
         )
     run.complete("queries", rows=table.num_rows, report=report)
 
@@ -86,23 +87,23 @@ def generate(  # noqa: PLR0917
 
         for number in missing:
             table = generator.generate(shard_of(todo, number, size), on_step)  # type: ignore[union-attr]
-            reasons = table["finish_reason"].to_pylist()
+            ended = Counter(table["finish_reason"].to_pylist())
             run.write_shard(
                 "generate",
                 number,
                 shards,
                 {f"{place}/generations": table},
                 tokens=sum(table["n_tokens"].to_pylist()),
-                finish_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+                finish_reasons=dict(sorted(ended.items())),
             )
     facts = run.shard_facts("generate", shards)
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
     for fact in facts:
-        for reason, n in fact["finish_reasons"].items():
-            reasons[reason] = reasons.get(reason, 0) + n
+        reasons.update(fact["finish_reasons"])
     total = sum(fact["tokens"] for fact in facts)
-    progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {reasons}")
-    run.complete("generate", rows=len(todo), tokens=total, finish_reasons=reasons)
+    ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
+    progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {ends}")
+    run.complete("generate", rows=len(todo), tokens=total, finish_reasons=dict(reasons))
 
 
 def filter_(

@@ -21,11 +21,12 @@ def summary(folder: str | Path) -> str:
     if len(columns) != 1:
         columns["ours: all"] = statistics
     demo = (
-        "\nThe model of this recipe is tiny and began from random weights: the run shows that every\n"
-        "stage works. Its conversations do not make sense; train nothing on them.\n"
+        "\nThe model of this recipe is tiny and began from random weights: the run shows that\n"
+        "every stage works. Its conversations do not make sense; train nothing on them.\n"
         if recipe.backbone.from_scratch
         else ""
     )
+    longer = "requirements.total_utterances.min=14"
     return f"""
 Kept {report["retained"]:,} of {report["total"]:,} conversations.
 
@@ -36,5 +37,5 @@ Kept {report["retained"]:,} of {report["total"]:,} conversations.
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
   less {corpus / "README.md"}
-  augesc filter {folder / "generations"} --out {folder}-strict --set requirements.total_utterances.min=14
+  augesc filter {folder / "generations"} --out {folder}-long --set {longer}
   augesc stats {corpus} --out {folder}-stats --paper"""

@@ -18,14 +18,20 @@ REPO = "facebook/empathetic_dialogues"
 REVISION = "refs/convert/parquet"
 """The Hub's own Parquet copy; the repo's main branch holds a script, which is not run any more."""
 
-COLUMNS = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags".split(",")
+COLUMNS = [
+    *("conv_id", "utterance_idx", "context", "prompt"),
+    *("speaker_idx", "utterance", "selfeval", "tags"),
+]
 
 EMOTIONS = frozenset(
-    "afraid angry annoyed anticipating anxious apprehensive ashamed caring confident content "
-    "devastated disappointed disgusted embarrassed excited faithful furious grateful guilty "
-    "hopeful impressed jealous joyful lonely nostalgic prepared proud sad sentimental surprised "
-    "terrified trusting".split()
+    """
+    afraid angry annoyed anticipating anxious apprehensive ashamed caring confident content
+    devastated disappointed disgusted embarrassed excited faithful furious grateful guilty hopeful
+    impressed jealous joyful lonely nostalgic prepared proud sad sentimental surprised terrified
+    trusting
+    """.split()
 )
+"""The 32 labels of a conversation's situation."""
 
 
 def read_empathetic_dialogues(path: str | Path | None) -> Iterator[Post]:
@@ -61,7 +67,7 @@ def _read_csv(path: Path) -> Iterator[Post]:
         cells = line.split(",")
         if len(cells) != len(COLUMNS):
             raise InputError(
-                f"expected {len(COLUMNS)} columns, found {len(cells)}; commas in a text are written "
+                f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is written "
                 f"_comma_; mend or remove the line",
                 path,
                 number,
@@ -98,6 +104,8 @@ def _download() -> Iterator[Post]:
             f"--source empathetic_dialogues=PATH"
         ) from error
     for file in files:
-        for row in pq.read_table(file, columns=["utterance_idx", "context", "utterance"]).to_pylist():
+        for row in pq.read_table(
+            file, columns=["utterance_idx", "context", "utterance"]
+        ).to_pylist():
             if row["utterance_idx"] == 1:
                 yield _post(row["utterance"], row["context"])

@@ -87,7 +87,9 @@ def download_esconv(revision: str) -> tuple[Path, str]:
 
     try:
         commit = HfApi().dataset_info(REPO, revision=revision).sha or revision
-        return Path(hf_hub_download(REPO, "train.txt", repo_type="dataset", revision=commit)), commit
+        return Path(
+            hf_hub_download(REPO, "train.txt", repo_type="dataset", revision=commit)
+        ), commit
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DownloadError(

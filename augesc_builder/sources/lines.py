@@ -11,7 +11,7 @@ from augesc_builder.errors import InputError
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    r"""Give ``(line number, line)`` for each non-blank line of a UTF-8 file; lines end at ``\n``."""
+    r"""Give ``(line number, line)`` for each non-blank line of a UTF-8 file; ``\n`` ends lines."""
     path = Path(path)
     try:
         with path.open("rb") as file:

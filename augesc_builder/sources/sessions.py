@@ -1,4 +1,4 @@
-"""Sessions from wherever they are: a table, a corpus folder, a file in ESConv's format, the sample."""
+"""Sessions from wherever they are: a table, a folder, a file in ESConv's format, the sample."""
 
 from __future__ import annotations
 
