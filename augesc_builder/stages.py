@@ -59,7 +59,7 @@ def finetune(run: RunFolder, recipe: Recipe, place: str, progress: Progress) -> 
     run.complete("finetune", **facts)
 
 
-def generate(  # noqa: PLR0917
+def generate(
     run: RunFolder,
     recipe: Recipe,
     queries_at: Sequence[Path],

@@ -24,12 +24,15 @@ COLUMNS = [
 ]
 
 EMOTIONS = frozenset(
-    """
-    afraid angry annoyed anticipating anxious apprehensive ashamed caring confident content
-    devastated disappointed disgusted embarrassed excited faithful furious grateful guilty hopeful
-    impressed jealous joyful lonely nostalgic prepared proud sad sentimental surprised terrified
-    trusting
-    """.split()
+    {
+        *("afraid", "angry", "annoyed", "anticipating", "anxious"),
+        *("apprehensive", "ashamed", "caring", "confident", "content"),
+        *("devastated", "disappointed", "disgusted", "embarrassed", "excited"),
+        *("faithful", "furious", "grateful", "guilty", "hopeful"),
+        *("impressed", "jealous", "joyful", "lonely", "nostalgic"),
+        *("prepared", "proud", "sad", "sentimental", "surprised"),
+        *("terrified", "trusting"),
+    }
 )
 """The 32 labels of a conversation's situation."""
 
@@ -67,8 +70,8 @@ def _read_csv(path: Path) -> Iterator[Post]:
         cells = line.split(",")
         if len(cells) != len(COLUMNS):
             raise InputError(
-                f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is written "
-                f"_comma_; mend or remove the line",
+                f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is "
+                f"written _comma_; mend or remove the line",
                 path,
                 number,
             )

@@ -1,0 +1,40 @@
+# make quickstart   install what is needed, then build a small corpus
+# make test         install what is needed, then run the tests
+# make check        format, lint and types, as CI runs them
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= corpus-quickstart
+
+.PHONY: quickstart test check format bench clean
+
+# torch comes first and by itself: asked for by version it is the build that the index has for this
+# machine, and what comes after finds it there.
+$(BIN)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, found " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: $(BIN)/installed
+	$(BIN)/augesc build --recipe quickstart --out $(OUT)
+
+test: $(BIN)/installed
+	$(BIN)/python -m pytest
+
+check: $(BIN)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(BIN)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(BIN)/installed
+	$(BIN)/python benchmarks/pipeline.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
