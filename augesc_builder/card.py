@@ -69,6 +69,10 @@ def _read(name: str) -> str:
 
 def _metadata(recipe: Recipe, report: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
     n = report["retained"]
+    rejected = {
+        "config_name": "rejected",
+        "data_files": [{"split": "train", "path": "rejected/train-*.parquet"}],
+    }
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     return {
         "language": ["en"],
@@ -83,10 +87,7 @@ def _metadata(recipe: Recipe, report: Mapping[str, Any], own: set[str]) -> dict[
                 "default": True,
                 "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
             },
-            {
-                "config_name": "rejected",
-                "data_files": [{"split": "train", "path": "rejected/train-*.parquet"}],
-            },
+            *([rejected] if n < report["total"] else []),  # datasets cannot load a split of nothing
         ],
     }
 

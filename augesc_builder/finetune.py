@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers import get_linear_schedule_with_warmup
 
 from augesc_builder import backbone
@@ -112,6 +113,7 @@ def finetune(
     records: sessions, steps, losses (mean per token, natural logarithm).
     """
     settings = recipe.finetune
+    AcceleratorState._reset_state()  # an earlier run in this process may have had other settings
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision, cpu=not torch.cuda.is_available()
     )
@@ -193,7 +195,9 @@ def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
 def _prepare(model: Any, settings: Finetune, seed: int) -> Any:
     model.config.use_cache = False
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        new_name = "activation_checkpointing_enable"  # since transformers 5.2x
+        enable = getattr(model, new_name, None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if settings.lora is not None:
         torch.manual_seed(seed)
         model = _with_lora(model, settings.lora)

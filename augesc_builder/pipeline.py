@@ -16,7 +16,6 @@ import difflib
 import hashlib
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -97,14 +96,11 @@ def build(
             run.write_text("recipe.yaml", dump_recipe(recipe))
             run.record(recipe=recipe.name, seed=recipe.seed, versions=versions())
         for number, name in enumerate(wanted, 1):
-            begun = time.monotonic()
             if name not in todo:
                 progress.say(f"[{number}/{len(wanted)}] {name}: done before")
                 continue
             progress.say(f"[{number}/{len(wanted)}] {name}")
             STAGES[name](run, recipe, progress)
-            seconds = run.manifest.get("seconds", {})
-            run.record(seconds={**seconds, name: round(time.monotonic() - begun, 1)})
     return True
 
 

@@ -20,7 +20,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +70,7 @@ class RunFolder:
                 raise RunFolderError(
                     f"{self.path}: another run is at work there; wait for it or stop it"
                 ) from None
+        self._clock = time.monotonic()
         try:
             self._open()
         except BaseException:
@@ -94,8 +97,16 @@ class RunFolder:
         return self._mark(stage).exists()
 
     def complete(self, stage: str, **facts: Any) -> None:
-        """Mark a stage as done; ``facts`` (such as row counts) also go into the manifest."""
-        self.record(stages={**self.manifest.get("stages", {}), stage: facts})
+        """Mark a stage as done; ``facts`` (such as row counts) also go into the manifest.
+
+        So do the seconds since the folder was opened or the stage before was done.
+        """
+        now = time.monotonic()
+        seconds, self._clock = round(now - self._clock, 1), now
+        self.record(
+            stages={**self.manifest.get("stages", {}), stage: facts},
+            seconds={**self.manifest.get("seconds", {}), stage: seconds},
+        )
         self.write_json(self._mark(stage).relative_to(self.path), facts)
 
     def facts(self, stage: str) -> dict[str, Any]:
@@ -129,9 +140,14 @@ class RunFolder:
     # -- single things ---------------------------------------------------------------------------
 
     def write_table(self, name: str | Path, table: pa.Table) -> None:
-        """Write a table as Parquet."""
-        with self._replacing(name) as temporary:
-            pq.write_table(table, temporary)
+        """Write a table as Parquet; one without rows gets no row group.
+
+        (``datasets`` cannot read a row group that holds no rows.)
+        """
+        with self._replacing(name) as temporary:  # noqa: SIM117 - closed before it is synced
+            with pq.ParquetWriter(temporary, table.schema) as writer:
+                if table.num_rows:
+                    writer.write_table(table)
 
     def write_text(self, name: str | Path, text: str) -> None:
         """Write a text file in UTF-8."""
@@ -249,7 +265,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         text = str(error)  # safetensors and Arrow name the system's error only in their text
-        if number in _FULL or any(f"{word} {n}" in text for n in _FULL for word in _CODE_WORDS):
+        if number in _FULL or _FULL_IN_TEXT.search(text):
             raise DiskError(
                 f"{path}: no space left to write it; free some and run the same command again, "
                 f"it goes on where it was"
@@ -263,7 +279,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-_CODE_WORDS = ("code:", "errno", "os error")
+_FULL_IN_TEXT = re.compile(
+    rf"(?:code:|errno|os error) (?:{'|'.join(map(str, sorted(_FULL)))})\b", re.IGNORECASE
+)
 
 
 def _sync(path: Path) -> None:

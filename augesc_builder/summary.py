@@ -26,6 +26,11 @@ def summary(folder: str | Path) -> str:
         if recipe.backbone.from_scratch
         else ""
     )
+    nothing = (
+        "\nNothing was kept, so there are no sessions to load; look at the rejected texts.\n"
+        if not report["retained"]
+        else ""
+    )
     longer = "requirements.total_utterances.min=14"
     return f"""
 Kept {report["retained"]:,} of {report["total"]:,} conversations.
@@ -33,7 +38,7 @@ Kept {report["retained"]:,} of {report["total"]:,} conversations.
 {filter_table(report)}
 
 {statistics_table(columns, with_paper=True)}
-{demo}
+{nothing}{demo}
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
   less {corpus / "README.md"}
