@@ -34,7 +34,7 @@ format: $(BIN)/installed
 	$(BIN)/ruff check --fix .
 
 bench: $(BIN)/installed
-	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/generation.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from __future__ import annotations
 from augesc_builder import __version__
 from augesc_builder.errors import AugescError
 from augesc_builder.pipeline import build
-from augesc_builder.recipe import Recipe, load_recipe, shipped_recipes
+from augesc_builder.recipe import load_recipe, shipped_recipes
+from augesc_builder.settings import Recipe
 
 __all__ = ["AugescError", "Recipe", "__version__", "build", "load_recipe", "shipped_recipes"]

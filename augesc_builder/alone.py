@@ -10,9 +10,9 @@ from typing import Any
 from augesc_builder import pipeline, stages
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.progress import Progress
-from augesc_builder.recipe import QuerySource, Recipe
 from augesc_builder.report import filter_table, statistics_table
 from augesc_builder.run_folder import RunFolder, read_manifest
+from augesc_builder.settings import QuerySource, Recipe
 
 
 def queries(recipe: Recipe, sources: Sequence[str], out: Path, progress: Progress) -> None:

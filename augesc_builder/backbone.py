@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from augesc_builder.errors import CheckpointError
-from augesc_builder.recipe import FromScratch
+from augesc_builder.settings import FromScratch
 
 END = "<|endoftext|>"
 """GPT-J's end-of-sequence token; the tokenizer made here uses the same."""

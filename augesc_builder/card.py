@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from augesc_builder.errors import InputError
-from augesc_builder.recipe import Recipe, differences, load_recipe
+from augesc_builder.recipe import differences, load_recipe
 from augesc_builder.report import filter_table, statistics_table
+from augesc_builder.settings import Recipe
 
 NON_COMMERCIAL = "cc-by-nc-4.0"
 

@@ -200,7 +200,7 @@ def main() -> None:
     _calm_libraries()
     arguments = sys.argv[1:] or ["--help"]
     try:
-        sys.exit(app(arguments, standalone_mode=False) or 0)
+        code = app(arguments, standalone_mode=False) or 0
     except AugescError as error:
         _complain(str(error))
         if "--debug" in arguments:
@@ -210,8 +210,14 @@ def main() -> None:
         _complain(f"{error.format_message()}; see augesc --help")
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
         _complain("stopped; run the same command again to go on")
-        sys.exit(130)
+    sys.exit(code)
+
+
+_INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it; typer returns it too."""
 
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[2]
@@ -223,8 +229,7 @@ def _complain(text: str) -> None:
 
 
 def _calm_libraries() -> None:
-    """Keep the bars and chatter of libraries out of ours; their warnings stay."""
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    """Silence a warning that tokenizers give whenever a process forks."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

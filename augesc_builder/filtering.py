@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from datasets.utils import are_progress_bars_disabled
 
-from augesc_builder.recipe import Requirements
 from augesc_builder.requirements import REQUIREMENTS, decide, failed, measure, passed
+from augesc_builder.settings import Requirements
 from augesc_builder.tables import GENERATIONS, REJECTED, SESSIONS, to_table
 
 
@@ -18,12 +20,13 @@ def filter_generations(
     generations: pa.Table, limits: Requirements
 ) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     """Split a generations table into sessions and rejected rows; count violations by source."""
-    judged = (
-        Dataset(generations.select(list(GENERATIONS)))
-        .map(measure, batched=True, fn_kwargs={"role_words": limits.role_words.words})
-        .map(decide, batched=True, fn_kwargs={"thresholds": limits.model_dump()})
-    )
-    kept, dropped = judged.filter(passed, batched=True), judged.filter(failed, batched=True)
+    with _quiet_bars():
+        judged = (
+            Dataset(generations.select(list(GENERATIONS)))
+            .map(measure, batched=True, fn_kwargs={"role_words": limits.role_words.words})
+            .map(decide, batched=True, fn_kwargs={"thresholds": limits.model_dump()})
+        )
+        kept, dropped = judged.filter(passed, batched=True), judged.filter(failed, batched=True)
     sessions = (
         {
             "session_id": f"{row['query_id']}-{row['sample']}",
@@ -43,6 +46,18 @@ def filter_generations(
         to_table(rejected, REJECTED),
         {source: dict(counter) for source, counter in sorted(counts.items())},
     )
+
+
+@contextlib.contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Silence the bars of ``datasets``, four a shard; the stage draws one over the shards."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def filter_report(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.simple import SimpleEngine
 from augesc_builder.errors import CheckpointError
 from augesc_builder.prompts import render_query, with_instruction
-from augesc_builder.recipe import Generate, Recipe
+from augesc_builder.settings import Generate, Recipe
 from augesc_builder.tables import GENERATIONS, to_table
 
 

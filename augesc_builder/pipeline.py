@@ -24,8 +24,9 @@ from typing import Any
 from augesc_builder import __version__, stages
 from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.progress import Progress
-from augesc_builder.recipe import Recipe, dump_recipe
+from augesc_builder.recipe import dump_recipe
 from augesc_builder.run_folder import RunFolder
+from augesc_builder.settings import Recipe
 
 Stage = Callable[[RunFolder, Recipe, Progress], None]
 

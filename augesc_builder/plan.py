@@ -16,9 +16,9 @@ from augesc_builder import pipeline
 from augesc_builder.backbone import size_of
 from augesc_builder.prompts import SUPPORTER
 from augesc_builder.queries import collect_queries
-from augesc_builder.recipe import Recipe
 from augesc_builder.report import markdown_table
 from augesc_builder.run_folder import RunFolder
+from augesc_builder.settings import Recipe
 from augesc_builder.words import count
 
 WORDS_A_SESSION = 544

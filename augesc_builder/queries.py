@@ -13,7 +13,7 @@ import pyarrow as pa
 from augesc_builder import words
 from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.prompts import collapse
-from augesc_builder.recipe import Queries, QuerySource
+from augesc_builder.settings import Queries, QuerySource
 from augesc_builder.sources.empathetic_dialogues import read_empathetic_dialogues
 from augesc_builder.sources.posts import Post
 from augesc_builder.sources.sample import read_sample_queries

@@ -1,4 +1,4 @@
-"""Recipes: every setting of a run, with its type and its bounds.
+"""Recipes: every setting of a run, read from files and checked.
 
 The values and their meaning stand in ``recipes/paper.yaml``, commented key by key; there are no
 hidden defaults here. A recipe either gives every key or begins with ``extends: NAME`` and gives
@@ -11,197 +11,15 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from augesc_builder.errors import RecipeError
+from augesc_builder.settings import Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
-
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A group of keys; immutable, and no key is ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Bounds(Section):
-    """An inclusive range."""
-
-    min: int | float
-    max: int | float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Bounds:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        return self
-
-
-class FromScratch(Section):
-    """Shape of a randomly initialized GPT-J; its byte-level BPE is trained on the sessions."""
-
-    vocab_size: Annotated[int, Field(ge=300)]
-    n_embd: Positive
-    n_layer: Positive
-    n_head: Positive
-    rotary_dim: Positive
-    n_positions: Positive
-
-
-class Backbone(Section):
-    """The causal language model that is fine-tuned."""
-
-    name: str | None
-    revision: str | None
-    from_scratch: FromScratch | None
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Backbone:
-        if (self.name is None) == (self.from_scratch is None):
-            raise ValueError("give either a name or from_scratch, and set the other to null")
-        return self
-
-
-class Prompt(Section):
-    """What stands before the conversation."""
-
-    instruction: Annotated[str, Field(min_length=1)]
-
-
-class Lora(Section):
-    """Low-rank adaptation by peft; the adapter is merged into the checkpoint at the end."""
-
-    rank: Positive
-    alpha: Positive
-    dropout: Fraction
-    target_modules: list[str] | None
-
-
-class Finetune(Section):
-    """Fine-tuning of the backbone (section 4.1, Training)."""
-
-    sessions: str
-    revision: str | None
-    n_sessions: Positive
-    epochs: Positive
-    batch_size: Positive
-    micro_batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_steps: NotNegative
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)] | None
-    max_tokens: Positive
-    gradient_checkpointing: bool
-    weights_dtype: Literal["float32", "bfloat16"]
-    mixed_precision: Literal["no", "bf16", "fp16"]
-    save_state_every: NotNegative
-    lora: Lora | None
-
-
-class QuerySource(Section):
-    """A corpus of triggers; ``path`` null means the bundled or downloaded one."""
-
-    source: str
-    path: str | None = None
-
-
-class Queries(Section):
-    """Which posts become triggers (section 4.2)."""
-
-    sources: Annotated[list[QuerySource], Field(min_length=1)]
-    n_words: Bounds
-    negative_emotions: list[str]
-    max_per_source: Positive | None
-
-
-class Generate(Section):
-    """Sampling of conversations (section 4.1, Inference)."""
-
-    engine: Literal["simple"]
-    samples_per_query: Positive | dict[str, Positive]
-    max_tokens: Positive
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    temperature: Annotated[float, Field(gt=0)]
-    repetition_penalty: Annotated[float, Field(gt=0)]
-    dtype: Literal["float32", "bfloat16", "float16"]
-    batch_size: Positive
-    shard_size: Positive
-
-    def samples_for(self, source: str) -> int:
-        """Say how many conversations each query of a source triggers."""
-        if isinstance(self.samples_per_query, int):
-            return self.samples_per_query
-        return self.samples_per_query.get(source, 1)
-
-
-class SessionLength(Section):
-    """Threshold of ``session_length``."""
-
-    max: Positive
-
-
-class ContinuousUtterances(Section):
-    """Threshold of ``continuous_utterances``."""
-
-    max: Positive
-
-
-class BalancedUtterances(Section):
-    """Threshold of ``balanced_utterances``."""
-
-    max_ratio: Annotated[float, Field(ge=1)]
-
-
-class RoleWords(Section):
-    """The words that no utterance contains."""
-
-    words: list[str]
-
-
-class UtteranceLength(Section):
-    """Thresholds of ``seeker_utterance_length`` and ``supporter_utterance_length``."""
-
-    mean: Bounds
-    short: Positive
-    max_short_share: Fraction
-    max: Positive
-
-
-class Requirements(Section):
-    """Thresholds of the requirements (section 4.3); all inclusive."""
-
-    session_length: SessionLength
-    total_utterances: Bounds
-    continuous_utterances: ContinuousUtterances
-    balanced_utterances: BalancedUtterances
-    role_words: RoleWords
-    seeker_utterance_length: UtteranceLength
-    supporter_utterance_length: UtteranceLength
-
-
-class Recipe(Section):
-    """Every setting of a run."""
-
-    name: str
-    about: str
-    seed: NotNegative
-    prompt: Prompt
-    backbone: Backbone
-    finetune: Finetune
-    queries: Queries
-    generate: Generate
-    requirements: Requirements
-
-    def settings(self) -> dict[str, Any]:
-        """Give the recipe as plain JSON values."""
-        return self.model_dump(mode="json")
 
 
 def shipped_recipes() -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from augesc_builder import words
 from augesc_builder.prompts import Message, parse, render_query
-from augesc_builder.recipe import Bounds, Requirements, UtteranceLength
+from augesc_builder.settings import Bounds, Requirements, UtteranceLength
 
 Batch = Mapping[str, Sequence[Any]]
 Judgement = list[bool | None]

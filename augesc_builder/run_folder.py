@@ -84,11 +84,14 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        disk_error = _disk_error(self.path, error) if isinstance(error, Exception) else None
+        if error is None:
             shutil.rmtree(self.path / ".work", ignore_errors=True)
-        elif isinstance(error, AugescError) and not self._has_marks():
+        elif isinstance(disk_error or error, AugescError) and not self._has_marks():
             self._undo()
         self._lock.release()
+        if disk_error is not None:
+            raise disk_error from error
 
     # -- what was done ---------------------------------------------------------------------------
 
@@ -260,28 +263,45 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into a one-line error, whichever library met it."""
     try:
         yield
-    except RunFolderError:
-        raise
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        text = str(error)  # safetensors and Arrow name the system's error only in their text
-        if number in _FULL or _FULL_IN_TEXT.search(text):
-            raise DiskError(
-                f"{path}: no space left to write it; free some and run the same command again, "
-                f"it goes on where it was"
-            ) from error
-        if number in _DENIED:
-            raise DiskError(
-                f"{path}: not writable ({os.strerror(number)}); give --out a folder that is"
-            ) from error
-        if isinstance(error, OSError) and number in {errno.ENOTDIR, errno.ENAMETOOLONG}:
-            raise DiskError(f"{path}: {os.strerror(number)}; give another --out") from error
+        if (disk_error := _disk_error(path, error)) is not None:
+            raise disk_error from error
         raise
 
 
 _FULL_IN_TEXT = re.compile(
     rf"(?:code:|errno|os error) (?:{'|'.join(map(str, sorted(_FULL)))})\b", re.IGNORECASE
 )
+"""How safetensors and Arrow name the system's error."""
+
+_NEARLY_FULL = 1 << 20
+"""Free bytes below which any failure to write is put down to the disk: torch names no error."""
+
+
+def _disk_error(path: Path, error: Exception) -> DiskError | None:
+    """Say what an error means for the user, if it is about the disk."""
+    if isinstance(error, AugescError):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _DENIED:
+        return DiskError(
+            f"{path}: not writable ({os.strerror(number)}); give --out a folder that is"
+        )
+    if number in _FULL or _FULL_IN_TEXT.search(str(error)) or _is_nearly_full(path):
+        return DiskError(
+            f"{path}: no space left to write it; free some and run the same command again, "
+            f"it goes on where it was"
+        )
+    if number in {errno.ENOTDIR, errno.ENAMETOOLONG}:
+        return DiskError(f"{path}: {os.strerror(number)}; give another --out")
+    return None
+
+
+def _is_nearly_full(path: Path) -> bool:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    usage = shutil.disk_usage(path)
+    return usage.total > 0 and usage.free < _NEARLY_FULL
 
 
 def _sync(path: Path) -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from augesc_builder.errors import InputError
 from augesc_builder.progress import Progress
-from augesc_builder.recipe import Queries, Recipe, Requirements
 from augesc_builder.run_folder import RunFolder, shard_path
+from augesc_builder.settings import Queries, Recipe, Requirements
 
 
 def queries(run: RunFolder, settings: Queries, place: str, progress: Progress) -> None:

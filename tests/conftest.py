@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from augesc_builder.recipe import Recipe, load_recipe
+from augesc_builder.recipe import load_recipe
+from augesc_builder.settings import Recipe
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("AUGESC_TEST_DATA", ROOT.parent / "shared" / "data"))

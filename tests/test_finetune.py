@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from augesc_builder import backbone
 from augesc_builder.errors import CheckpointError, TrainingError
-from augesc_builder.finetune import IGNORED, collate, encode, finetune, sample_sessions
+from augesc_builder.examples import IGNORED, collate, encode, sample_sessions
+from augesc_builder.finetune import finetune
 from augesc_builder.progress import Progress
 from augesc_builder.prompts import render, with_instruction
 from augesc_builder.recipe import load_recipe

@@ -10,13 +10,13 @@ from pydantic import BaseModel
 from augesc_builder.errors import RecipeError
 from augesc_builder.recipe import (
     RECIPES,
-    Recipe,
     differences,
     dump_recipe,
     load_recipe,
     make_recipe,
     shipped_recipes,
 )
+from augesc_builder.settings import Recipe
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -8,8 +8,8 @@ from conftest import shared
 
 from augesc_builder.errors import InputError
 from augesc_builder.queries import collect_queries, query_id, read_queries
-from augesc_builder.recipe import QuerySource
 from augesc_builder.requirements import decide, measure
+from augesc_builder.settings import QuerySource
 from augesc_builder.sources.empathetic_dialogues import EMOTIONS, read_empathetic_dialogues
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
