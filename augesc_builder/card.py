@@ -152,15 +152,17 @@ def _finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
 
 def _triggers(manifest: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{funnel['queries']:,} queries from `{source}` ({funnel['mean_words']} words on average)"
+        f"{funnel['queries']:,} queries from `{source}`"
+        + (f" at commit `{funnel['revision']}`" if funnel["revision"] else "")
+        + f" ({funnel['mean_words']} words on average)"
         for source, funnel in manifest["stages"]["queries"]["report"].items()
     )
 
 
 def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    settings, facts = recipe.generate, manifest["stages"]["generate"]
+    settings, n_rows = recipe.generate, manifest["tables"]["generations"]
     return (
-        f"{facts['rows']:,} conversations, top-p {settings.top_p}, temperature "
+        f"{n_rows:,} conversations, top-p {settings.top_p}, temperature "
         f"{settings.temperature}, repetition penalty {settings.repetition_penalty}, at most "
         f"{settings.max_tokens:,} tokens"
     )

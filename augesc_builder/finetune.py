@@ -86,6 +86,7 @@ def finetune(
                 _save_state(accelerator, state, losses)
     _save(accelerator, model, tokenizer, recipe, out)
     accelerator.end_training()
+    model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
     return {
         "sessions": [session.session_id for session in chosen],
         "examples_cut": sum(

@@ -14,7 +14,10 @@ from augesc_builder import words
 from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.prompts import collapse
 from augesc_builder.settings import Queries, QuerySource
-from augesc_builder.sources.empathetic_dialogues import read_empathetic_dialogues
+from augesc_builder.sources.empathetic_dialogues import (
+    download_empathetic_dialogues,
+    read_empathetic_dialogues,
+)
 from augesc_builder.sources.posts import Post
 from augesc_builder.sources.sample import read_sample_queries
 from augesc_builder.sources.sessions import read_table
@@ -35,7 +38,8 @@ def collect_queries(settings: Queries) -> tuple[pa.Table, dict[str, Any]]:
     seen: set[str] = set()
     for origin in settings.sources:
         funnel: Counter[str] = Counter()
-        found = list(_triggers(_posts(origin), origin.source, settings, seen, funnel))
+        posts, commit = _posts(origin)
+        found = list(_triggers(posts, origin.source, settings, seen, funnel))
         if not found:
             raise InputError(
                 f"none of {funnel['posts']} posts became a query "
@@ -48,6 +52,7 @@ def collect_queries(settings: Queries) -> tuple[pa.Table, dict[str, Any]]:
             "queries": before["queries"] + len(found),
             "words": before["words"] + sum(row["n_words"] for row in found),
             "dropped": {r: before["dropped"].get(r, 0) + funnel[r] for r in REASONS},
+            "revision": commit,
         }
         rows += found
     for source in report.values():
@@ -74,11 +79,15 @@ def query_id(source: str, text: str) -> str:
     return hashlib.blake2b(f"{source}\n{text}".encode(), digest_size=8).hexdigest()
 
 
-def _posts(origin: QuerySource) -> Iterator[Post]:
+def _posts(origin: QuerySource) -> tuple[Iterator[Post], str | None]:
+    """Open a source; give its posts, and the Hub commit where it was downloaded."""
     if origin.source == "sample":
-        return read_sample_queries()
+        return read_sample_queries(), None
     if origin.source == "empathetic_dialogues":
-        return read_empathetic_dialogues(origin.path)
+        if origin.path is not None:
+            return read_empathetic_dialogues(origin.path), None
+        folder, commit = download_empathetic_dialogues()
+        return read_empathetic_dialogues(folder), commit
     raise RecipeError(
         f"unknown source of queries {origin.source!r}; expected sample or empathetic_dialogues"
     )

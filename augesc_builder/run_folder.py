@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -99,17 +100,17 @@ class RunFolder:
         """Say whether a stage has its completion mark."""
         return self._mark(stage).exists()
 
-    def complete(self, stage: str, **facts: Any) -> None:
-        """Mark a stage as done; ``facts`` (such as row counts) also go into the manifest.
+    def complete(
+        self, stage: str, *, tables: Mapping[str, int] | None = None, **facts: Any
+    ) -> None:
+        """Mark a stage as done.
 
-        So do the seconds since the folder was opened or the stage before was done.
+        The rows of the ``tables`` it wrote and other ``facts`` go into the manifest, and so do the
+        seconds since the folder was opened or the stage before was done.
         """
         now = time.monotonic()
         seconds, self._clock = round(now - self._clock, 1), now
-        self.record(
-            stages={**self.manifest.get("stages", {}), stage: facts},
-            seconds={**self.manifest.get("seconds", {}), stage: seconds},
-        )
+        self.add(stages={stage: facts}, seconds={stage: seconds}, tables=tables or {})
         self.write_json(self._mark(stage).relative_to(self.path), facts)
 
     def facts(self, stage: str) -> dict[str, Any]:
@@ -117,9 +118,13 @@ class RunFolder:
         return dict(_load_json(self._mark(stage)))
 
     def record(self, **facts: Any) -> None:
-        """Add facts to the manifest."""
+        """Put facts into the manifest."""
         self.manifest |= facts
         self.write_json("manifest.json", self.manifest)
+
+    def add(self, **groups: Mapping[str, Any]) -> None:
+        """Add facts to groups of the manifest, such as ``revisions``."""
+        self.record(**{name: self.manifest.get(name, {}) | dict(g) for name, g in groups.items()})
 
     # -- tables in shards ------------------------------------------------------------------------
 
@@ -212,14 +217,13 @@ class RunFolder:
 
     def _open(self) -> None:
         if not self._manifest_path.exists():
-            self.record(settings=self.settings)
+            self._begin()
             return
         self.manifest = _load_json(self._manifest_path)
         if self.manifest.get("settings") != self.settings and not self._has_marks():
             # Nothing was finished with the other settings, so nothing is lost by starting again.
             shutil.rmtree(self.path / ".work", ignore_errors=True)
-            self.manifest = {}
-            self.record(settings=self.settings)
+            self._begin()
             return
         if changed := differences(self.manifest.get("settings", {}), self.settings):
             lines = ", ".join(
@@ -229,6 +233,13 @@ class RunFolder:
                 f"{self.path} was begun with other settings: {lines}; "
                 f"give another --out, or the settings it was begun with"
             )
+
+    def _begin(self) -> None:
+        text = json.dumps(self.settings, sort_keys=True)
+        self.manifest = {}
+        self.record(
+            fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16], settings=self.settings
+        )
 
     @contextlib.contextmanager
     def _replacing(self, name: str | Path) -> Iterator[Path]:

@@ -17,7 +17,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A group of keys; immutable, and no key is ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class Bounds(Section):
@@ -42,6 +44,16 @@ class FromScratch(Section):
     n_head: Positive
     rotary_dim: Positive
     n_positions: Positive
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> FromScratch:
+        size, rest = divmod(self.n_embd, self.n_head)
+        if rest or self.rotary_dim > size or self.rotary_dim % 2:
+            raise ValueError(
+                f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}, and rotary_dim "
+                f"{self.rotary_dim} an even number up to n_embd / n_head"
+            )
+        return self
 
 
 class Backbone(Section):

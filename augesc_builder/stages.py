@@ -31,7 +31,9 @@ def queries(run: RunFolder, settings: Queries, place: str, progress: Progress) -
             f"  {source}: {funnel['queries']:,} queries from {funnel['posts']:,} posts, "
             f"{funnel['mean_words']} words on average" + (f" (dropped: {dropped})" * bool(dropped))
         )
-    run.complete("queries", rows=table.num_rows, report=report)
+    commits = {source: f["revision"] for source, f in report.items() if f["revision"]}
+    run.add(revisions=commits)
+    run.complete("queries", tables={"queries": table.num_rows}, report=report)
 
 
 def finetune(run: RunFolder, recipe: Recipe, place: str, progress: Progress) -> None:
@@ -44,7 +46,8 @@ def finetune(run: RunFolder, recipe: Recipe, place: str, progress: Progress) -> 
     sessions, commit = read_training_sessions(
         recipe.finetune.sessions, known.get("sessions", recipe.finetune.revision)
     )
-    run.record(revisions={**known, "sessions": commit})
+    if commit is not None:
+        run.add(revisions={"sessions": commit})
     facts = train(
         recipe,
         sessions,
@@ -103,7 +106,12 @@ def generate(
     total = sum(fact["tokens"] for fact in facts)
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
     progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {ends}")
-    run.complete("generate", rows=len(todo), tokens=total, finish_reasons=dict(reasons))
+    run.complete(
+        "generate",
+        tables={"generations": len(todo)},
+        tokens=total,
+        finish_reasons=dict(reasons),
+    )
 
 
 def filter_(
@@ -136,9 +144,8 @@ def filter_(
     if not report["total"]:
         raise InputError("no generations to filter", generations_at[0].parent)
     run.write_json(f"{place}/filter_report.json", report)
-    run.complete(
-        "filter", sessions=report["retained"], rejected=report["total"] - report["retained"]
-    )
+    rejected = report["total"] - report["retained"]
+    run.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
 
 
 def check_generations(table: pa.Table, path: Path) -> None:
@@ -166,7 +173,7 @@ def statistics(run: RunFolder, inputs: Sequence[Path], place: str, progress: Pro
         by_source[source] = part.statistics()
         total.merge(part)
     run.write_json(f"{place}/statistics.json", {**total.statistics(), "by_source": by_source})
-    run.complete("statistics", sessions=total.sessions)
+    run.complete("statistics")
 
 
 def card(run: RunFolder, place: str) -> None:
@@ -190,10 +197,10 @@ def pin_backbone(run: RunFolder, recipe: Recipe) -> Recipe:
     from augesc_builder.hub import resolve_model
 
     origin = recipe.backbone
-    known = run.manifest.get("revisions", {})
     if origin.name is None or Path(origin.name).exists():
         return recipe
-    commit = known.get("backbone") or resolve_model(origin.name, origin.revision)
-    run.record(revisions={**known, "backbone": commit})
+    known = run.manifest.get("revisions", {}).get("backbone")
+    commit = known or resolve_model(origin.name, origin.revision)
+    run.add(revisions={"backbone": commit})
     pinned = origin.model_copy(update={"revision": commit})
     return recipe.model_copy(update={"backbone": pinned})

@@ -86,7 +86,8 @@ def main() -> None:
     base = medians["transformers.generate"]
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"float32, {arguments.rows} rows, {arguments.runs} alternating runs, torch {torch.__version__}"
+        f"float32, {arguments.rows} rows, {arguments.runs} alternating runs, "
+        f"torch {torch.__version__}"
     )
     print(
         markdown_table(

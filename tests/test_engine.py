@@ -26,6 +26,7 @@ from transformers import (
 from augesc_builder.engine import Prompt, Sampling
 from augesc_builder.engine.sampling import choose, stream_key, uniforms
 from augesc_builder.engine.simple import SimpleEngine
+from augesc_builder.errors import CheckpointError
 
 EOS = 0
 VOCABULARY = 97
@@ -213,3 +214,10 @@ def test_extreme_uniforms_stay_inside_the_nucleus(u):
     seen = torch.zeros(1, 4, dtype=torch.bool)
     token = choose(logits, seen, torch.tensor([u]), Sampling(9, top_p=0.9))
     assert token.item() in {0, 1}
+
+
+def test_logits_that_are_no_numbers_are_an_error():
+    logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])
+    seen = torch.zeros(2, 2, dtype=torch.bool)
+    with pytest.raises(CheckpointError, match="no numbers"):
+        choose(logits, seen, torch.tensor([0.5, 0.5]), Sampling(9))

@@ -23,7 +23,7 @@ def test_a_run_leaves_its_files_and_nothing_half_done(tmp_path):
         run.write_table("t/x.parquet", TABLE)
         run.write_text("t/x.txt", "caf\u00e9")
         run.write_folder("folder", lambda f: (f / "inner").write_text("1") and None)
-        run.complete("stage", rows=3)
+        run.complete("stage", tables={"t": 3}, rows=3)
     assert files(out) == {
         *("t/x.parquet", "t/x.txt", "folder/inner", "manifest.json", ".complete/stage.json"),
     }
@@ -31,7 +31,12 @@ def test_a_run_leaves_its_files_and_nothing_half_done(tmp_path):
     assert pq.read_table(out / "t" / "x.parquet") == TABLE
     manifest = read_manifest(out)
     assert manifest.pop("seconds")["stage"] < 60
-    assert manifest == {"settings": {"seed": 1}, "stages": {"stage": {"rows": 3}}}
+    assert manifest == {
+        "fingerprint": "a4bbadc1c78966d2",
+        "settings": {"seed": 1},
+        "stages": {"stage": {"rows": 3}},
+        "tables": {"t": 3},
+    }
     with RunFolder(out, {"seed": 1}) as run:
         assert run.is_complete("stage")
         assert run.facts("stage") == {"rows": 3}
@@ -90,7 +95,8 @@ def test_settings_may_change_while_nothing_is_finished(tmp_path):
         raise KeyboardInterrupt
     with RunFolder(tmp_path, {"seed": 2}) as run:
         assert not (run.work("finetune") / "state").exists()
-        assert run.manifest == {"settings": {"seed": 2}}
+        assert run.manifest["settings"] == {"seed": 2}
+        assert set(run.manifest) == {"settings", "fingerprint"}
 
 
 def test_a_mistake_before_anything_is_finished_leaves_nothing(tmp_path):

@@ -170,6 +170,7 @@ class TestQueries:
             "posts": 5,
             "queries": 2,
             "dropped": {"emotion": 1, "length": 1, "duplicate": 1},
+            "revision": None,
             "mean_words": 11.5,
         }
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from augesc_builder.engine import Sampling
+from augesc_builder.errors import CheckpointError
 
 
 def stream_key(seed: int, query_id: str, sample: int) -> int:
@@ -31,6 +32,8 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, sampling: Sampling) -> Tenso
     ``logits`` (B, V) are the model's, ``seen`` (B, V) says which tokens stand in prompt or
     continuation, ``u`` (B,) holds a uniform for each row. Returns tokens (B,): for each row the
     inverse of the cumulative distribution at ``u``, over its nucleus in falling order.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where logits are no numbers.
     """
     logits = logits.float()
     penalized = torch.where(
@@ -39,6 +42,10 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, sampling: Sampling) -> Tenso
     logits = torch.where(seen, penalized, logits) / sampling.temperature
     ordered, tokens = torch.sort(logits, dim=-1, descending=True, stable=True)  # (B, V)
     mass = torch.softmax(ordered.double(), dim=-1).cumsum(-1)  # (B, V)
+    if not bool(torch.isfinite(mass[:, -1]).all()):
+        raise CheckpointError(
+            "the model's logits are no numbers; try --set generate.dtype=float32, or train again"
+        )
     # The nucleus ends with the token that reaches top_p.
     size = (mass < sampling.top_p).sum(-1).clamp(max=mass.shape[-1] - 1)  # (B,)
     target = u.to(mass) * mass.gather(-1, size[:, None]).squeeze(-1)

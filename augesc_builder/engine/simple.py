@@ -55,19 +55,20 @@ class SimpleEngine:
         width = max(lengths)
         tokens = torch.full((len(prompts), width), self.eos_token_id)  # (B, T)
         mask = torch.zeros_like(tokens)  # (B, T)
-        seen = torch.zeros((len(prompts), self.model.config.vocab_size), dtype=torch.bool)  # (B, V)
         for row, prompt in enumerate(prompts):
             ids = torch.tensor(prompt.token_ids)
             tokens[row, width - len(ids) :] = ids
             mask[row, width - len(ids) :] = 1
-            seen[row, ids] = True
         draws = torch.stack([uniforms(p.stream, limit) for p in prompts])  # (B, max_tokens)
-        tokens, mask, seen, draws = (x.to(device) for x in (tokens, mask, seen, draws))
+        tokens, mask, draws = (x.to(device) for x in (tokens, mask, draws))
+        seen = None
         cache = DynamicCache(config=self.model.config)
         made: list[list[int]] = [[] for _ in prompts]
         live = list(range(len(prompts)))
         for step in range(limit - min(lengths)):
             logits = self._forward(tokens, mask, cache)
+            if seen is None:
+                seen = _seen(prompts, logits)  # (B, V)
             chosen = choose(logits, seen, draws[:, step], self.sampling)  # (B,)
             ended: dict[int, FinishReason] = {}
             for place, (row, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
@@ -100,3 +101,11 @@ class SimpleEngine:
         logits = self.model(**inputs, past_key_values=cache, use_cache=True).logits  # (B, T, V)
         last: Tensor = logits[:, -1]
         return last
+
+
+def _seen(prompts: Sequence[Prompt], logits: Tensor) -> Tensor:
+    """Mark the tokens that stand in each prompt, (B, V)."""
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, torch.tensor(prompt.token_ids)] = True
+    return seen.to(logits.device)

@@ -13,6 +13,7 @@ from pathlib import Path
 from augesc_builder.errors import DownloadError, InputError
 from augesc_builder.sources.lines import read_lines
 from augesc_builder.sources.posts import Post
+from augesc_builder.sources.sessions import read_table
 
 REPO = "facebook/empathetic_dialogues"
 REVISION = "refs/convert/parquet"
@@ -37,21 +38,18 @@ EMOTIONS = frozenset(
 """The 32 labels of a conversation's situation."""
 
 
-def read_empathetic_dialogues(path: str | Path | None) -> Iterator[Post]:
+def read_empathetic_dialogues(path: str | Path) -> Iterator[Post]:
     """Give the first utterance of each conversation with its emotion label.
 
-    ``path`` is a CSV file or a folder of them; ``None`` downloads the Hub's copy. Raises
+    ``path`` is a CSV file or a folder of CSV or Parquet files. Raises
     :class:`~augesc_builder.errors.InputError` with file and line.
     """
-    if path is None:
-        yield from _download()
-        return
     path = Path(path)
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    if not files:
+    files = sorted(f for f in path.rglob("*") if f.suffix in {".csv", ".parquet"})
+    if path.is_dir() and not files:
         raise InputError("no CSV files there; expected train.csv, valid.csv, test.csv", path)
-    for file in files:
-        yield from _read_csv(file)
+    for file in files if path.is_dir() else [path]:
+        yield from _read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)
 
 
 def _read_csv(path: Path) -> Iterator[Post]:
@@ -90,25 +88,25 @@ def _post(utterance: str, emotion: str) -> Post:
     return Post(html.unescape(utterance.replace("_comma_", ",")), emotion=emotion)
 
 
-def _download() -> Iterator[Post]:
-    import pyarrow.parquet as pq
-    from huggingface_hub import HfApi, hf_hub_download
+def _read_parquet(path: Path) -> Iterator[Post]:
+    for row in read_table(path, ["utterance_idx", "context", "utterance"]).to_pylist():
+        if int(row["utterance_idx"]) == 1:
+            yield _post(row["utterance"], row["context"])
+
+
+def download_empathetic_dialogues() -> tuple[Path, str]:
+    """Download the Hub's Parquet copy; give its folder and the commit it is of."""
+    from huggingface_hub import HfApi, snapshot_download
 
     try:
-        info = HfApi().dataset_info(REPO, revision=REVISION)
-        names = sorted(s.rfilename for s in info.siblings or [] if s.rfilename.endswith(".parquet"))
-        files = [
-            hf_hub_download(REPO, name, repo_type="dataset", revision=info.sha) for name in names
-        ]
+        commit = HfApi().dataset_info(REPO, revision=REVISION).sha or REVISION
+        folder = snapshot_download(
+            REPO, repo_type="dataset", revision=commit, allow_patterns="*.parquet"
+        )
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DownloadError(
             f"{REPO} cannot be had from the Hub ({reason}); give a local copy: "
             f"--source empathetic_dialogues=PATH"
         ) from error
-    for file in files:
-        for row in pq.read_table(
-            file, columns=["utterance_idx", "context", "utterance"]
-        ).to_pylist():
-            if row["utterance_idx"] == 1:
-                yield _post(row["utterance"], row["context"])
+    return Path(folder), commit
