@@ -20,6 +20,8 @@ $(BIN)/installed: pyproject.toml constraints.txt
 
 quickstart: $(BIN)/installed
 	$(BIN)/augesc build --recipe quickstart --out $(OUT)
+	@echo
+	@echo "These commands are in $(BIN): first run  source $(BIN)/activate"
 
 test: $(BIN)/installed
 	$(BIN)/python -m pytest
