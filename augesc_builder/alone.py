@@ -15,7 +15,13 @@ from augesc_builder.run_folder import RunFolder, read_manifest
 from augesc_builder.settings import QuerySource, Recipe
 
 
-def queries(recipe: Recipe, sources: Sequence[str], out: Path, progress: Progress) -> None:
+def queries(
+    recipe: Recipe,
+    sources: Sequence[str],
+    out: Path,
+    progress: Progress,
+    num_proc: int | None = None,
+) -> None:
     """Collect queries from ``NAME=PATH`` sources, or from the recipe's, into ``out``."""
     settings = recipe.queries
     if sources:
@@ -25,7 +31,8 @@ def queries(recipe: Recipe, sources: Sequence[str], out: Path, progress: Progres
     run_settings = {"stage": "queries", "queries": settings.model_dump(mode="json"), **digests}
     with RunFolder(out, run_settings) as run:
         if _is_new(run, "queries", progress):
-            stages.queries(run, settings, ".", progress)
+            num_proc = num_proc or pipeline.worker_processes(settings)
+            stages.queries(run, settings, ".", progress, num_proc)
 
 
 def finetune(recipe: Recipe, out: Path, progress: Progress) -> None:
@@ -47,7 +54,7 @@ def generate(
     from augesc_builder.backbone import check_folder
 
     check_folder(checkpoint)
-    files = stages.table_files(queries_at)
+    files = stages.table_files(queries_at, "queries")
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
     inputs = {"queries": pipeline.digest(files), "checkpoint": str(checkpoint)}
@@ -58,7 +65,7 @@ def generate(
 
 def filter_(recipe: Recipe, generations: Path, out: Path, progress: Progress) -> None:
     """Apply the requirements to a generations table; print Table 1."""
-    files = stages.table_files(generations)
+    files = stages.table_files(generations, "generations")
     limits = recipe.requirements
     settings = {"requirements": limits.model_dump(mode="json"), "inputs": pipeline.digest(files)}
     with RunFolder(out, {"stage": "filter", **settings}) as run:

@@ -114,7 +114,7 @@ def _license_text(own: set[str]) -> str:
 
 def _citation(recipe: Recipe, own: set[str]) -> str:
     keys = ["zheng2022augesc"]
-    if own - {"sample", "empathetic_dialogues"}:
+    if own - {"sample", "empathetic_dialogues", "reddit"}:
         keys.append("liu2021esconv")
     if "empathetic_dialogues" in own:
         keys.append("rashkin2019empathetic")
@@ -151,10 +151,11 @@ def _finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
 
 
 def _triggers(manifest: Mapping[str, Any]) -> str:
+    commits = manifest.get("revisions", {})
     return ", ".join(
         f"{funnel['queries']:,} queries from `{source}`"
-        + (f" at commit `{funnel['revision']}`" if funnel["revision"] else "")
-        + f" ({funnel['mean_words']} words on average)"
+        + (f" at commit `{commits[source]}`" if source in commits else "")
+        + f" ({funnel['words']['mean']} words on average)"
         for source, funnel in manifest["stages"]["queries"]["report"].items()
     )
 

@@ -82,11 +82,17 @@ def queries(
         typer.Option(
             "--source",
             metavar="NAME[=PATH]",
-            help="sample, or empathetic_dialogues=PATH; repeatable. Default: the recipe's.",
+            help="sample, empathetic_dialogues=PATH, reddit=PATH; repeatable. [default: recipe's]",
         ),
     ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first line that cannot be read.")
+    ] = False,
+    num_proc: Annotated[
+        int | None, typer.Option(min=1, help="Processes that judge posts. Default: one a core.")
+    ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -94,8 +100,9 @@ def queries(
     from augesc_builder import alone
     from augesc_builder.recipe import load_recipe
 
-    progress = Progress(quiet=quiet)
-    alone.queries(load_recipe(recipe, override or ()), source or [], out, progress)
+    given = ["queries.strict=true"] if strict else []
+    chosen = load_recipe(recipe, [*(override or ()), *given])
+    alone.queries(chosen, source or [], out, Progress(quiet=quiet), num_proc)
 
 
 @app.command()

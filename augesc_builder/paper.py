@@ -23,3 +23,9 @@ TABLE_2: dict[str, tuple[str, ...]] = {
     ),
 }
 """Table 2, rounded as printed: the rows of :data:`augesc_builder.report.STATISTICS`, in order."""
+
+QUERIES: dict[str, tuple[int, float]] = {
+    "empathetic_dialogues": (8_950, 19.9),
+    "reddit": (24_766, 39.1),
+}
+"""Section 4.2: queries of each source, and their mean length in words."""

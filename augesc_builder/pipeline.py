@@ -26,13 +26,14 @@ from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.progress import Progress
 from augesc_builder.recipe import dump_recipe
 from augesc_builder.run_folder import RunFolder
-from augesc_builder.settings import Recipe
+from augesc_builder.settings import Queries, Recipe
 
 Stage = Callable[[RunFolder, Recipe, Progress], None]
 
 
 def _queries(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
-    stages.queries(run, recipe.queries, "queries", progress)
+    num_proc = worker_processes(recipe.queries)
+    stages.queries(run, recipe.queries, "queries", progress, num_proc)
 
 
 def _finetune(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
@@ -40,12 +41,12 @@ def _finetune(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
 
 def _generate(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
-    queries = stages.table_files(run.path / "queries")
+    queries = stages.table_files(run.path / "queries", "queries")
     stages.generate(run, recipe, queries, run.path / "checkpoint", "generations", progress)
 
 
 def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
-    generations = stages.table_files(run.path / "generations")
+    generations = stages.table_files(run.path / "generations", "generations")
     stages.filter_(run, recipe.requirements, generations, "corpus", progress)
 
 
@@ -137,9 +138,20 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
         if origin.source == "sample":
             files[key] = [sample.QUERIES]
         elif origin.path is not None:
-            path = Path(origin.path)
-            files[key] = sorted(path.iterdir()) if path.is_dir() else [path]
+            files[key] = _files_below(Path(origin.path))
     return {key: digest(paths) for key, paths in files.items()}
+
+
+def worker_processes(settings: Queries) -> int:
+    """Say how many processes judge posts: one for each core, where there is a dump worth it."""
+    large = 32 << 20
+    sizes = [
+        file.stat().st_size
+        for origin in settings.sources
+        if origin.source == "reddit" and origin.path is not None
+        for file in _files_below(Path(origin.path))
+    ]
+    return len(os.sched_getaffinity(0)) if sum(sizes) > large else 1
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -183,6 +195,10 @@ def _join_finetuning(recipe: Recipe, folder: Path) -> None:
         return
     sessions, _ = read_training_sessions(recipe.finetune.sessions, recipe.finetune.revision)
     finetune(recipe, sessions, lambda _: None, run.work("finetune"), Progress(quiet=True))
+
+
+def _files_below(path: Path) -> list[Path]:
+    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
 
 
 def digest(paths: Sequence[Path]) -> str:

@@ -15,7 +15,7 @@ import torch
 from augesc_builder import pipeline
 from augesc_builder.backbone import size_of
 from augesc_builder.prompts import SUPPORTER
-from augesc_builder.queries import collect_queries
+from augesc_builder.queries import Collected, collect_queries
 from augesc_builder.report import markdown_table
 from augesc_builder.run_folder import RunFolder
 from augesc_builder.settings import Recipe
@@ -94,10 +94,17 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
 
     notes = []
     local = [s for s in recipe.queries.sources if s.path is not None or s.source == "sample"]
-    queries = {}
-    if local:
-        _, report = collect_queries(recipe.queries.model_copy(update={"sources": local}))
-        queries = {source: funnel["queries"] for source, funnel in report.items()}
+    queries: dict[str, int] = {}
+    for origin in local:
+        if origin.source == "reddit":
+            queries[origin.source] = 0
+            notes.append("reddit: read when the run begins; its queries are not counted here.")
+            continue
+        settings = recipe.queries.model_copy(update={"sources": [origin]})
+        collected = Collected({}, {})
+        for _ in collect_queries(settings, collected):
+            pass
+        queries[origin.source] = collected.funnels[origin.source].n_queries
     for origin in recipe.queries.sources:
         if origin not in local:
             assumed = DOWNLOADED_QUERIES.get(origin.source, 0)

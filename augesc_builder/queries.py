@@ -1,68 +1,75 @@
-"""Which posts become triggers, and why the others do not (section 4.2)."""
+"""Which posts become triggers, and why the others do not (section 4.2, appendix A).
+
+Posts are judged in groups of rules, cheap ones first: what the source says of them; their text;
+their length in words; duplicates; the classifiers. A post out in one group is not asked further.
+The first two groups and the length look at one post alone, so they run in as many processes as
+there are; what needs memory of earlier posts runs in order. The outcome is the same for any number.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from augesc_builder import words
-from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.errors import InputError
+from augesc_builder.examine import Examined, examine
+from augesc_builder.funnel import Funnel
 from augesc_builder.prompts import collapse
 from augesc_builder.settings import Queries, QuerySource
-from augesc_builder.sources.empathetic_dialogues import (
-    download_empathetic_dialogues,
-    read_empathetic_dialogues,
-)
-from augesc_builder.sources.posts import Post
-from augesc_builder.sources.sample import read_sample_queries
+from augesc_builder.sources.posts import BadLines
 from augesc_builder.sources.sessions import read_table
-from augesc_builder.tables import QUERIES, to_table
 
-REASONS = ("emotion", "length", "duplicate")
-"""Why a post is no trigger, in the order in which it is asked."""
+Row = dict[str, Any]
+
+_BATCH = 1024
+"""Posts that are judged together by what needs memory, or a model."""
 
 
-def collect_queries(settings: Queries) -> tuple[pa.Table, dict[str, Any]]:
-    """Read every source of the recipe; give the queries table and a report a source.
+@dataclass
+class Collected:
+    """What came of the sources: a funnel a source, and the Hub commits that were loaded."""
 
-    The report counts posts, queries, and the posts dropped for each reason. Raises
-    :class:`~augesc_builder.errors.InputError` for a source that gives no query at all.
+    funnels: dict[str, Funnel]
+    revisions: dict[str, str]
+
+
+def collect_queries(
+    settings: Queries, collected: Collected, *, num_proc: int = 1
+) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Judge every post of every source; give rows of queries and of rejected posts, in batches.
+
+    ``collected`` is filled as it goes on. Raises :class:`~augesc_builder.errors.InputError` for a
+    source that gives no query at all, and at the first bad line where the recipe is strict.
     """
-    rows: list[dict[str, Any]] = []
-    report: dict[str, Any] = {}
-    seen: set[str] = set()
+    gate = _Gate(settings, collected)
     for origin in settings.sources:
-        funnel: Counter[str] = Counter()
-        posts, commit = _posts(origin)
-        found = list(_triggers(posts, origin.source, settings, seen, funnel))
-        if not found:
+        funnel = collected.funnels.setdefault(origin.source, Funnel(origin.source))
+        before = funnel.n_queries
+        bad = BadLines(strict=settings.strict)
+        posts = examine(origin, settings, bad, collected.revisions, num_proc)
+        for batch in _batches(posts):
+            queries, rejected = gate.judge(origin, batch, funnel)
+            if settings.max_per_source is not None:
+                left = settings.max_per_source - (funnel.n_queries - before)
+                queries = queries[:left]
+            funnel.add(queries, rejected)
+            yield queries, rejected
+            if settings.max_per_source in {funnel.n_queries - before}:
+                break
+        funnel.add_bad(bad)
+        if funnel.n_queries == before:
             raise InputError(
-                f"none of {funnel['posts']} posts became a query "
-                f"({', '.join(f'{reason} {funnel[reason]}' for reason in REASONS)})",
+                f"none of {funnel.n_posts:,} posts became a query ({funnel.why()})",
                 origin.path or origin.source,
             )
-        before = report.get(origin.source, {"posts": 0, "queries": 0, "words": 0, "dropped": {}})
-        report[origin.source] = {
-            "posts": before["posts"] + funnel["posts"],
-            "queries": before["queries"] + len(found),
-            "words": before["words"] + sum(row["n_words"] for row in found),
-            "dropped": {r: before["dropped"].get(r, 0) + funnel[r] for r in REASONS},
-            "revision": commit,
-        }
-        rows += found
-    for source in report.values():
-        source["mean_words"] = round(source.pop("words") / source["queries"], 2)
-    return to_table(rows, QUERIES), report
 
 
-def read_queries(paths: Iterable[Path]) -> list[dict[str, Any]]:
+def read_queries(paths: Iterable[Path]) -> list[Row]:
     """Read queries tables; an empty one is an error."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for path in paths:
         table = read_table(path, ["query_id", "source", "text"])
         for number, row in enumerate(table.to_pylist(), 1):
@@ -79,51 +86,73 @@ def query_id(source: str, text: str) -> str:
     return hashlib.blake2b(f"{source}\n{text}".encode(), digest_size=8).hexdigest()
 
 
-def _posts(origin: QuerySource) -> tuple[Iterator[Post], str | None]:
-    """Open a source; give its posts, and the Hub commit where it was downloaded."""
-    if origin.source == "sample":
-        return read_sample_queries(), None
-    if origin.source == "empathetic_dialogues":
-        if origin.path is not None:
-            return read_empathetic_dialogues(origin.path), None
-        folder, commit = download_empathetic_dialogues()
-        return read_empathetic_dialogues(folder), commit
-    raise RecipeError(
-        f"unknown source of queries {origin.source!r}; expected sample or empathetic_dialogues"
-    )
+class _Gate:
+    """The rules that need memory of earlier posts, or a model."""
+
+    def __init__(self, settings: Queries, collected: Collected) -> None:
+        self._seen: set[bytes] = set()
+        self._similar = self._names = self._judges = None
+        if settings.near_duplicates is not None:
+            from augesc_builder.similar import NearDuplicateIndex
+
+            self._similar = NearDuplicateIndex(settings.near_duplicates)
+        if settings.names_and_places:
+            from augesc_builder.similar import NameFinder
+
+            self._names = NameFinder()
+        from_reddit = any(origin.source == "reddit" for origin in settings.sources)
+        if settings.classifiers.enabled and from_reddit:
+            from augesc_builder.classifiers import Judges
+
+            self._judges = Judges(settings.classifiers)
+            collected.revisions |= self._judges.revisions
+
+    def judge(
+        self, origin: QuerySource, posts: list[Examined], funnel: Funnel
+    ) -> tuple[list[Row], list[Row]]:
+        """Part a batch of examined posts into rows of queries and of rejected posts."""
+        rows = [_row(origin.source, post) for post in posts]
+        for row in rows:
+            if not row["reasons"] and (reason := self._memory(row["text"])):
+                row["reasons"] = [reason]
+        if self._judges is not None and origin.source == "reddit":
+            standing = [row for row in rows if not row["reasons"]]
+            texts = [row["text"] for row in standing]
+            for row, reasons in zip(standing, self._judges.reasons(texts), strict=True):
+                row["reasons"] = reasons
+        funnel.n_posts += len(rows)
+        return [r for r in rows if not r["reasons"]], [r for r in rows if r["reasons"]]
+
+    def _memory(self, text: str) -> str | None:
+        key = hashlib.blake2b(text.casefold().encode(), digest_size=8).digest()
+        if key in self._seen:
+            return "duplicate"
+        self._seen.add(key)
+        if self._names is not None and self._names.finds(text):
+            return "personal_data"
+        if self._similar is not None and self._similar.seen(text):
+            return "near_duplicate"
+        return None
 
 
-def _triggers(
-    posts: Iterable[Post],
-    source: str,
-    settings: Queries,
-    seen: set[str],
-    funnel: Counter[str],
-) -> Iterator[dict[str, Any]]:
-    """Give the rows of the posts that pass; ``seen`` holds the texts of all sources so far."""
-    n_found = 0
+def _row(source: str, post: Examined) -> Row:
+    return {
+        "query_id": query_id(source, post.text),
+        "source": source,
+        "text": post.text,
+        "n_words": post.n_words,
+        "emotion": post.emotion,
+        "subreddit": post.subreddit,
+        "reasons": list(post.reasons),
+    }
+
+
+def _batches(posts: Iterable[Examined]) -> Iterator[list[Examined]]:
+    batch: list[Examined] = []
     for post in posts:
-        if settings.max_per_source is not None and n_found == settings.max_per_source:
-            return
-        funnel["posts"] += 1
-        text = collapse(post.text)
-        if post.emotion is not None and post.emotion not in settings.negative_emotions:
-            funnel["emotion"] += 1
-            continue
-        n_words = words.count(text)
-        if not settings.n_words.min <= n_words <= settings.n_words.max:
-            funnel["length"] += 1
-            continue
-        if text.casefold() in seen:
-            funnel["duplicate"] += 1
-            continue
-        seen.add(text.casefold())
-        n_found += 1
-        yield {
-            "query_id": query_id(source, text),
-            "source": source,
-            "text": text,
-            "n_words": n_words,
-            "emotion": post.emotion,
-            "subreddit": post.subreddit,
-        }
+        batch.append(post)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -148,14 +148,21 @@ class RunFolder:
     # -- single things ---------------------------------------------------------------------------
 
     def write_table(self, name: str | Path, table: pa.Table) -> None:
-        """Write a table as Parquet; one without rows gets no row group.
+        """Write a table as Parquet."""
+        with self.table_writer(name, table.schema) as write:
+            write(table)
 
-        (``datasets`` cannot read a row group that holds no rows.)
+    @contextlib.contextmanager
+    def table_writer(
+        self, name: str | Path, schema: pa.Schema
+    ) -> Iterator[Callable[[pa.Table], None]]:
+        """Give a function that writes a Parquet file piece by piece; it appears whole at the end.
+
+        A piece without rows is left out: ``datasets`` cannot read a row group that holds none.
         """
         with self._replacing(name) as temporary:  # noqa: SIM117 - closed before it is synced
-            with pq.ParquetWriter(temporary, table.schema) as writer:
-                if table.num_rows:
-                    writer.write_table(table)
+            with pq.ParquetWriter(temporary, schema) as writer:
+                yield lambda table: table.num_rows and writer.write_table(table)
 
     def write_text(self, name: str | Path, text: str) -> None:
         """Write a text file in UTF-8."""

@@ -6,6 +6,7 @@ the run's, that a stage's tables go to.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,22 +19,36 @@ from augesc_builder.run_folder import RunFolder, shard_path
 from augesc_builder.settings import Queries, Recipe, Requirements
 
 
-def queries(run: RunFolder, settings: Queries, place: str, progress: Progress) -> None:
-    """Collect the trigger queries."""
-    from augesc_builder.queries import collect_queries
+def queries(
+    run: RunFolder, settings: Queries, place: str, progress: Progress, num_proc: int = 1
+) -> None:
+    """Judge the posts of every source: queries to one table, the others with reasons to another."""
+    from augesc_builder.funnel import funnel_table
+    from augesc_builder.queries import Collected, collect_queries
+    from augesc_builder.tables import QUERIES, REJECTED_POSTS, plain_schema, to_table
 
-    table, report = collect_queries(settings)
-    run.write_table(shard_path(f"{place}/queries", 0, 1), table)
+    collected = Collected({}, {})
+    with (
+        run.table_writer(shard_path(f"{place}/queries", 0, 1), plain_schema(QUERIES)) as keep,
+        run.table_writer(f"{place}/rejected.parquet", plain_schema(REJECTED_POSTS)) as drop,
+        progress.bar(None, "judging", "post") as bar,
+    ):
+        for kept, dropped in collect_queries(settings, collected, num_proc=num_proc):
+            keep(to_table(kept, QUERIES))
+            drop(to_table(dropped, REJECTED_POSTS))
+            bar.update(len(kept) + len(dropped))
+    report = {source: funnel.report() for source, funnel in collected.funnels.items()}
     run.write_json(f"{place}/queries_report.json", report)
-    for source, funnel in report.items():
-        dropped = ", ".join(f"{n:,} for {reason}" for reason, n in funnel["dropped"].items() if n)
-        progress.say(
-            f"  {source}: {funnel['queries']:,} queries from {funnel['posts']:,} posts, "
-            f"{funnel['mean_words']} words on average" + (f" (dropped: {dropped})" * bool(dropped))
-        )
-    commits = {source: f["revision"] for source, f in report.items() if f["revision"]}
-    run.add(revisions=commits)
-    run.complete("queries", tables={"queries": table.num_rows}, report=report)
+    progress.say(textwrap.indent(funnel_table(report), "  "))
+    for funnel in collected.funnels.values():
+        for example in funnel.bad_examples[:3]:
+            progress.say(f"  unreadable: {example}")
+    run.add(revisions=collected.revisions)
+    counts = {
+        "queries": sum(part["queries"] for part in report.values()),
+        "rejected_posts": sum(part["rejected"] for part in report.values()),
+    }
+    run.complete("queries", tables=counts, report=report)
 
 
 def finetune(run: RunFolder, recipe: Recipe, place: str, progress: Progress) -> None:
@@ -184,9 +199,11 @@ def card(run: RunFolder, place: str) -> None:
     run.complete("card")
 
 
-def table_files(path: Path) -> list[Path]:
-    """Find the Parquet files of a table: a file, or all of a folder."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+def table_files(path: Path, name: str) -> list[Path]:
+    """Find the Parquet files of a table: a file, the shards of that name in a folder, or all."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.glob(f"{name}-*.parquet")) or sorted(path.glob("*.parquet"))
     if not files:
         raise InputError("no Parquet files there", path)
     return files

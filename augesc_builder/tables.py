@@ -32,6 +32,12 @@ QUERIES = Features(
 - ``emotion``, ``subreddit``: what the source says of it, or null
 """
 
+REJECTED_POSTS = Features({**QUERIES, "reasons": [Value("string")]})
+"""A row is a post that is no trigger; ``reasons`` names the rules that put it out.
+
+``n_words`` is null where a cheaper rule put the post out before its words were counted.
+"""
+
 GENERATIONS = Features(
     {
         "query_id": Value("string"),
@@ -82,6 +88,7 @@ TABLES = {
     "generations": GENERATIONS,
     "sessions": SESSIONS,
     "rejected": REJECTED,
+    "rejected_posts": REJECTED_POSTS,
 }
 
 

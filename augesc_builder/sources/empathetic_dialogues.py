@@ -7,12 +7,16 @@ is the emotion label of the conversation. A trigger is a conversation's first ut
 from __future__ import annotations
 
 import html
+import shutil
+import tarfile
+import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from augesc_builder.errors import DownloadError, InputError
 from augesc_builder.sources.lines import read_lines
-from augesc_builder.sources.posts import Post
+from augesc_builder.sources.posts import BadLines, Post
 from augesc_builder.sources.sessions import read_table
 
 REPO = "facebook/empathetic_dialogues"
@@ -38,22 +42,44 @@ EMOTIONS = frozenset(
 """The 32 labels of a conversation's situation."""
 
 
-def read_empathetic_dialogues(path: str | Path) -> Iterator[Post]:
+def read_empathetic_dialogues(path: str | Path, bad: BadLines) -> Iterator[Post]:
     """Give the first utterance of each conversation with its emotion label.
 
-    ``path`` is a CSV file or a folder of CSV or Parquet files. Raises
-    :class:`~augesc_builder.errors.InputError` with file and line.
+    ``path`` is a CSV file, the official tarball, or a folder of CSV or Parquet files. Lines that
+    break the format go to ``bad``; a file without any good line is an error.
     """
     path = Path(path)
     files = sorted(f for f in path.rglob("*") if f.suffix in {".csv", ".parquet"})
     if path.is_dir() and not files:
         raise InputError("no CSV files there; expected train.csv, valid.csv, test.csv", path)
     for file in files if path.is_dir() else [path]:
-        yield from _read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)
+        if file.suffix == ".parquet":
+            yield from _read_parquet(file)
+        elif tarfile.is_tarfile(file) if file.is_file() else False:
+            yield from _read_tarball(file, bad)
+        else:
+            yield from _read_csv(read_lines(file), file, bad)
 
 
-def _read_csv(path: Path) -> Iterator[Post]:
-    lines = read_lines(path)
+def _read_tarball(path: Path, bad: BadLines) -> Iterator[Post]:
+    try:
+        with tarfile.open(path) as tarball, tempfile.TemporaryDirectory() as folder:
+            members = [m for m in tarball.getmembers() if m.isfile() and m.name.endswith(".csv")]
+            for member in sorted(members, key=lambda m: m.name):
+                data = tarball.extractfile(member)
+                if data is None:
+                    continue
+                file = Path(folder) / Path(member.name).name
+                with file.open("wb") as copy:
+                    shutil.copyfileobj(data, copy)
+                yield from _read_csv(read_lines(file), Path(f"{path}:{member.name}"), bad)
+            if not members:
+                raise InputError("no CSV files in the tarball", path)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"not a whole tarball ({error}); get it again", path) from None
+
+
+def _read_csv(lines: Iterator[tuple[int, str]], path: Path, bad: BadLines) -> Iterator[Post]:
     header = next(lines, None)
     if header is None:
         raise InputError(f"empty; expected the header {','.join(COLUMNS)}", path)
@@ -64,24 +90,32 @@ def _read_csv(path: Path) -> Iterator[Post]:
             path,
             1,
         )
+    usable, last = False, None
     for number, line in lines:
         cells = line.split(",")
-        if len(cells) != len(COLUMNS):
-            raise InputError(
-                f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is "
-                f"written _comma_; mend or remove the line",
-                path,
-                number,
-            )
+        error = _wrong(cells)
+        if error:
+            last = InputError(error, path, number)
+            bad.add(last)
+            continue
+        usable = True
         row = dict(zip(COLUMNS, cells, strict=True))
-        if row["context"] not in EMOTIONS:
-            raise InputError(
-                f"unknown emotion {row['context']!r}; expected one of the 32 labels, such as sad",
-                path,
-                number,
-            )
         if row["utterance_idx"] == "1":
             yield _post(row["utterance"], row["context"])
+    if not usable:
+        raise last or InputError("no line behind the header", path)
+
+
+def _wrong(cells: list[str]) -> str | None:
+    if len(cells) != len(COLUMNS):
+        return (
+            f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is written "
+            f"_comma_; mend or remove the line"
+        )
+    emotion = cells[COLUMNS.index("context")]
+    if emotion not in EMOTIONS:
+        return f"unknown emotion {emotion!r}; expected one of the 32 labels, such as sad"
+    return None
 
 
 def _post(utterance: str, emotion: str) -> Post:

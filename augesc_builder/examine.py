@@ -1,0 +1,178 @@
+"""One post at a time: reading it from its source, and the rules that need nothing else.
+
+Lines of a dump go to worker processes in chunks and come back in order.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from augesc_builder import rules
+from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.prompts import collapse
+from augesc_builder.settings import Bounds, Queries, QuerySource
+from augesc_builder.sources import reddit
+from augesc_builder.sources.empathetic_dialogues import (
+    download_empathetic_dialogues,
+    read_empathetic_dialogues,
+)
+from augesc_builder.sources.posts import BadLines, Post
+from augesc_builder.sources.sample import read_sample_queries
+
+SOURCES = ("sample", "empathetic_dialogues", "reddit")
+
+_CHUNK = 512
+"""Lines that a worker process is given at a time."""
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A post with the reasons that hold against it; ``n_words`` is null where none were counted."""
+
+    text: str
+    emotion: str | None
+    subreddit: str | None
+    reasons: tuple[str, ...]
+    n_words: int | None
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """The rules for one post; text rules are asked of Reddit posts only (appendix A)."""
+
+    n_words: Bounds
+    negative_emotions: frozenset[str]
+    subreddits: frozenset[str] = frozenset()
+    text_rules: rules.TextRules | None = None
+
+    def post(self, post: Post) -> Examined:
+        """Judge a post."""
+        text = collapse(post.text)
+        reasons = list(post.reasons)
+        if post.emotion is not None and post.emotion not in self.negative_emotions:
+            reasons.append("emotion")
+        n_words: int | None = None
+        if not reasons and rules.too_long_at_a_glance(text, self.n_words):
+            reasons.append("length")
+        if not reasons:
+            if self.text_rules is not None:
+                reasons += self.text_rules.reasons(text)
+            if rules.has_personal_data(text):
+                reasons.append("personal_data")
+        if not reasons:
+            n_words, fits = rules.length(text, self.n_words)
+            if not fits:
+                reasons.append("length")
+        return Examined(text, post.emotion, post.subreddit, tuple(reasons), n_words)
+
+    def lines(self, lines: list[reddit.Line]) -> list[Examined | InputError]:
+        """Parse and judge a chunk of a dump's lines."""
+        posts = [reddit.parse_line(line, self.subreddits) for line in lines]
+        return [p if isinstance(p, InputError) else self.post(p) for p in posts]
+
+
+def examine(
+    origin: QuerySource, settings: Queries, bad: BadLines, revisions: dict[str, str], num_proc: int
+) -> Iterator[Examined]:
+    """Read a source and judge its posts one by one, in order; bad lines go to ``bad``."""
+    examiner = Examiner(settings.n_words, frozenset(settings.negative_emotions))
+    if origin.source == "sample":
+        yield from map(examiner.post, read_sample_queries())
+    elif origin.source == "empathetic_dialogues":
+        path: Any = origin.path
+        if path is None:
+            path, revisions[origin.source] = download_empathetic_dialogues()
+        yield from map(examiner.post, read_empathetic_dialogues(path, bad))
+    elif origin.source == "reddit":
+        if origin.path is None:
+            raise RecipeError(
+                "the source reddit needs a path: a dump or a folder of dumps, as in "
+                "--source reddit=PATH"
+            )
+        examiner = Examiner(
+            settings.n_words,
+            frozenset(settings.negative_emotions),
+            rules.load_subreddits(settings.reddit),
+            rules.load_rules(settings.reddit),
+        )
+        yield from _reddit(origin.path, examiner, bad, num_proc)
+    else:
+        raise RecipeError(
+            f"unknown source of queries {origin.source!r}; expected one of {', '.join(SOURCES)}"
+        )
+
+
+def _reddit(path: str, examiner: Examiner, bad: BadLines, num_proc: int) -> Iterator[Examined]:
+    files = reddit.dump_files(path)
+    for file in files:
+        n_before = bad.count
+        usable = False
+        results = (
+            _table(file, examiner)
+            if reddit.is_table(file)
+            else _dump(file, examiner, bad, num_proc)
+        )
+        for result in results:
+            if isinstance(result, InputError):
+                bad.add(result)
+            else:
+                usable = True
+                yield result
+        if not usable:
+            found = f"; {bad.examples[-1]}" if bad.count > n_before and bad.examples else ""
+            raise InputError(f"no post in it that can be read{found}", file)
+
+
+def _table(file: Any, examiner: Examiner) -> Iterator[Examined | InputError]:
+    for number, row in reddit.read_table(file):
+        post = reddit.post_of(row, examiner.subreddits, str(file), number)
+        yield post if isinstance(post, InputError) else examiner.post(post)
+
+
+def _dump(
+    file: Any, examiner: Examiner, bad: BadLines, num_proc: int
+) -> Iterator[Examined | InputError]:
+    chunks = _chunks(reddit.read_lines(file, bad))
+    if num_proc == 1:
+        for chunk in chunks:
+            yield from examiner.lines(chunk)
+        return
+    with _context().Pool(num_proc) as pool:
+        for results in _in_order(pool.apply_async, partial(_examine, examiner), chunks, num_proc):
+            yield from results
+
+
+def _context() -> Any:
+    """Give worker processes that share the modules of one server, where the system can fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _examine(examiner: Examiner, lines: list[reddit.Line]) -> list[Examined | InputError]:
+    return examiner.lines(lines)
+
+
+def _in_order(
+    submit: Callable[..., Any], work: Callable[[_Item], Any], items: Iterable[_Item], num_proc: int
+) -> Iterator[Any]:
+    """Work on items in processes, results in order, few of them waiting (``imap`` reads ahead)."""
+    items = iter(items)
+    waiting = [submit(work, (item,)) for item in islice(items, 4 * num_proc)]
+    while waiting:
+        yield waiting.pop(0).get()
+        waiting += [submit(work, (item,)) for item in islice(items, 1)]
+
+
+def _chunks(lines: Iterator[reddit.Line]) -> Iterator[list[reddit.Line]]:
+    while chunk := list(islice(lines, _CHUNK)):
+        yield chunk

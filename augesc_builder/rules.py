@@ -1,0 +1,182 @@
+"""The rules that put a post out, each under a name of its own (section 4.2, appendix A).
+
+Rules are asked in groups, cheap ones first; a post that falls in one group is not asked further.
+Its reasons are all those of that group.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from augesc_builder import words
+from augesc_builder.errors import InputError
+from augesc_builder.settings import Bounds, RedditRules
+
+LEXICONS = Path(__file__).parent / "lexicons"
+
+_TOKEN = re.compile(r"[A-Za-z0-9]+")
+
+# Searches are fast where a pattern begins with a letter that is rare, so patterns are kept apart,
+# and the costly ones are asked only where a plain test says that they may hit.
+_ADDRESS = ("http:", "https:", "ftp://", "www.", "](", "<url>")
+_DOT = re.compile(
+    r"\.(?:com|org|net|edu|gov|io|co|me|tv|be|ly|gg|info|uk|ca|de|au|jpe?g|png|gif|gifv|webp|mp4"
+    r"|mov|webm)\b"
+)
+_MEDIA = frozenset(("http", "https", "www", "imgur", "gfycat", "giphy"))
+_BRACKETED = re.compile(r"\[(?:image|img|video|gif)\]")
+_PLACE = re.compile(r"(?<!\w)/?[ru]/[\w-]+")
+_EDIT = re.compile(r"\b(?:edit|update)\s*\d*\s*:")
+_EMAIL = re.compile(
+    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+\s?(?:\.|\(dot\)|\[dot\])\s?[a-z]{2,}", re.IGNORECASE
+)
+_HANDLE = re.compile(r"(?<!\w)(?:@|/?u/)[\w-]{3,}", re.IGNORECASE)
+_PHONE = re.compile(
+    r"(?<![\d.,/-])\+?\(?\d{2,4}\)?[\s.-]\(?\d{2,4}\)?[\s.-]\d{3,4}(?:[\s.-]\d{1,4})*(?!\d)"
+    r"|\d{7,}"
+)
+_DIGIT = re.compile(r"\d")
+_DIGITS_OF_A_NUMBER = 7
+
+
+class Lexicon:
+    """Whole words and phrases, found without regard to case or to what stands between words."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        tokens = [_TOKEN.findall(entry.lower()) for entry in entries]
+        self._words = frozenset(phrase[0] for phrase in tokens if len(phrase) == 1)
+        # A phrase is looked for only where its longest word stands in the text.
+        self._phrases: dict[str, list[str]] = {}
+        for phrase in tokens:
+            if len(phrase) > 1:
+                key = max(phrase, key=len)
+                self._phrases.setdefault(key, []).append(f" {' '.join(phrase)} ")
+
+    def found_in(self, said: frozenset[str], joined: str) -> bool:
+        """Say whether an entry stands in a text, given as its set of words and the words joined."""
+        if not self._words.isdisjoint(said):
+            return True
+        return any(
+            phrase in joined for key in self._phrases.keys() & said for phrase in self._phrases[key]
+        )
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """The rules of appendix A on a Reddit post's text, but for the exact number of words."""
+
+    serious_issue: Lexicon
+    medication: Lexicon
+    lingo: Lexicon
+    capitals: frozenset[str]
+
+    def reasons(self, text: str) -> list[str]:
+        """Name every rule of this group that puts the text out."""
+        tokens = _TOKEN.findall(text)
+        joined = f" {' '.join(tokens).lower()} "
+        said = frozenset(joined.split())
+        low = text.lower()
+        found = []
+        if _has_url(low, said):
+            found.append("url")
+        if self.serious_issue.found_in(said, joined):
+            found.append("serious_issue")
+        if self.medication.found_in(said, joined):
+            found.append("medication")
+        if (
+            self.lingo.found_in(said, joined)
+            or not self.capitals.isdisjoint(tokens)
+            or _speaks_lingo(low)
+        ):
+            found.append("reddit_lingo")
+        return found
+
+
+def _has_url(low: str, said: frozenset[str]) -> bool:
+    if not _MEDIA.isdisjoint(said) or any(sign in low for sign in _ADDRESS):
+        return True
+    if any(low[m.start() - 1 : m.start()].isalnum() for m in _DOT.finditer(low)):
+        return True
+    return "[" in low and _BRACKETED.search(low) is not None
+
+
+def _speaks_lingo(low: str) -> bool:
+    if ("r/" in low or "u/" in low) and _PLACE.search(low):
+        return True
+    return ":" in low and ("edit" in low or "update" in low) and _EDIT.search(low) is not None
+
+
+def has_personal_data(text: str) -> bool:
+    """Find e-mail addresses, phone numbers, user names and long runs of digits."""
+    signs = ("@", "u/", "(at)", "[at]")
+    if any(sign in text for sign in signs) and (_EMAIL.search(text) or _HANDLE.search(text)):
+        return True
+    return len(_DIGIT.findall(text)) >= _DIGITS_OF_A_NUMBER and _PHONE.search(text) is not None
+
+
+def too_long_at_a_glance(text: str, bounds: Bounds) -> bool:
+    """Say whether blanks alone show a text to be too long: a word has no blank inside."""
+    return len(text.split()) > bounds.max
+
+
+def length(text: str, bounds: Bounds) -> tuple[int, bool]:
+    """Count the words of a text, and say whether they are within bounds."""
+    n = words.count(text)
+    return n, bounds.min <= n <= bounds.max
+
+
+def load_rules(settings: RedditRules) -> TextRules:
+    """Load the word lists, ours or the user's."""
+    lingo = _load(settings.lexicons.reddit_lingo, "reddit_lingo.yaml", _is_lingo)
+    return TextRules(
+        serious_issue=Lexicon(
+            _load(settings.lexicons.serious_issue, "serious_issues.yaml", _is_list)
+        ),
+        medication=Lexicon(_load(settings.lexicons.medication, "medications.yaml", _is_list)),
+        lingo=Lexicon(lingo["any_case"]),
+        capitals=frozenset(lingo["capitals"]),
+    )
+
+
+def load_subreddits(settings: RedditRules) -> frozenset[str]:
+    """Give the subreddits whose posts are taken, in small letters; none means all."""
+    given = settings.subreddits
+    if isinstance(given, list):
+        return frozenset(name.lower() for name in given)
+    return frozenset(name.lower() for name in _load(given, "subreddits.yaml", _is_list))
+
+
+def _lexicon(path: str | None, shipped: str) -> Lexicon:
+    return Lexicon(_load(path, shipped, _is_list))
+
+
+def _load(path: str | None, shipped: str, fits: Callable[[Any], bool]) -> Any:
+    place = Path(path) if path else LEXICONS / shipped
+    try:
+        value = yaml.safe_load(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}; check the path", place) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"not a YAML file in UTF-8: {reason}", place) from None
+    if not fits(value):
+        raise InputError(f"expected the form of the shipped {shipped}, lists of texts", place)
+    return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_lingo(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"any_case", "capitals"}
+        and all(map(_is_list, value.values()))
+    )

@@ -1,0 +1,221 @@
+"""Reddit submissions: dumps as the public archives write them, or any table with a text column.
+
+A dump holds a JSON object a line (``title``, ``selftext``, ``subreddit``, ``is_self``,
+``over_18``), plain, gzipped, or compressed by zstd with a window of up to 2 GB. Lines are streamed;
+beside them memory holds the window that the archive dictates. Authors are never read.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import html
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from augesc_builder.errors import InputError, MissingExtraError
+from augesc_builder.prompts import collapse
+from augesc_builder.sources.posts import BadLines, Post
+
+Line = tuple[str, int, bytes]
+"""File, line number (1-based), and the line's bytes."""
+
+SUFFIXES = (".zst", ".gz", ".jsonl", ".ndjson", ".json", ".parquet", ".csv")
+
+_GONE = {"[removed]", "[deleted]", "[removed by reddit]"}
+_TEXT_COLUMNS = ("text", "selftext", "body", "post")
+_LONGEST_WINDOW = 1 << 31
+_PIECE = 1 << 20
+
+
+def dump_files(path: str | Path) -> list[Path]:
+    """Find the dumps and tables below a path: one file, or all of a folder by name."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError("no such file or folder; check the path", path)
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+    if not files:
+        raise InputError(f"no dumps there; expected files that end in {', '.join(SUFFIXES)}", path)
+    return files
+
+
+def is_table(path: Path) -> bool:
+    """Say whether a file is a table with columns rather than a dump of lines."""
+    return path.suffix in {".parquet", ".csv"}
+
+
+def read_lines(path: Path, bad: BadLines) -> Iterator[Line]:
+    """Give the non-blank lines of a dump, decompressed; a broken end is counted in ``bad``."""
+    number = 0
+    rest = b""
+    try:
+        for piece in _pieces(path):
+            lines = (rest + piece).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield str(path), number, line
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        bad.add(
+            InputError(
+                f"cannot be read further ({reason}): truncated, or not compressed as its name "
+                f"says; get the file again",
+                path,
+                number + 1,
+            )
+        )
+        return
+    if rest.strip():
+        yield str(path), number + 1, rest
+
+
+def parse_line(line: Line, subreddits: frozenset[str]) -> Post | InputError:
+    """Make a post of a dump's line, or say what is wrong with it."""
+    path, number, raw = line
+    try:
+        value = json.loads(raw)
+    except (ValueError, UnicodeDecodeError):
+        start = raw[:60].decode("utf-8", "replace")
+        return InputError(f"not JSON, found {start!r}; mend or remove the line", path, number)
+    if not isinstance(value, dict):
+        return InputError("expected an object with title and selftext", path, number)
+    return post_of(value, subreddits, path, number)
+
+
+def post_of(
+    value: dict[str, Any], subreddits: frozenset[str], path: str, number: int
+) -> Post | InputError:
+    """Make a post of a submission's fields; title and body are joined where both are there."""
+    parts = [value.get("title"), *(value[k] for k in _TEXT_COLUMNS if k in value)]
+    texts = [part for part in parts if isinstance(part, str)]
+    if not texts:
+        return InputError(
+            f"no text: expected title, selftext or text, found {', '.join(map(str, value))[:80]}",
+            path,
+            number,
+        )
+    subreddit = value.get("subreddit")
+    reasons = []
+    if any(part.strip().lower() in _GONE for part in texts):
+        reasons.append("removed")
+    if value.get("is_self") is False:
+        reasons.append("not_self")
+    if value.get("over_18") is True:
+        reasons.append("over_18")
+    if subreddits and isinstance(subreddit, str) and subreddit.lower() not in subreddits:
+        reasons.append("subreddit")
+    return Post(
+        _joined(texts),
+        subreddit=subreddit if isinstance(subreddit, str) else None,
+        reasons=tuple(reasons),
+    )
+
+
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give row number and the columns that matter of a Parquet or CSV file."""
+    wanted = ("title", *_TEXT_COLUMNS, "subreddit", "is_self", "over_18")
+    if path.suffix == ".csv":
+        yield from _read_csv(path, wanted)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        columns = _checked(path, [c for c in wanted if c in file.schema_arrow.names])
+        number = 0
+        for batch in file.iter_batches(batch_size=4096, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"not a readable Parquet file ({reason})", path) from None
+
+
+def _read_csv(path: Path, wanted: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(sys.maxsize)
+    true_false = {"true": True, "false": False}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = _checked(path, [c for c in wanted if c in (reader.fieldnames or ())])
+            for row in reader:
+                cells = {c: row[c] for c in columns}
+                for flag in ("is_self", "over_18"):
+                    if flag in cells:
+                        cells[flag] = true_false.get(str(cells[flag]).strip().lower())
+                yield reader.line_num, cells
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"not a CSV file in UTF-8 ({error})", path) from None
+
+
+def _checked(path: Path, columns: list[str]) -> list[str]:
+    if not set(columns) & {"title", *_TEXT_COLUMNS}:
+        raise InputError(f"no text column; expected one of {', '.join(_TEXT_COLUMNS)}", path)
+    return columns
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Join title and body as sentences of one post."""
+    texts = [text for text in map(_clean, parts) if text]
+    return " ".join(
+        text if i == len(texts) - 1 or text[-1] in ".!?,;:" else f"{text}."
+        for i, text in enumerate(texts)
+    )
+
+
+def _clean(text: str) -> str:
+    """Decode HTML entities, and drop the zero-width blanks that editors leave as ``&#x200B;``."""
+    if "&" in text:
+        text = html.unescape(text)
+    return collapse(text.replace("\u200b", ""))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Give a dump's bytes, decompressed; a file that ends too early raises ``EOFError``."""
+    with path.open("rb") as file:
+        if path.suffix == ".zst":
+            yield from _decompressed(file)
+            return
+        stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        while piece := stream.read(_PIECE):
+            yield piece
+
+
+def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
+    """Decompress zstd, frame after frame."""
+    zstandard = _zstandard()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW)
+    frame, begun = decompressor.decompressobj(), False
+    while compressed := file.read(_PIECE // 8):
+        while compressed:
+            try:
+                piece, begun = frame.decompress(compressed), True
+            except zstandard.ZstdError as error:
+                raise EOFError(str(error)) from None
+            if piece:
+                yield piece
+            compressed = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame, begun = decompressor.decompressobj(), False
+    if begun:
+        raise EOFError("the last zstd frame has no end")
+
+
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingExtraError(
+            ".zst dumps need zstandard: pip install 'augesc-builder[reddit]'"
+        ) from None
+    return zstandard

@@ -1,0 +1,123 @@
+"""Posts a second through the rules for Reddit dumps, and peak memory, on a synthetic dump.
+
+The dump is made of sentences of the shared sample, shuffled into new posts, so that hardly any text
+stands twice and lengths are those of real posts; subreddits are all taken. Classifiers are off.
+
+    python benchmarks/queries.py [--posts 1000000] [--source RS_FILE.zst]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import zstandard
+
+from augesc_builder.progress import Progress
+from augesc_builder.recipe import load_recipe
+from augesc_builder.report import markdown_table
+from augesc_builder.run_folder import RunFolder
+from augesc_builder.settings import QuerySource
+from augesc_builder.sources.posts import BadLines
+from augesc_builder.sources.reddit import read_lines
+from augesc_builder.stages import queries
+from augesc_builder.words import tokenize_plainly
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "reddit"
+
+
+def synthesize(source: Path, target: Path, n_posts: int, seed: int = 1) -> int:
+    """Write a dump of ``n_posts``; give its size in bytes, decompressed."""
+    rng = random.Random(seed)
+    originals = [json.loads(line) for _, _, line in read_lines(source, BadLines(strict=True))]
+    bodies = [post["selftext"].split(". ") for post in originals]
+    sentences = [sentence for body in bodies for sentence in body]
+    subreddits = [post["subreddit"] for post in originals]
+    size = 0
+    compressor = zstandard.ZstdCompressor(level=3)
+    with target.open("wb") as file, compressor.stream_writer(file) as out:
+        for i in range(n_posts):
+            body = ". ".join(rng.choices(sentences, k=len(rng.choice(bodies))))
+            post = {
+                "id": str(i),
+                "subreddit": rng.choice(subreddits),
+                "title": "",
+                "selftext": body,
+            }
+            post |= {"author": "[redacted]", "created_utc": i, "over_18": False, "is_self": True}
+            line = json.dumps(post).encode() + b"\n"
+            size += len(line)
+            out.write(line)
+    return size
+
+
+def main() -> None:
+    """Measure and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--posts", type=int, default=1_000_000)
+    parser.add_argument("--source", type=Path, default=SHARED / "RS_dreaddit_train.zst")
+    parser.add_argument("--num-proc", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "RS.zst"
+        size = synthesize(arguments.source, dump, arguments.posts)
+        origin = QuerySource(source="reddit", path=str(dump))
+        settings = load_recipe("paper", ["queries.reddit.subreddits=[]"]).queries
+        settings = settings.model_copy(update={"sources": [origin]})
+        peak, stop = [0], threading.Event()
+        watcher = threading.Thread(target=_watch, args=(peak, stop))
+        watcher.start()
+        begun = time.perf_counter()
+        with RunFolder(Path(folder) / "out", {}) as run:
+            queries(run, settings, ".", Progress(quiet=True), arguments.num_proc)
+            counts = run.manifest["tables"]
+        seconds = time.perf_counter() - begun
+        stop.set()
+        watcher.join()
+        plain = _plain_rate(arguments.source)
+    print(f"{arguments.posts:,} posts, {size / 1e6:,.0f} MB of JSON, {counts}")
+    rate = arguments.posts / seconds
+    rows = [
+        ["posts/s, the rules", f"{rate:,.0f}"],
+        ["posts/s, counting words by NLTK alone (one process)", f"{plain:,.0f}"],
+        ["ratio", f"{rate / plain:.1f}"],
+        ["peak memory of all processes (shared pages once), MB", f"{peak[0] / 1e6:,.0f}"],
+    ]
+    print(markdown_table([f"{arguments.num_proc} processes", ""], rows))
+
+
+def _plain_rate(source: Path) -> float:
+    texts = [json.loads(line)["selftext"] for _, _, line in read_lines(source, BadLines())][:1000]
+    begun = time.perf_counter()
+    for text in texts:
+        tokenize_plainly(text)
+    return len(texts) / (time.perf_counter() - begun)
+
+
+def _watch(peak: list[int], stop: threading.Event) -> None:
+    """Sum the memory of this process and all below it (shared pages once), five times a second."""
+    while not stop.wait(0.2):
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parents[stat.parent.name] = stat.read_text().rsplit(")", 1)[1].split()[1]
+        ours = {str(os.getpid())}
+        while more := {p for p, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        total = 0
+        for process in ours:
+            with contextlib.suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+                total += 1024 * int(next(x for x in lines if x.startswith("Pss:")).split()[1])
+        peak[0] = max(peak[0], total)
+
+
+if __name__ == "__main__":
+    main()
