@@ -32,9 +32,13 @@ class InputError(AugescError):
     """
 
     def __init__(self, message: str, path: str | PathLike[str], line: int | None = None) -> None:
-        self.path, self.line = str(path), line
+        self.message, self.path, self.line = message, str(path), line
         where = self.path if line is None else f"{self.path}, line {line}"
         super().__init__(f"{where}: {message}")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, int | None]]:
+        """Let workers hand it back: by default an exception is made anew of its text alone."""
+        return InputError, (self.message, self.path, self.line)
 
 
 class RecipeError(AugescError):

@@ -6,14 +6,16 @@ Lines of a dump go to worker processes in chunks and come back in order.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from augesc_builder import rules
-from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.prompts import collapse
 from augesc_builder.settings import Bounds, Queries, QuerySource
 from augesc_builder.sources import reddit
@@ -28,8 +30,6 @@ SOURCES = ("sample", "empathetic_dialogues", "reddit")
 
 _CHUNK = 512
 """Lines that a worker process is given at a time."""
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,19 @@ def _dump(
         for chunk in chunks:
             yield from examiner.lines(chunk)
         return
-    with _context().Pool(num_proc) as pool:
-        for results in _in_order(pool.apply_async, partial(_examine, examiner), chunks, num_proc):
-            yield from results
+    with ProcessPoolExecutor(num_proc, mp_context=_context()) as pool:
+        waiting = deque(pool.submit(examiner.lines, c) for c in islice(chunks, 4 * num_proc))
+        try:
+            while waiting:
+                yield from waiting.popleft().result()
+                waiting.extend(pool.submit(examiner.lines, c) for c in islice(chunks, 1))
+        except BrokenProcessPool:
+            raise RunFolderError(
+                "a process that judged posts was killed, most likely for want of memory; try again "
+                "with --num-proc 1"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _context() -> Any:
@@ -156,21 +166,6 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
-
-
-def _examine(examiner: Examiner, lines: list[reddit.Line]) -> list[Examined | InputError]:
-    return examiner.lines(lines)
-
-
-def _in_order(
-    submit: Callable[..., Any], work: Callable[[_Item], Any], items: Iterable[_Item], num_proc: int
-) -> Iterator[Any]:
-    """Work on items in processes, results in order, few of them waiting (``imap`` reads ahead)."""
-    items = iter(items)
-    waiting = [submit(work, (item,)) for item in islice(items, 4 * num_proc)]
-    while waiting:
-        yield waiting.pop(0).get()
-        waiting += [submit(work, (item,)) for item in islice(items, 1)]
 
 
 def _chunks(lines: Iterator[reddit.Line]) -> Iterator[list[reddit.Line]]:

@@ -96,10 +96,10 @@ class _Gate:
             from augesc_builder.similar import NearDuplicateIndex
 
             self._similar = NearDuplicateIndex(settings.near_duplicates)
-        if settings.names_and_places:
+        if settings.names_and_places is not None:
             from augesc_builder.similar import NameFinder
 
-            self._names = NameFinder()
+            self._names = NameFinder(settings.names_and_places)
         from_reddit = any(origin.source == "reddit" for origin in settings.sources)
         if settings.classifiers.enabled and from_reddit:
             from augesc_builder.classifiers import Judges

@@ -39,10 +39,12 @@ _EMAIL = re.compile(
 _HANDLE = re.compile(r"(?<!\w)(?:@|/?u/)[\w-]{3,}", re.IGNORECASE)
 _PHONE = re.compile(
     r"(?<![\d.,/-])\+?\(?\d{2,4}\)?[\s.-]\(?\d{2,4}\)?[\s.-]\d{3,4}(?:[\s.-]\d{1,4})*(?!\d)"
-    r"|\d{7,}"
 )
+_LONG_NUMBER = re.compile(r"(?<![\d.,])\d{7,}")
 _DIGIT = re.compile(r"\d")
-_DIGITS_OF_A_NUMBER = 7
+_DIGITS_OF_A_LONG_NUMBER = 7
+_DIGITS_OF_A_PHONE_NUMBER = 9
+"""One more than a date has."""
 
 
 class Lexicon:
@@ -117,7 +119,12 @@ def has_personal_data(text: str) -> bool:
     signs = ("@", "u/", "(at)", "[at]")
     if any(sign in text for sign in signs) and (_EMAIL.search(text) or _HANDLE.search(text)):
         return True
-    return len(_DIGIT.findall(text)) >= _DIGITS_OF_A_NUMBER and _PHONE.search(text) is not None
+    if len(_DIGIT.findall(text)) < _DIGITS_OF_A_LONG_NUMBER:
+        return False
+    return _LONG_NUMBER.search(text) is not None or any(
+        len(_DIGIT.findall(phone.group())) >= _DIGITS_OF_A_PHONE_NUMBER
+        for phone in _PHONE.finditer(text)
+    )
 
 
 def too_long_at_a_glance(text: str, bounds: Bounds) -> bool:

@@ -254,10 +254,10 @@ class RunFolder:
         target = self.path / name
         temporary = self.work("files") / f"{target.name}.{os.getpid()}"
         with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 yield temporary
                 _sync(temporary)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(target)
                 _sync(target.parent)
             finally:

@@ -181,7 +181,7 @@ class Queries(Section):
     n_words: Bounds
     negative_emotions: list[str]
     max_per_source: Positive | None
-    names_and_places: bool
+    names_and_places: str | None
     near_duplicates: NearDuplicates | None
     reddit: RedditRules
     classifiers: Classifiers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from augesc_builder.errors import CheckpointError, MissingExtraError
@@ -51,22 +52,28 @@ class NearDuplicateIndex:
 
 
 class NameFinder:
-    """Finds names of people and places with presidio and the spaCy model it is set up with."""
+    """Finds names of people and places with presidio and a spaCy model, by name or folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
         try:
+            import spacy
             from presidio_analyzer import AnalyzerEngine
+            from presidio_analyzer.nlp_engine import NlpEngineProvider
         except ImportError:
             raise MissingExtraError(
                 "queries.names_and_places needs presidio: pip install "
-                "'augesc-builder[names-and-places]', and a spaCy model"
+                "'augesc-builder[names-and-places]'"
             ) from None
-        try:
-            self._analyzer = AnalyzerEngine()
-        except (OSError, SystemExit) as error:
+        if not Path(model).is_dir() and not spacy.util.is_package(model):
             raise CheckpointError(
-                f"presidio has no spaCy model ({error}): python -m spacy download en_core_web_lg"
-            ) from None
+                f"spaCy has no model {model}: python -m spacy download {model}, or give its folder"
+            )
+        setup = {
+            "nlp_engine_name": "spacy",
+            "models": [{"lang_code": "en", "model_name": model}],
+        }
+        engine = NlpEngineProvider(nlp_configuration=setup).create_engine()
+        self._analyzer = AnalyzerEngine(nlp_engine=engine)
 
     def finds(self, text: str) -> bool:
         """Say whether a text names a person or a place."""

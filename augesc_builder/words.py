@@ -18,7 +18,7 @@ from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 PROVED_ON = "3.10.4"
 """The version of NLTK that the fast path was fuzzed against; others are checked before use."""
 
-_REMEMBERED = 1 << 18
+_REMEMBERED = 1 << 15
 """Chunks (and sentence-end contexts) that are kept; then memory starts anew."""
 
 _CLOSING = frozenset("])}>\"' \u00bb\u201d\u2019")

@@ -97,7 +97,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def corpus_of(folder: Path) -> dict[str, Any]:
     """Give all that must not depend on how often a build was killed."""
     return {
-        "queries": rows_of(folder / "queries"),
+        "queries": rows_of(folder / "queries"),  # and the posts that are none
         "generations": rows_of(folder / "generations"),
         "sessions": rows_of(folder / "corpus" / "data"),
         "rejected": rows_of(folder / "corpus" / "rejected"),

@@ -58,13 +58,15 @@ def test_the_manifest_says_how_it_was_made(built, tiny):
 
 def test_tables_have_the_columns_they_promise(built):
     places = {
-        "queries": "queries",
-        "generations": "generations",
-        "sessions": "corpus/data",
-        "rejected": "corpus/rejected",
+        "queries": "queries/queries-*.parquet",
+        "rejected_posts": "queries/rejected.parquet",
+        "generations": "generations/*.parquet",
+        "sessions": "corpus/data/*.parquet",
+        "rejected": "corpus/rejected/*.parquet",
     }
+    assert set(places) == set(tables.TABLES)
     for name, place in places.items():
-        found = sorted((built / place).glob("*.parquet"))
+        found = sorted(built.glob(place))
         assert found
         for path in found:
             assert pq.read_schema(path).equals(tables.plain_schema(tables.TABLES[name]))

@@ -173,7 +173,8 @@ def test_queries_of_empathetic_dialogues(augesc, tmp_path):
         "queries", "--source", f"empathetic_dialogues={path}", "--out", tmp_path / "q"
     )
     assert code == 0
-    assert "1,115 queries from 2,547 posts" in text
+    assert re.search(r"\| queries +\| +1,115 \|", text)
+    assert re.search(r"\| paper: queries +\| +8,950 \|", text)
     report = json.loads((tmp_path / "q" / "queries_report.json").read_text())
     assert report["empathetic_dialogues"]["queries"] == 1115
 

@@ -7,10 +7,7 @@ import pytest
 from conftest import shared
 
 from augesc_builder.errors import InputError
-from augesc_builder.queries import collect_queries, query_id, read_queries
 from augesc_builder.requirements import decide, measure
-from augesc_builder.settings import QuerySource
-from augesc_builder.sources.empathetic_dialogues import EMOTIONS, read_empathetic_dialogues
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
 from augesc_builder.sources.sessions import iterate_sessions
@@ -24,7 +21,6 @@ GOOD = {
         {"speaker": "sys", "text": "I am sorry.", "strategy": "Question"},
     ],
 }
-ED_HEADER = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -140,111 +136,6 @@ class TestSample:
         assert len({post.text.casefold() for post in posts}) == len(posts)
         assert all(10 <= count(post.text) <= 60 for post in posts)
         assert {post.emotion for post in posts} == set(paper.queries.negative_emotions)
-
-
-class TestQueries:
-    def settings(self, paper, *sources, **changes):
-        return paper.queries.model_copy(update={"sources": list(sources), **changes})
-
-    def ed(self, path):
-        return QuerySource(source="empathetic_dialogues", path=str(path))
-
-    def test_first_utterances_of_negative_conversations(self, paper, tmp_path):
-        ten = " ".join(["pain_comma_"] * 5)  # a comma is a word of its own
-        path = write(
-            tmp_path / "ed.csv",
-            ED_HEADER,
-            f"c1,1,sad,p,0,{ten},,",
-            f"c1,2,sad,p,1,{ten} more,,",
-            f"c2,1,joyful,p,0,{ten} joy,,",
-            "c3,1,angry,p,0,too few words,,",
-            f"c4,1,sad,p,0,{ten.upper().replace('_COMMA_', '_comma_')},,",
-            f"c5,1,lonely,p,0,Tom &amp; I   {ten},,",
-        )
-        table, report = collect_queries(self.settings(paper, self.ed(path)))
-        texts = table["text"].to_pylist()
-        assert texts == ["pain, pain, pain, pain, pain,", "Tom & I pain, pain, pain, pain, pain,"]
-        assert table["emotion"].to_pylist() == ["sad", "lonely"]
-        assert table["n_words"].to_pylist() == [10, 13]
-        assert report["empathetic_dialogues"] == {
-            "posts": 5,
-            "queries": 2,
-            "dropped": {"emotion": 1, "length": 1, "duplicate": 1},
-            "revision": None,
-            "mean_words": 11.5,
-        }
-
-    @pytest.mark.parametrize(("n", "kept"), [(9, False), (10, True), (60, True), (61, False)])
-    def test_length_bounds_are_inclusive(self, paper, tmp_path, n, kept):
-        path = write(
-            tmp_path / "ed.csv",
-            ED_HEADER,
-            f"c1,1,sad,p,0,{' '.join(['word'] * n)},,",
-            f"c2,1,sad,p,0,{' '.join(['other'] * 20)},,",
-        )
-        table, _ = collect_queries(self.settings(paper, self.ed(path)))
-        assert table.num_rows == 1 + kept
-
-    def test_ids_belong_to_source_and_text(self):
-        assert query_id("a", "x") == query_id("a", "x")
-        assert len({query_id("a", "x"), query_id("b", "x"), query_id("a", "y")}) == 3
-
-    def test_the_real_test_split(self, paper):
-        path = shared("empathetic_dialogues/test.csv")
-        table, report = collect_queries(self.settings(paper, self.ed(path)))
-        assert report["empathetic_dialogues"]["posts"] == 2547
-        assert table.num_rows == 1115
-        assert not any("_comma_" in text for text in table["text"].to_pylist())
-
-    def test_the_labels_are_32(self, paper):
-        assert len(EMOTIONS) == 32
-        assert set(paper.queries.negative_emotions) < EMOTIONS
-
-    @pytest.mark.parametrize(
-        ("line", "says"),
-        [
-            ("c,1,sad,p,0,one,two,,", "line 2: expected 8 columns, found 9"),
-            ("c,1,sad,p,0,one,", "line 2: expected 8 columns, found 7"),
-            ("c,1,blue,p,0,one,,", "line 2: unknown emotion 'blue'"),
-        ],
-    )
-    def test_bad_lines(self, tmp_path, line, says):
-        path = write(tmp_path / "ed.csv", ED_HEADER, line)
-        with pytest.raises(InputError, match=says):
-            list(read_empathetic_dialogues(path))
-
-    def test_bad_files(self, paper, tmp_path):
-        with pytest.raises(InputError, match="line 1: expected the header"):
-            list(read_empathetic_dialogues(write(tmp_path / "x.csv", "a,b")))
-        with pytest.raises(InputError, match="empty"):
-            list(read_empathetic_dialogues(write(tmp_path / "y.csv", "")))
-        folder = tmp_path / "none"
-        folder.mkdir()
-        with pytest.raises(InputError, match="no CSV files"):
-            list(read_empathetic_dialogues(folder))
-        path = write(tmp_path / "z.csv", ED_HEADER, "c,1,joyful,p,0,hello,,")
-        with pytest.raises(InputError, match="none of 1 posts became a query"):
-            collect_queries(self.settings(paper, self.ed(path)))
-
-    def test_a_queries_table_is_checked(self, tmp_path):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        def table(**columns):
-            pq.write_table(pa.table(columns), tmp_path / "q.parquet")
-            return read_queries([tmp_path / "q.parquet"])
-
-        assert table(query_id=["a"], source=["s"], text=[" b  c "])[0]["text"] == "b c"
-        with pytest.raises(InputError, match="no column source, text; found query_id"):
-            table(query_id=["a"])
-        with pytest.raises(InputError, match="line 2: query_id, source and text must be filled"):
-            table(query_id=["a", "b"], source=["s", "s"], text=["x", None])
-        empty = pa.array([], pa.string())
-        with pytest.raises(InputError, match="empty"):
-            table(query_id=empty, source=empty, text=empty)
-        (tmp_path / "q.parquet").write_bytes(b"no table")
-        with pytest.raises(InputError, match="not a readable Parquet file"):
-            read_queries([tmp_path / "q.parquet"])
 
 
 def test_sessions_tables_are_checked(tmp_path):
