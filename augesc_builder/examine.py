@@ -19,10 +19,6 @@ from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.prompts import collapse
 from augesc_builder.settings import Bounds, Queries, QuerySource
 from augesc_builder.sources import reddit
-from augesc_builder.sources.empathetic_dialogues import (
-    download_empathetic_dialogues,
-    read_empathetic_dialogues,
-)
 from augesc_builder.sources.posts import BadLines, Post
 from augesc_builder.sources.sample import read_sample_queries
 
@@ -86,6 +82,12 @@ def examine(
     if origin.source == "sample":
         yield from map(examiner.post, read_sample_queries())
     elif origin.source == "empathetic_dialogues":
+        # Here, because worker processes load this module too, and do without Arrow.
+        from augesc_builder.sources.empathetic_dialogues import (
+            download_empathetic_dialogues,
+            read_empathetic_dialogues,
+        )
+
         path: Any = origin.path
         if path is None:
             path, revisions[origin.source] = download_empathetic_dialogues()

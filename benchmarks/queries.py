@@ -13,21 +13,17 @@ import contextlib
 import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import zstandard
 
-from augesc_builder.progress import Progress
-from augesc_builder.recipe import load_recipe
 from augesc_builder.report import markdown_table
-from augesc_builder.run_folder import RunFolder
-from augesc_builder.settings import QuerySource
 from augesc_builder.sources.posts import BadLines
 from augesc_builder.sources.reddit import read_lines
-from augesc_builder.stages import queries
 from augesc_builder.words import tokenize_plainly
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "reddit"
@@ -68,27 +64,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "RS.zst"
         size = synthesize(arguments.source, dump, arguments.posts)
-        origin = QuerySource(source="reddit", path=str(dump))
-        settings = load_recipe("paper", ["queries.reddit.subreddits=[]"]).queries
-        settings = settings.model_copy(update={"sources": [origin]})
-        peak, stop = [0], threading.Event()
-        watcher = threading.Thread(target=_watch, args=(peak, stop))
-        watcher.start()
+        command = [sys.executable, "-m", "augesc_builder", "queries", "--quiet"]
+        command += ["--source", f"reddit={dump}", "--out", f"{folder}/out"]
+        command += ["--set", "queries.reddit.subreddits=[]"]
+        command += ["--num-proc", str(arguments.num_proc)]
         begun = time.perf_counter()
-        with RunFolder(Path(folder) / "out", {}) as run:
-            queries(run, settings, ".", Progress(quiet=True), arguments.num_proc)
-            counts = run.manifest["tables"]
+        with subprocess.Popen(command) as process:
+            peak = _peak_memory(process)
         seconds = time.perf_counter() - begun
-        stop.set()
-        watcher.join()
+        counts = json.loads(Path(folder, "out", "manifest.json").read_text())["tables"]
         plain = _plain_rate(arguments.source)
     print(f"{arguments.posts:,} posts, {size / 1e6:,.0f} MB of JSON, {counts}")
     rate = arguments.posts / seconds
     rows = [
-        ["posts/s, the rules", f"{rate:,.0f}"],
+        ["posts/s, the whole command", f"{rate:,.0f}"],
         ["posts/s, counting words by NLTK alone (one process)", f"{plain:,.0f}"],
         ["ratio", f"{rate / plain:.1f}"],
-        ["peak memory of all processes (shared pages once), MB", f"{peak[0] / 1e6:,.0f}"],
+        ["peak memory of all processes (shared pages once), MB", f"{peak / 1e6:,.0f}"],
     ]
     print(markdown_table([f"{arguments.num_proc} processes", ""], rows))
 
@@ -101,22 +93,25 @@ def _plain_rate(source: Path) -> float:
     return len(texts) / (time.perf_counter() - begun)
 
 
-def _watch(peak: list[int], stop: threading.Event) -> None:
-    """Sum the memory of this process and all below it (shared pages once), five times a second."""
-    while not stop.wait(0.2):
+def _peak_memory(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process; give the largest memory of it and all below it, shared pages once."""
+    peak = 0
+    while process.poll() is None:
         parents = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 parents[stat.parent.name] = stat.read_text().rsplit(")", 1)[1].split()[1]
-        ours = {str(os.getpid())}
+        ours = {str(process.pid)}
         while more := {p for p, parent in parents.items() if parent in ours} - ours:
             ours |= more
         total = 0
-        for process in ours:
+        for one in ours:
             with contextlib.suppress(OSError, StopIteration):
-                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+                lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
                 total += 1024 * int(next(x for x in lines if x.startswith("Pss:")).split()[1])
-        peak[0] = max(peak[0], total)
+        peak = max(peak, total)
+        time.sleep(0.2)
+    return peak
 
 
 if __name__ == "__main__":
