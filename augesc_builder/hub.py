@@ -1,10 +1,22 @@
-"""What the Hugging Face Hub is asked: commits of what is downloaded."""
+"""What the Hugging Face Hub is asked, and what is said when it does not answer."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from augesc_builder.errors import DownloadError
+
+
+@contextlib.contextmanager
+def asking(what: str, mend: str) -> Iterator[None]:
+    """Turn any failure to get ``what`` into one line that ends with what to do instead."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {mend}") from error
 
 
 def resolve_model(name: str, revision: str | None) -> str:
@@ -13,11 +25,6 @@ def resolve_model(name: str, revision: str | None) -> str:
         return revision
     from huggingface_hub import HfApi
 
-    try:
+    mend = "check the name, or give a local folder with --set backbone.name=PATH"
+    with asking(f"model {name} at revision {revision}", mend):
         return HfApi().model_info(name, revision=revision).sha or str(revision)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DownloadError(
-            f"model {name} at revision {revision} cannot be had from the Hub ({reason}); check the "
-            f"name, or give a local folder with --set backbone.name=PATH"
-        ) from error

@@ -47,4 +47,3 @@ class Engine(Protocol):
         self, prompts: Sequence[Prompt], on_step: Callable[[int, int], None]
     ) -> list[Continuation]:
         """Continue every prompt, in order; ``on_step(rows finished, tokens made)`` each step."""
-        raise NotImplementedError

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from augesc_builder.errors import DownloadError, InputError
+from augesc_builder.errors import InputError
+from augesc_builder.hub import asking
 from augesc_builder.sources.lines import read_lines
 from augesc_builder.sources.posts import BadLines, Post
 from augesc_builder.sources.sessions import read_table
@@ -132,15 +133,9 @@ def download_empathetic_dialogues() -> tuple[Path, str]:
     """Download the Hub's Parquet copy; give its folder and the commit it is of."""
     from huggingface_hub import HfApi, snapshot_download
 
-    try:
+    with asking(REPO, "give a local copy: --source empathetic_dialogues=PATH"):
         commit = HfApi().dataset_info(REPO, revision=REVISION).sha or REVISION
         folder = snapshot_download(
             REPO, repo_type="dataset", revision=commit, allow_patterns="*.parquet"
         )
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DownloadError(
-            f"{REPO} cannot be had from the Hub ({reason}); give a local copy: "
-            f"--source empathetic_dialogues=PATH"
-        ) from error
-    return Path(folder), commit
+        return Path(folder), commit

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.errors import DownloadError, InputError
+from augesc_builder.errors import InputError
+from augesc_builder.hub import asking
 from augesc_builder.prompts import Message, collapse
 from augesc_builder.sources.lines import read_json_lines, read_lines
 
@@ -85,17 +86,12 @@ def download_esconv(revision: str) -> tuple[Path, str]:
     """Download the train split of ``thu-coai/esconv``; give its path and the commit it is of."""
     from huggingface_hub import HfApi, hf_hub_download
 
-    try:
+    mend = "give a local file with --set finetune.sessions=PATH"
+    with asking(f"{REPO} at revision {revision}", mend):
         commit = HfApi().dataset_info(REPO, revision=revision).sha or revision
         return Path(
             hf_hub_download(REPO, "train.txt", repo_type="dataset", revision=commit)
         ), commit
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DownloadError(
-            f"{REPO} at revision {revision} cannot be had from the Hub ({reason}); give a local "
-            f"file with --set finetune.sessions=PATH"
-        ) from error
 
 
 def _values(path: Path) -> Iterator[tuple[int, Any]]:

@@ -82,9 +82,9 @@ def parse_line(line: Line, subreddits: frozenset[str]) -> Post | InputError:
     path, number, raw = line
     try:
         value = json.loads(raw)
-    except (ValueError, UnicodeDecodeError):
-        start = raw[:60].decode("utf-8", "replace")
-        return InputError(f"not JSON, found {start!r}; mend or remove the line", path, number)
+    except ValueError as error:  # the line itself is not shown: an author's name may stand in it
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        return InputError(f"not JSON ({reason}); mend or remove the line", path, number)
     if not isinstance(value, dict):
         return InputError("expected an object with title and selftext", path, number)
     return post_of(value, subreddits, path, number)
