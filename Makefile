@@ -36,6 +36,8 @@ format: $(BIN)/installed
 	$(BIN)/ruff check --fix .
 
 bench: $(BIN)/installed
+	$(BIN)/python benchmarks/words.py
+	$(BIN)/python benchmarks/queries.py
 	$(BIN)/python benchmarks/generation.py
 
 clean:

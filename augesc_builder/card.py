@@ -5,6 +5,7 @@ No number is typed into the template; a slot that stays empty is an error.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,9 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     ).from_string(_read("template.md"))
     return (
         template.render(
-            metadata=yaml.safe_dump(_metadata(recipe, report, own), sort_keys=False).strip(),
+            metadata=yaml.safe_dump(
+                _metadata(recipe, report, own, corpus), sort_keys=False
+            ).strip(),
             title=f"AugESC, regenerated ({recipe.name})",
             folder=corpus.name,
             recipe=recipe,
@@ -68,10 +71,19 @@ def _read(name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _metadata(recipe: Recipe, report: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
+def _metadata(
+    recipe: Recipe, report: Mapping[str, Any], own: set[str], corpus: Path
+) -> dict[str, Any]:
+    """Give the Hub's metadata.
+
+    ``datasets`` keys its cache of a local folder by the card's configurations and never looks at
+    the files, so that two corpora with the same patterns would be taken for one. The digest in
+    each description keeps them apart.
+    """
     n = report["retained"]
     rejected = {
         "config_name": "rejected",
+        "description": f"content {_digest(corpus / 'rejected')}",
         "data_files": [{"split": "train", "path": "rejected/train-*.parquet"}],
     }
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
@@ -86,11 +98,20 @@ def _metadata(recipe: Recipe, report: Mapping[str, Any], own: set[str]) -> dict[
             {
                 "config_name": "default",
                 "default": True,
+                "description": f"content {_digest(corpus / 'data')}",
                 "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
             },
             *([rejected] if n < report["total"] else []),  # datasets cannot load a split of nothing
         ],
     }
+
+
+def _digest(folder: Path) -> str:
+    """Give a digest of a table's files."""
+    running = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        running.update(path.read_bytes())
+    return running.hexdigest()[:16]
 
 
 def _license(own: set[str]) -> str:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,27 @@ def test_the_corpus_loads(built, tmp_path):
     assert rejected.num_rows == len(rows_of(built / "corpus/rejected"))
     assert sessions.features == tables.SESSIONS
     assert rejected.features == tables.REJECTED
+
+
+def test_two_corpora_are_not_taken_for_one(built, tiny_file, tmp_path):
+    """The cache of `datasets` knows a local folder by its card alone."""
+    other = load_recipe(tiny_file, ["seed=99"])
+    build(other, tmp_path / "other" / "run", QUIET)
+    rebuilt = tmp_path / "rebuilt"
+    shutil.copytree(built, rebuilt)
+    cache = str(tmp_path / "cache")
+
+    def same(folder: Path) -> None:
+        for config, place in (("default", "data"), ("rejected", "rejected")):
+            rows = load_dataset(str(folder / "corpus"), config, split="train", cache_dir=cache)
+            found = sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+            assert found == rows_of(folder / "corpus" / place)
+
+    same(rebuilt)
+    same(tmp_path / "other" / "run")
+    shutil.rmtree(rebuilt)
+    shutil.copytree(tmp_path / "other" / "run", rebuilt)  # the same path, made anew
+    same(rebuilt)
 
 
 def test_a_build_that_keeps_nothing_says_so(tiny_file, tmp_path):
