@@ -6,6 +6,9 @@ Lines of a dump go to worker processes in chunks and come back in order.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -146,7 +149,7 @@ def _dump(
         for chunk in chunks:
             yield from examiner.lines(chunk)
         return
-    with ProcessPoolExecutor(num_proc, mp_context=_context()) as pool:
+    with ProcessPoolExecutor(num_proc, _context(), _die_with, (os.getpid(),)) as pool:
         waiting = deque(pool.submit(examiner.lines, c) for c in islice(chunks, 4 * num_proc))
         try:
             while waiting:
@@ -168,6 +171,20 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
+
+
+def _die_with(process: int) -> None:
+    """End this worker soon after the process it works for: a killed one cannot end its workers."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(1)
+            try:
+                os.kill(process, 0)
+            except ProcessLookupError:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _chunks(lines: Iterator[reddit.Line]) -> Iterator[list[reddit.Line]]:

@@ -28,6 +28,10 @@ from augesc_builder.recipe import dump_recipe
 from augesc_builder.run_folder import RunFolder
 from augesc_builder.settings import Queries, Recipe
 
+_PIECE = 1 << 20
+_HUGE = 1 << 30
+"""Bytes from which a file is not read through for its digest: a dump may have tens of GB."""
+
 Stage = Callable[[RunFolder, Recipe, Progress], None]
 
 
@@ -151,7 +155,9 @@ def worker_processes(settings: Queries) -> int:
         if origin.source == "reddit" and origin.path is not None
         for file in _files_below(Path(origin.path))
     ]
-    return len(os.sched_getaffinity(0)) if sum(sizes) > large else 1
+    if sum(sizes) <= large:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -202,12 +208,16 @@ def _files_below(path: Path) -> list[Path]:
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """Give a short digest of the bytes of files."""
+    """Give a short digest of the bytes of files; of huge ones, of their size, start and end."""
     running = hashlib.sha256()
     for path in paths:
         try:
+            size = path.stat().st_size
             with path.open("rb") as file:
-                while piece := file.read(1 << 20):
+                if size > _HUGE:
+                    running.update(f"{size}/".encode() + file.read(_PIECE))
+                    file.seek(-_PIECE, os.SEEK_END)
+                while piece := file.read(_PIECE):
                     running.update(piece)
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}; check the path", path) from None

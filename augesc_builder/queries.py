@@ -93,11 +93,11 @@ class _Gate:
         self._seen: set[bytes] = set()
         self._similar = self._names = self._judges = None
         if settings.near_duplicates is not None:
-            from augesc_builder.similar import NearDuplicateIndex
+            from augesc_builder.near_duplicates import NearDuplicateIndex
 
             self._similar = NearDuplicateIndex(settings.near_duplicates)
         if settings.names_and_places is not None:
-            from augesc_builder.similar import NameFinder
+            from augesc_builder.names import NameFinder
 
             self._names = NameFinder(settings.names_and_places)
         from_reddit = any(origin.source == "reddit" for origin in settings.sources)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from conftest import rows_of, shared
+from conftest import ROOT, rows_of, shared
 
 from augesc_builder import tables
 from augesc_builder.errors import CheckpointError, InputError, RecipeError
@@ -339,6 +344,32 @@ class TestReddit:
         assert "secret" not in report["reddit"]["bad_lines"]["examples"][0]
         with pytest.raises(InputError, match=re.escape(says)):
             collect(settings, tmp_path / "s", ("reddit", dump), strict=True, num_proc=num_proc)
+
+    def test_a_killed_command_leaves_no_process_behind(self, tmp_path):
+        many = [post(f"item{i} {WORDS}") for i in range(60_000)]
+        dump = write_dump(tmp_path / "RS.jsonl", lines_of(many))
+        command = [sys.executable, "-m", "augesc_builder", "queries", "--num-proc", "2"]
+        command += ["--source", f"reddit={dump}", "--out", str(tmp_path / "out")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "AUGESC_MARK": str(tmp_path)}
+        process = subprocess.Popen(command, env=environment)
+
+        def alive() -> int:
+            marked = 0
+            for path in Path("/proc").glob("[0-9]*/environ"):
+                with contextlib.suppress(OSError):
+                    marked += f"AUGESC_MARK={tmp_path}".encode() in path.read_bytes()
+            return marked
+
+        while process.poll() is None and alive() < 4:  # the command, its fork server, two workers
+            time.sleep(0.05)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        for _ in range(100):
+            if not alive():
+                break
+            time.sleep(0.1)
+        assert not alive()
 
     def test_nothing_there(self, settings, tmp_path):
         with pytest.raises(InputError, match="no such file"):

@@ -1,16 +1,14 @@
-"""Optional eyes on posts: near-duplicates by MinHash, names and places by presidio."""
+"""Posts like an earlier one, found by MinHash (optional)."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
-from augesc_builder.errors import CheckpointError, MissingExtraError
+from augesc_builder.errors import MissingExtraError
 from augesc_builder.settings import NearDuplicates
 
 _WORD = re.compile(r"\w+")
-_ENTITIES = ("PERSON", "LOCATION")
 
 
 class NearDuplicateIndex:
@@ -49,32 +47,3 @@ class NearDuplicateIndex:
         sketch = self._datasketch.MinHash(self._settings.permutations)
         sketch.update_batch([shingle.encode() for shingle in shingles])
         return sketch
-
-
-class NameFinder:
-    """Finds names of people and places with presidio and a spaCy model, by name or folder."""
-
-    def __init__(self, model: str) -> None:
-        try:
-            import spacy
-            from presidio_analyzer import AnalyzerEngine
-            from presidio_analyzer.nlp_engine import NlpEngineProvider
-        except ImportError:
-            raise MissingExtraError(
-                "queries.names_and_places needs presidio: pip install "
-                "'augesc-builder[names-and-places]'"
-            ) from None
-        if not Path(model).is_dir() and not spacy.util.is_package(model):
-            raise CheckpointError(
-                f"spaCy has no model {model}: python -m spacy download {model}, or give its folder"
-            )
-        setup = {
-            "nlp_engine_name": "spacy",
-            "models": [{"lang_code": "en", "model_name": model}],
-        }
-        engine = NlpEngineProvider(nlp_configuration=setup).create_engine()
-        self._analyzer = AnalyzerEngine(nlp_engine=engine)
-
-    def finds(self, text: str) -> bool:
-        """Say whether a text names a person or a place."""
-        return bool(self._analyzer.analyze(text=text, entities=list(_ENTITIES), language="en"))
