@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from augesc_builder import rules
@@ -107,14 +108,19 @@ def examine(
             rules.load_subreddits(settings.reddit),
             rules.load_rules(settings.reddit),
         )
-        yield from _reddit(origin.path, examiner, bad, num_proc)
+        path = origin.path
+        if path.startswith(reddit.ON_THE_HUB):
+            path, revisions[origin.source] = reddit.download(path)
+        yield from _reddit(path, examiner, bad, num_proc)
     else:
         raise RecipeError(
             f"unknown source of queries {origin.source!r}; expected one of {', '.join(SOURCES)}"
         )
 
 
-def _reddit(path: str, examiner: Examiner, bad: BadLines, num_proc: int) -> Iterator[Examined]:
+def _reddit(
+    path: str | Path, examiner: Examiner, bad: BadLines, num_proc: int
+) -> Iterator[Examined]:
     files = reddit.dump_files(path)
     for file in files:
         n_before = bad.count

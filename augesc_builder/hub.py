@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from augesc_builder.errors import DownloadError
 
@@ -28,3 +29,15 @@ def resolve_model(name: str, revision: str | None) -> str:
     mend = "check the name, or give a local folder with --set backbone.name=PATH"
     with asking(f"model {name} at revision {revision}", mend):
         return HfApi().model_info(name, revision=revision).sha or str(revision)
+
+
+def download_dataset(repo: str, revision: str, patterns: list[str], mend: str) -> tuple[Path, str]:
+    """Download files of a dataset repo; give their folder and the commit they are of."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    with asking(f"{repo} at revision {revision}", mend):
+        commit = HfApi().dataset_info(repo, revision=revision).sha or revision
+        folder = snapshot_download(
+            repo, repo_type="dataset", revision=commit, allow_patterns=patterns
+        )
+        return Path(folder), commit

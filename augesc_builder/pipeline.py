@@ -131,6 +131,7 @@ def run_settings(recipe: Recipe) -> dict[str, Any]:
 def input_digests(recipe: Recipe) -> dict[str, str]:
     """Give a digest of every local file that the recipe reads, by the key that names it."""
     from augesc_builder.sources import sample
+    from augesc_builder.sources.reddit import ON_THE_HUB
 
     files: dict[str, list[Path]] = {}
     if recipe.finetune.sessions == "sample":
@@ -141,7 +142,7 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
         key = f"queries.sources.{i}"
         if origin.source == "sample":
             files[key] = [sample.QUERIES]
-        elif origin.path is not None:
+        elif origin.path is not None and not origin.path.startswith(ON_THE_HUB):
             files[key] = _files_below(Path(origin.path))
     return {key: digest(paths) for key, paths in files.items()}
 
@@ -154,6 +155,7 @@ def worker_processes(settings: Queries) -> int:
         for origin in settings.sources
         if origin.source == "reddit" and origin.path is not None
         for file in _files_below(Path(origin.path))
+        if file.is_file()  # not an address on the Hub
     ]
     if sum(sizes) <= large:
         return 1

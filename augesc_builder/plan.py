@@ -56,7 +56,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         (
             "finetune",
             f"{recipe.finetune.n_sessions:,} of {n_sessions:,} sessions, "
-            f"{recipe.finetune.epochs} epochs",
+            f"{recipe.finetune.epochs} epoch{'s' * (recipe.finetune.epochs > 1)}",
             f"{tokens:,}",
             _duration(training),
             f"{train_gb:.1f} GB",

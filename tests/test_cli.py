@@ -179,6 +179,41 @@ def test_queries_of_empathetic_dialogues(augesc, tmp_path):
     assert report["empathetic_dialogues"]["queries"] == 1115
 
 
+def test_strict_stops_at_the_first_bad_line(augesc, refused, tmp_path):
+    dump, out = tmp_path / "RS.jsonl", tmp_path / "q"
+    words = "and so I went home and cried about it for a while"
+    dump.write_text(json.dumps({"selftext": words}) + "\n{broken\n")
+    line = refused("queries", "--source", f"reddit={dump}", "--out", out, "--strict")
+    assert f"{dump}, line 2: not JSON" in line
+    assert not out.exists()
+    code, text, _ = augesc("queries", "--source", f"reddit={dump}", "--out", out)
+    assert code == 0
+    assert f"unreadable: {dump}, line 2: not JSON" in text
+
+
+@pytest.mark.parametrize(("quiet", "in_ci"), [(False, False), (True, False), (False, True)])
+def test_bars_have_rate_and_time_left_but_not_in_ci(monkeypatch, quiet, in_ci):
+    import io
+
+    from augesc_builder.progress import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("CI", "true") if in_ci else monkeypatch.delenv("CI", raising=False)
+    with Progress(quiet=quiet).bar(10, "fine-tuning", "step", done=4) as bar:
+        bar.update(1, loss="2.5")
+        bar._bar.refresh()
+    drawn = terminal.getvalue()
+    assert ("fine-tuning" in drawn) is not (quiet or in_ci)
+    if drawn:
+        assert "5/10" in drawn
+        assert re.search(r"\d\d:\d\d<\d\d:\d\d, +[\d.]+ step/s, loss=2.5", drawn)
+
+
 def test_statistics_of_esconvs_files(augesc, tmp_path):
     files = [shared(f"esconv/{split}.txt") for split in ("train", "valid", "test")]
     code, text, _ = augesc("stats", *files, "--out", tmp_path / "s", "--paper")

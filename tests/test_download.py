@@ -105,3 +105,24 @@ def test_what_cannot_be_had_is_one_line_that_says_what_to_do(
     lines = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
     assert len(lines) == 1
     assert says in lines[0]
+
+
+def test_reddit_posts_from_a_dataset_on_the_hub(hub, tmp_path):
+    folder = hub.root / "datasets" / "someone" / "posts" / "data"
+    folder.mkdir(parents=True)
+    texts = [post.text for post in sample.read_sample_queries()][:6]
+    pq.write_table(pa.table({"text": texts[:3], "author": ["x"] * 3}), folder / "a.parquet")
+    (folder / "b.csv").write_text("title,selftext\n" + "".join(f'"","{t}"\n' for t in texts[3:]))
+    out = tmp_path / "queries"
+    source = "reddit=hf://datasets/someone/posts@main"
+    done = augesc(hub, tmp_path, "queries", "--source", source, "--out", out)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["revisions"] == {"reddit": commit_of("someone/posts")}
+    assert sum(manifest["tables"].values()) == 6
+    assert manifest["tables"]["queries"] > 0
+    done = augesc(
+        hub, tmp_path, "queries", "--source", "reddit=hf://datasets/no/where", "--out", "x"
+    )
+    assert done.returncode == 2
+    assert "check the address, or give a local copy" in done.stderr

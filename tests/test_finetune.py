@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from augesc_builder import backbone
 from augesc_builder.errors import CheckpointError, TrainingError
 from augesc_builder.examples import IGNORED, collate, encode, sample_sessions
-from augesc_builder.finetune import finetune
+from augesc_builder.finetune import _batches, finetune
 from augesc_builder.progress import Progress
 from augesc_builder.prompts import render, with_instruction
 from augesc_builder.recipe import load_recipe
@@ -168,6 +168,21 @@ def test_the_model_learns(tiny_file, tmp_path):
     assert facts["last_epoch_loss"] < facts["first_loss"] - 0.5
     kinds = Counter(name.split("-")[0] for name in facts["sessions"])
     assert kinds.total() == 13
+
+
+def test_the_loss_is_that_of_transformers(tiny, reference):
+    """The mean over the batch's conversation tokens, of the model as it starts."""
+    chosen = sample_sessions(read_sample_sessions(), tiny.finetune.n_sessions, tiny.seed)
+    instruction = tiny.prompt.instruction
+    texts = [with_instruction(instruction, render(s.messages)) for s in chosen]
+    model, tokenizer = backbone.from_scratch(tiny.backbone.from_scratch, texts, tiny.seed)
+    examples = [encode(s, instruction, tokenizer, tiny.finetune.max_tokens) for s in chosen]
+    settings = tiny.finetune
+    first = next(_batches(len(examples), settings.batch_size, settings.epochs, tiny.seed))
+    batch = collate([examples[i] for i in first], tokenizer.eos_token_id)
+    with torch.no_grad():
+        theirs = float(model.eval()(**batch).loss)
+    assert reference[0]["first_loss"] == pytest.approx(theirs, abs=2e-3)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_file, tmp_path, reference):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from augesc_builder.errors import InputError
-from augesc_builder.hub import asking
+from augesc_builder.hub import download_dataset
 from augesc_builder.sources.lines import read_lines
 from augesc_builder.sources.posts import BadLines, Post
 from augesc_builder.sources.sessions import read_table
@@ -131,11 +131,5 @@ def _read_parquet(path: Path) -> Iterator[Post]:
 
 def download_empathetic_dialogues() -> tuple[Path, str]:
     """Download the Hub's Parquet copy; give its folder and the commit it is of."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    with asking(REPO, "give a local copy: --source empathetic_dialogues=PATH"):
-        commit = HfApi().dataset_info(REPO, revision=REVISION).sha or REVISION
-        folder = snapshot_download(
-            REPO, repo_type="dataset", revision=commit, allow_patterns="*.parquet"
-        )
-        return Path(folder), commit
+    mend = "give a local copy: --source empathetic_dialogues=PATH"
+    return download_dataset(REPO, REVISION, ["*.parquet"], mend)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.errors import InputError
-from augesc_builder.hub import asking
+from augesc_builder.hub import download_dataset
 from augesc_builder.prompts import Message, collapse
 from augesc_builder.sources.lines import read_json_lines, read_lines
 
@@ -84,14 +84,9 @@ def parse_session(value: Any, session_id: str, path: Path, line: int) -> Session
 
 def download_esconv(revision: str) -> tuple[Path, str]:
     """Download the train split of ``thu-coai/esconv``; give its path and the commit it is of."""
-    from huggingface_hub import HfApi, hf_hub_download
-
     mend = "give a local file with --set finetune.sessions=PATH"
-    with asking(f"{REPO} at revision {revision}", mend):
-        commit = HfApi().dataset_info(REPO, revision=revision).sha or revision
-        return Path(
-            hf_hub_download(REPO, "train.txt", repo_type="dataset", revision=commit)
-        ), commit
+    folder, commit = download_dataset(REPO, revision, ["train.txt"], mend)
+    return folder / "train.txt", commit
 
 
 def _values(path: Path) -> Iterator[tuple[int, Any]]:

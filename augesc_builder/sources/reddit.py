@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from augesc_builder.errors import InputError, MissingExtraError
+from augesc_builder.hub import download_dataset
 from augesc_builder.prompts import collapse
 from augesc_builder.sources.posts import BadLines, Post
 
 Line = tuple[str, int, bytes]
 """File, line number (1-based), and the line's bytes."""
+
+ON_THE_HUB = "hf://datasets/"
+"""How the path of a dataset on the Hub begins."""
 
 SUFFIXES = (".zst", ".gz", ".jsonl", ".ndjson", ".json", ".parquet", ".csv")
 
@@ -39,10 +43,17 @@ def dump_files(path: str | Path) -> list[Path]:
         raise InputError("no such file or folder; check the path", path)
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+    files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
     if not files:
         raise InputError(f"no dumps there; expected files that end in {', '.join(SUFFIXES)}", path)
     return files
+
+
+def download(address: str) -> tuple[Path, str]:
+    """Download the tables of ``hf://datasets/USER/NAME[@REVISION]``; give folder and commit."""
+    repo, _, revision = address.removeprefix(ON_THE_HUB).partition("@")
+    mend = "check the address, or give a local copy: --source reddit=PATH"
+    return download_dataset(repo, revision or "main", ["*.parquet", "*.csv"], mend)
 
 
 def is_table(path: Path) -> bool:
