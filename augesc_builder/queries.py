@@ -54,10 +54,11 @@ def collect_queries(
             queries, rejected = gate.judge(origin, batch, funnel)
             if settings.max_per_source is not None:
                 left = settings.max_per_source - (funnel.n_queries - before)
+                rejected += [{**row, "reasons": ["max_per_source"]} for row in queries[left:]]
                 queries = queries[:left]
             funnel.add(queries, rejected)
             yield queries, rejected
-            if settings.max_per_source in {funnel.n_queries - before}:
+            if funnel.n_queries - before == settings.max_per_source:
                 break
         funnel.add_bad(bad)
         if funnel.n_queries == before:

@@ -450,20 +450,11 @@ def test_names_and_places(settings, tmp_path):
 
 def test_only_the_first_so_many(settings, tmp_path):
     dump = write_dump(tmp_path / "RS.jsonl", lines_of(POSTS))
-    kept, _, _ = collect_first(settings, tmp_path, dump)
+    kept, rejected, report = collect(settings, tmp_path / "out", ("reddit", dump), max_per_source=2)
     assert [row["text"] for row in kept] == KEPT[:2]
-
-
-def collect_first(settings, tmp_path, dump):
-    settings = settings.model_copy(
-        update={"sources": [QuerySource(source="reddit", path=str(dump))], "max_per_source": 2}
-    )
-    with RunFolder(tmp_path / "out", {}) as run:
-        queries(run, settings, "queries", QUIET)
-    place = tmp_path / "out" / "queries"
-    report = json.loads((place / "queries_report.json").read_text())
-    assert report["reddit"]["queries"] == 2
-    return pq.read_table(place / "queries-00000-of-00001.parquet").to_pylist(), None, report
+    beyond = [row["text"] for row in rejected if row["reasons"] == ["max_per_source"]]
+    assert beyond == KEPT[2:]  # no post that was read is without a row
+    assert report["reddit"]["dropped"]["max_per_source"] == 3
 
 
 def test_the_funnels_quantiles():
