@@ -52,6 +52,7 @@ class RunFolder:
         self.path = Path(path)
         self.settings = dict(settings)
         self.manifest: dict[str, Any] = {}
+        self._written: list[Path] = []
 
     def __enter__(self) -> RunFolder:
         if self.path.exists() and not self.path.is_dir():
@@ -214,10 +215,17 @@ class RunFolder:
         """Remove what this run wrote, when it failed before anything was finished."""
         for name in (".work", ".complete"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("manifest.json", "recipe.yaml", ".lock"):
-            (self.path / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: it was there before us
-            self.path.rmdir()
+        for path in self._written:
+            if path != self._manifest_path:
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty, or the run's own folder
+                path.parent.rmdir()
+        ours = {"manifest.json", "recipe.yaml", ".lock"}
+        if {entry.name for entry in self.path.iterdir()} <= ours:  # else the manifest says whose
+            for name in ours:
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def _holds_strangers(self) -> bool:
         return any(entry.name not in {".lock", ".work"} for entry in self.path.iterdir())
@@ -259,6 +267,7 @@ class RunFolder:
                 _sync(temporary)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(target)
+                self._written.append(target)
                 _sync(target.parent)
             finally:
                 temporary.unlink(missing_ok=True)

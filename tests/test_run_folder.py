@@ -112,6 +112,21 @@ def test_a_mistake_before_anything_is_finished_leaves_nothing(tmp_path):
     assert not out.exists() or not any(out.iterdir())
 
 
+def test_a_mistake_removes_the_tables_of_the_unfinished_stage(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(InputError), RunFolder(out, {}) as run:
+        run.write_table("t/x.parquet", TABLE)
+        raise InputError("bad", "file")
+    assert not out.exists()
+    with pytest.raises(KeyboardInterrupt), RunFolder(out, {}) as run:
+        run.write_table("t/x.parquet", TABLE)  # as after a kill: there, and no mark
+        raise KeyboardInterrupt
+    with pytest.raises(InputError), RunFolder(out, {}) as run:
+        raise InputError("bad", "file")
+    with RunFolder(out, {}) as run:  # the folder is still known as a run's
+        run.complete("stage")
+
+
 def test_a_mistake_later_keeps_what_is_finished(tmp_path):
     with pytest.raises(InputError), RunFolder(tmp_path, {}) as run:
         run.complete("stage")
