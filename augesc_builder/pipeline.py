@@ -27,6 +27,7 @@ from augesc_builder.progress import Progress
 from augesc_builder.recipe import dump_recipe
 from augesc_builder.run_folder import RunFolder
 from augesc_builder.settings import Queries, Recipe
+from augesc_builder.workers import cores
 
 _PIECE = 1 << 20
 _HUGE = 1 << 30
@@ -157,9 +158,7 @@ def worker_processes(settings: Queries) -> int:
         for file in _files_below(Path(origin.path))
         if file.is_file()  # not an address on the Hub
     ]
-    if sum(sizes) <= large:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if sum(sizes) > large else 1
 
 
 def check_inputs(recipe: Recipe) -> None:
