@@ -51,8 +51,10 @@ def _generate(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
 
 def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    from augesc_builder.filtering import Filter
+
     generations = stages.table_files(run.path / "generations", "generations")
-    stages.filter_(run, recipe.requirements, generations, "corpus", progress)
+    stages.filter_(run, Filter(recipe.requirements), generations, "corpus", progress)
 
 
 def _statistics(run: RunFolder, _: Recipe, progress: Progress) -> None:

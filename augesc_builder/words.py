@@ -31,7 +31,7 @@ _sentences = PunktSentenceTokenizer()
 Words = tuple[str, ...]
 
 
-# What a chunk means for the sentence it stands in; plain numbers, as this is looked at all the time.
+# What a chunk means for the sentence it stands in; plain numbers, as they are looked at so often.
 _PLAIN = 0  # it ends no sentence, but for the text's last
 _BREAKS = 1  # a sentence ends behind it, whatever comes next
 _MAY_BREAK = 2  # whether one ends behind it, the next chunk decides
