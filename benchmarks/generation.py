@@ -8,6 +8,12 @@ the two are not the same text: `generate` draws from one global stream.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# Not this folder, whose statistics.py would hide the standard library's.
+sys.path[0] = str(Path(__file__).parents[1])
+
 import argparse
 import platform
 import statistics
