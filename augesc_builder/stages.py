@@ -265,7 +265,7 @@ def statistics(
             bar.update(n)
     found_json = statistics(_columns(counted, list(sets)), what)
     run.write_json(f"{place}/statistics.json", found_json)
-    if not what.table_2_only:
+    if not what.basic:
         from augesc_builder.figures import draw
 
         run.write_folder(f"{place}/figures", lambda folder: draw(found_json, folder))
