@@ -15,40 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, corpus_of, rows_of, shared
 
-from augesc_builder import cli
 from augesc_builder.pipeline import STAGES
 
 COMMANDS = ("build", "queries", "finetune", "generate", "filter", "stats", "card")
-
-
-@pytest.fixture
-def augesc(monkeypatch, capsys):
-    """Run the command line in this process; give exit code, output and errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["augesc", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
-def refused(augesc):
-    """Run a command that must fail as every mistake does: one line, exit code 2."""
-
-    def run(*arguments: object) -> str:
-        code, _, err = augesc(*arguments)
-        lines = [line for line in err.splitlines() if line.startswith("augesc: ")]
-        assert code == 2, err
-        assert len(lines) == 1, err
-        assert "Traceback" not in err
-        return lines[0]
-
-    return run
 
 
 # -- what works -----------------------------------------------------------------------------------

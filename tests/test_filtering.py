@@ -15,13 +15,13 @@ import pytest
 from conftest import rows_of, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import augesc, refused  # noqa: F401 - fixtures
 
 from augesc_builder.errors import InputError
 from augesc_builder.filtering import Filter, filter_report, merge
 from augesc_builder.prompts import render
 from augesc_builder.recipe import load_recipe
 from augesc_builder.report import filter_table
+from augesc_builder.requirements import whole_text
 from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import parse_generations, read_generations, shards_of
@@ -66,7 +66,7 @@ def forms(sessions):
 # -- anybody's generations ------------------------------------------------------------------------
 
 
-def test_every_form_of_the_same_conversations_gives_the_same(augesc, esconv_sessions, tmp_path):  # noqa: F811
+def test_every_form_of_the_same_conversations_gives_the_same(augesc, esconv_sessions, tmp_path):
     kept = {}
     for form, rows in forms(esconv_sessions).items():
         for write, suffix in ((lines, "jsonl"), (table, "parquet")):
@@ -93,7 +93,7 @@ def test_every_form_of_the_same_conversations_gives_the_same(augesc, esconv_sess
     assert 0 < report["retained"] < 195
 
 
-def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):  # noqa: F811
+def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):
     from transformers import GPT2Tokenizer
 
     folder = shared("tokenizers/gpt2")
@@ -106,9 +106,14 @@ def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):
         assert code == 0, err
         assert "not measured" not in text
         found = [r["total_tokens"] for r in pq.read_table(out / "measured").to_pylist()]
+        texts = [
+            render(row["messages"])
+            if form == "messages"
+            else whole_text(row.get("query"), row["text"])
+            for row in rows
+        ]
         assert found == [
-            len(tokenizer(f"{recipe.prompt.instruction}\n{render(s)}")["input_ids"])
-            for s in esconv_sessions[:30]
+            len(tokenizer(f"{recipe.prompt.instruction}\n{text}")["input_ids"]) for text in texts
         ]
         over = sum(n > 1450 for n in found)
         assert report_of(out)["violations"]["session_length"]["count"] == over
@@ -124,7 +129,7 @@ def test_ids_and_counts_that_are_there_are_kept(tmp_path):
     assert len(second["query_id"]) == 16
 
 
-def test_sessions_that_passed_pass_again_with_their_ids(augesc, built, tmp_path):  # noqa: F811
+def test_sessions_that_passed_pass_again_with_their_ids(augesc, built, tmp_path):
     out = tmp_path / "again"
     code, _, err = augesc("filter", built / "corpus" / "data", "--out", out, "--recipe", "paper")
     assert code == 0, err
@@ -158,7 +163,7 @@ def test_sessions_that_passed_pass_again_with_their_ids(augesc, built, tmp_path)
         ([{"query": "q", "text": "x"}], ("--tokenizer", "no/such/x"), "no tokenizer to be had"),
     ],
 )
-def test_what_is_refused(refused, tmp_path, rows, options, says):  # noqa: F811
+def test_what_is_refused(refused, tmp_path, rows, options, says):
     file = lines(tmp_path / "g.jsonl", rows)
     out = tmp_path / "out"
     assert says in refused("filter", file, "--out", out, *options)
@@ -174,7 +179,7 @@ def test_what_is_refused(refused, tmp_path, rows, options, says):  # noqa: F811
         (["--reuse", "X"], "no manifest.json there"),
     ],
 )
-def test_what_does_not_go_together(refused, tmp_path, arguments, says):  # noqa: F811
+def test_what_does_not_go_together(refused, tmp_path, arguments, says):
     file = lines(tmp_path / "g.jsonl", [{"query": "q", "text": "x"}])
     assert says in refused("filter", *[file if a == "FILE" else a for a in arguments])
 
@@ -191,7 +196,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_sessions_are_measured_right(augesc, tmp_path, name):  # noqa: F811
+def test_hostile_sessions_are_measured_right(augesc, tmp_path, name):
     messages = HOSTILE[name]
     file, out = lines(tmp_path / "g.jsonl", [{"messages": messages}]), tmp_path / "out"
     code, _, err = augesc("filter", file, "--out", out)
@@ -214,7 +219,7 @@ def test_hostile_sessions_are_measured_right(augesc, tmp_path, name):  # noqa: F
 # -- again ----------------------------------------------------------------------------------------
 
 
-def test_reuse_decides_as_a_filter_with_those_thresholds(augesc, esconv_sessions, tmp_path):  # noqa: F811
+def test_reuse_decides_as_a_filter_with_those_thresholds(augesc, esconv_sessions, tmp_path):
     file = lines(tmp_path / "g.jsonl", forms(esconv_sessions)["messages"])
     change = ("--set", "requirements.total_utterances.max=25")
     back = ("--set", "requirements.total_utterances.max=50")
@@ -234,7 +239,7 @@ def test_reuse_decides_as_a_filter_with_those_thresholds(augesc, esconv_sessions
     assert report_of(tmp_path / "again")["retained"] < report_of(tmp_path / "first")["retained"]
 
 
-def test_reuse_without_a_folder_prints_and_writes_nothing(augesc, esconv_sessions, tmp_path):  # noqa: F811
+def test_reuse_without_a_folder_prints_and_writes_nothing(augesc, esconv_sessions, tmp_path):
     file = lines(tmp_path / "g.jsonl", forms(esconv_sessions)["messages"])
     done = tmp_path / "done"
     augesc("filter", file, "--out", done)
@@ -249,7 +254,7 @@ def test_reuse_without_a_folder_prints_and_writes_nothing(augesc, esconv_session
     assert line != filter_table(report_of(done)).splitlines()[2]
 
 
-def test_reuse_measures_nothing(augesc, built, tmp_path, monkeypatch):  # noqa: F811
+def test_reuse_measures_nothing(augesc, built, tmp_path, monkeypatch):
     def measure(*_):
         raise AssertionError("measured")
 
@@ -263,13 +268,13 @@ def test_reuse_measures_nothing(augesc, built, tmp_path, monkeypatch):  # noqa: 
     assert report_of(out)["retained"] <= report_of(built / "corpus")["retained"]
 
 
-def test_reuse_of_a_build_keeps_its_other_thresholds(augesc, built, tmp_path):  # noqa: F811
+def test_reuse_of_a_build_keeps_its_other_thresholds(augesc, built, tmp_path):
     code, _, err = augesc("filter", "--reuse", built, "--out", tmp_path / "same")
     assert code == 0, err
     assert rows_of(tmp_path / "same" / "data") == rows_of(built / "corpus" / "data")
 
 
-def test_reuse_refuses_what_would_be_wrong(augesc, refused, tmp_path):  # noqa: F811
+def test_reuse_refuses_what_would_be_wrong(augesc, refused, tmp_path):
     file = lines(tmp_path / "g.jsonl", [{"text": "Human: a\nAI: b"}])
     done, out = tmp_path / "done", tmp_path / "out"
     augesc("filter", file, "--includes-query", "--out", done)
@@ -302,7 +307,7 @@ def test_shards_hold_every_row_once(rows, piece, shard):
 @pytest.mark.parametrize("num_proc", [1, 2])
 @pytest.mark.parametrize("group", [7, 64, 1000])
 def test_processes_and_row_groups_change_nothing(
-    augesc,  # noqa: F811
+    augesc,
     esconv_sessions,
     tmp_path,
     monkeypatch,
@@ -324,7 +329,7 @@ def test_processes_and_row_groups_change_nothing(
     assert report_of(tmp_path / "out") == report_of(tmp_path / "whole")
 
 
-def test_two_processes_name_the_row_too(refused, tmp_path, monkeypatch):  # noqa: F811
+def test_two_processes_name_the_row_too(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(generations, "PIECE", 2)
     rows = [{"query": "q", "text": "x"}] * 6 + [{"query": "q", "text": None}]
     line = refused("filter", lines(tmp_path / "g.jsonl", rows), "--out", "x", "--num-proc", "2")
