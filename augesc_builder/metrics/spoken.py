@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import datasets
-
 from augesc_builder.prompts import Message
 from augesc_builder.words import tokenize
 
 ROLES = {"user": "seeker", "assistant": "supporter"}
 """What the paper calls the roles of messages."""
-
-FEATURES = datasets.Features(
-    {"messages": [{"role": datasets.Value("string"), "content": datasets.Value("string")}]}
-)
-"""What every measurement takes."""
 
 
 @dataclass(frozen=True)
