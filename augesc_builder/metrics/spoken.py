@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from augesc_builder.prompts import Message
 from augesc_builder.words import tokenize
@@ -12,8 +12,7 @@ ROLES = {"user": "seeker", "assistant": "supporter"}
 """What the paper calls the roles of messages."""
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """What somebody said at a time; ``role`` is ``user`` or ``assistant``."""
 
     role: str

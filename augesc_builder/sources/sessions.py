@@ -125,6 +125,8 @@ def check_messages(messages: Any, path: Path, number: int) -> list[Message]:
                 path,
                 number,
             )
+    if all(len(message) == len(Message.__annotations__) for message in messages):
+        return messages
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
