@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import gelu, layer_norm
 
 from augesc_builder.engine.cache import SlotCache
-from augesc_builder.engine.heads import head_of
+from augesc_builder.engine.products import product_of, product_with, rounded_product_of
 
 
 class GPTJ:
@@ -30,27 +30,34 @@ class GPTJ:
         turns = 10000.0 ** (-torch.arange(0, self._rotary, 2, device=device) / self._rotary)
         angles = torch.arange(config.n_positions, device=device)[:, None] * turns  # (T, R / 2)
         self._cos, self._sin = (
-            x.repeat_interleave(2, 1)[:, None].to(model.dtype) for x in (angles.cos(), angles.sin())
-        )  # (T, 1, R)
-        self._qkv = [_fuse(block.attn) for block in model.transformer.h]
-        self._head = head_of(model.lm_head, bfloat16=bfloat16_head)
+            x.repeat_interleave(2, 1)[:, None, None].to(model.dtype) for x in (angles.cos(), angles.sin())
+        )  # (T, 1, 1, R)
+        self._blocks = [
+            (
+                block.ln_1,
+                product_with(_fuse(block.attn)),
+                product_of(block.attn.out_proj),
+                product_of(block.mlp.fc_in),
+                product_of(block.mlp.fc_out),
+            )
+            for block in model.transformer.h
+        ]
+        self._head = (rounded_product_of if bfloat16_head else product_of)(model.lm_head)
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; give the last layer's output (N, E)."""
         core = self.model.transformer
         x = core.wte(tokens)  # (N, E)
-        cos, sin = self._cos[positions], self._sin[positions]  # (N, 1, R)
-        for number, (block, qkv) in enumerate(zip(core.h, self._qkv, strict=True)):
-            norm = block.ln_1
+        cos, sin = self._cos[positions], self._sin[positions]  # (N, 1, 1, R)
+        for number, (norm, qkv, out, mlp_in, mlp_out) in enumerate(self._blocks):
             x = x.to(norm.weight.device)  # the layers may stand on several
             h = layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-            states = linear(h, qkv).unflatten(1, (3, self._heads, self._size))  # (N, 3, H, D)
+            states = qkv(h).unflatten(1, (3, self._heads, self._size))  # (N, 3, H, D)
             turned = states[:, :2, :, : self._rotary]  # of query and key
-            states[:, :2, :, : self._rotary] = turned * cos[:, None] + _quarter(turned) * sin[:, None]
+            turned.copy_(turned * cos + _quarter(turned) * sin)
             query, key, value = states.unbind(1)
             attended = cache.attend(number, query, key, value, self._scale).flatten(1)
-            inner = gelu(block.mlp.fc_in(h), approximate="tanh")
-            x = x + block.attn.out_proj(attended) + block.mlp.fc_out(inner)
+            x = x + out(attended) + mlp_out(gelu(mlp_in(h), approximate="tanh"))
         return core.ln_f(x)  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -104,16 +105,26 @@ def _few_on_cpu(logits: Tensor, p: Tensor, sampling: Sampling) -> Few:
         rows, ids = np.divmod(places, n_tokens)
         counts = np.bincount(rows, minlength=n_rows)
         ranks = np.arange(len(places)) - np.repeat(counts.cumsum() - counts, counts)
-        width = max(int(counts.max()), 1)
-        found = np.full((n_rows, width), -np.inf, np.float32)
-        masses, tokens = np.zeros((n_rows, width)), np.zeros((n_rows, width), np.int64)
-        found[rows, ranks] = flat_logits[places]
-        masses[rows, ranks] = flat_p[places]
-        tokens[rows, ranks] = ids
-        order = np.argsort(-found, axis=1, kind="stable")
-        taken = (np.take_along_axis(x, order, 1) for x in (found, masses, tokens))
-        first, second, third = map(torch.from_numpy, taken)
-        yield first, second, third
+        keys = np.full((n_rows, max(int(counts.max()), 1)), _LAST_KEY)
+        keys[rows, ranks] = _falling(flat_logits[places]) << np.uint64(32) | ids.astype(np.uint64)
+        keys.sort(axis=1)
+        beyond = keys == _LAST_KEY
+        tokens = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        tokens[beyond] = 0
+        at = tokens + np.arange(n_rows)[:, None] * n_tokens
+        ordered, masses = flat_logits[at], flat_p[at].astype(np.float64)
+        ordered[beyond], masses[beyond] = -np.inf, 0
+        yield torch.from_numpy(ordered), torch.from_numpy(masses), torch.from_numpy(tokens)
+
+
+_LAST_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+def _falling(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """Give 32-bit numbers that rise where ``x`` falls: whole numbers are sorted much faster."""
+    bits = (x + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    rising = bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    return (~rising).astype(np.uint64)
 
 
 def few_by_top_k(logits: Tensor, p: Tensor, sampling: Sampling) -> Few:
