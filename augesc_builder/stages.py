@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -86,34 +87,43 @@ def generate(
     progress: Progress,
 ) -> None:
     """Generate conversations, shard by shard; finished shards are never made again."""
-    from augesc_builder.generations import Generator, n_shards, shard_of, tasks
+    from augesc_builder import generation_workers as workers
+    from augesc_builder.generations import Place, Row, n_shards, shard_of, tasks
+    from augesc_builder.live import LiveLine
     from augesc_builder.queries import read_queries
+    from augesc_builder.tables import GENERATIONS, to_table
 
     size = recipe.generate.shard_size
     todo = tasks(read_queries(queries_at), recipe.generate)
     shards = n_shards(todo, size)
-    missing = list(run.shards("generate", shards))
-    done = len(todo) - sum(len(shard_of(todo, i, size)) for i in missing)
-    tokens = 0
-    generator = Generator(checkpoint, recipe) if missing else None
-    with progress.bar(len(todo), "generating", "session", done=done) as bar:
-
-        def on_step(finished: int, made: int) -> None:
-            nonlocal tokens
-            tokens += made
-            bar.update(finished, tokens=f"{tokens:,}")
-
-        for number in missing:
-            table = generator.generate(shard_of(todo, number, size), on_step)  # type: ignore[union-attr]
-            ended = Counter(table["finish_reason"].to_pylist())
+    missing = [(number, shard_of(todo, number, size)) for number in run.shards("generate", shards)]
+    n_missing = sum(len(some) for _, some in missing)
+    with LiveLine(progress, recipe.requirements, len(todo), len(todo) - n_missing) as line:
+        rows: Iterator[tuple[Place, Row]] = iter(())
+        if missing:
+            n = workers.n_workers(recipe, checkpoint, n_missing, len(missing))
+            # Another number of slots may round otherwise: a run keeps the one it began with.
+            known = run.manifest.get("generate", {}).get("slots")
+            slots = known or workers.n_slots(recipe, checkpoint, n)
+            run.add(generate={"slots": slots})
+            rows = workers.generate(checkpoint, recipe, slots, missing, line.step, n)
+        unfinished = {number: dict.fromkeys(range(len(some))) for number, some in missing}
+        for at, row in rows:
+            line.row(row)
+            shard: dict[int, Any] = unfinished[at.shard]
+            shard[at.row] = row
+            if None in shard.values():
+                continue
+            table = to_table(shard.values(), GENERATIONS)
             run.write_shard(
                 "generate",
-                number,
+                at.shard,
                 shards,
                 {f"{place}/generations": table},
                 tokens=sum(table["n_tokens"].to_pylist()),
-                finish_reasons=dict(sorted(ended.items())),
+                finish_reasons=dict(sorted(Counter(table["finish_reason"].to_pylist()).items())),
             )
+            del unfinished[at.shard]
     facts = run.shard_facts("generate", shards)
     reasons: Counter[str] = Counter()
     for fact in facts:

@@ -4,10 +4,9 @@ A slot takes keys and values of ``max_tokens`` positions in every layer, and som
 vocabulary while a token is chosen::
 
     bytes = 2 * layers * key_value_heads * head_size * max_tokens * bytes_of(dtype) + 24 * vocabulary
-    slots = share * free memory / bytes
+    slots = share * (free memory / processes - weights) / bytes
 
-with a share of 0.85 of what is free on CUDA when the model is loaded, and half of what is
-available on CPU; at most 128 and 16, and at least one.
+with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.
 """
 
 from __future__ import annotations
@@ -37,11 +36,17 @@ def bytes_a_slot(config: Any, dtype: torch.dtype, max_tokens: int) -> int:
     return int(keys_and_values * dtype.itemsize + _BYTES_A_LOGIT * config.vocab_size)
 
 
-def slots_that_fit(config: Any, dtype: torch.dtype, max_tokens: int, device: torch.device) -> int:
-    """Give the number of slots for the memory that is free now."""
-    kind = "cuda" if device.type == "cuda" else "cpu"
-    free = torch.cuda.mem_get_info(device)[0] if kind == "cuda" else available_memory()
-    fitting = int(_SHARE[kind] * free / bytes_a_slot(config, dtype, max_tokens))
+def slots_that_fit(
+    config: Any, dtype: torch.dtype, max_tokens: int, *, weights: int, n_processes: int = 1
+) -> int:
+    """Give the number of slots for the memory that is free now, before the model is loaded.
+
+    ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own.
+    """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    free = torch.cuda.mem_get_info()[0] if kind == "cuda" else available_memory()
+    left = free / n_processes - weights
+    fitting = int(_SHARE[kind] * left / bytes_a_slot(config, dtype, max_tokens))
     return max(1, min(fitting, MOST[kind]))
 
 
