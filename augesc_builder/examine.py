@@ -155,7 +155,7 @@ def _dump(
         for chunk in chunks:
             yield from examiner.lines(chunk)
         return
-    with ProcessPoolExecutor(num_proc, _context(), die_with, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(num_proc, _context(), _die_with, (os.getpid(),)) as pool:
         waiting = deque(pool.submit(examiner.lines, c) for c in islice(chunks, 4 * num_proc))
         try:
             while waiting:
@@ -179,7 +179,7 @@ def _context() -> Any:
     return context
 
 
-def die_with(process: int) -> None:
+def _die_with(process: int) -> None:
     """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
     def watch() -> None:
