@@ -10,7 +10,7 @@ from typing import Any
 from augesc_builder import pipeline, stages
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.progress import Progress
-from augesc_builder.report import filter_table, statistics_table
+from augesc_builder.report import statistics_table
 from augesc_builder.run_folder import RunFolder, read_manifest
 from augesc_builder.settings import QuerySource, Recipe
 
@@ -30,7 +30,7 @@ def queries(
     digests = {k: v for k, v in pipeline.input_digests(recipe).items() if k.startswith("queries")}
     run_settings = {"stage": "queries", "queries": settings.model_dump(mode="json"), **digests}
     with RunFolder(out, run_settings) as run:
-        if _is_new(run, "queries", progress):
+        if is_new(run, "queries", progress):
             num_proc = num_proc or pipeline.worker_processes(settings)
             stages.queries(run, settings, ".", progress, num_proc)
 
@@ -42,7 +42,7 @@ def finetune(recipe: Recipe, out: Path, progress: Progress) -> None:
     kept = {key: settings[key] for key in ("seed", "prompt", "backbone", "finetune")}
     digests = {k: v for k, v in pipeline.input_digests(recipe).items() if k.startswith("finetune")}
     with RunFolder(out, {"stage": "finetune", **kept, **digests}) as run:
-        if _is_new(run, "finetune", progress):
+        if is_new(run, "finetune", progress):
             stages.finetune(run, recipe, "checkpoint", progress)
             progress.say(f"The checkpoint is in {out / 'checkpoint'}")
 
@@ -59,19 +59,8 @@ def generate(
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
     inputs = {"queries": pipeline.digest(files), "checkpoint": str(checkpoint)}
     with RunFolder(out, {"stage": "generate", **kept, **inputs}) as run:
-        if _is_new(run, "generate", progress):
+        if is_new(run, "generate", progress):
             stages.generate(run, recipe, files, checkpoint, ".", progress)
-
-
-def filter_(recipe: Recipe, generations: Path, out: Path, progress: Progress) -> None:
-    """Apply the requirements to a generations table; print Table 1."""
-    files = stages.table_files(generations, "generations")
-    limits = recipe.requirements
-    settings = {"requirements": limits.model_dump(mode="json"), "inputs": pipeline.digest(files)}
-    with RunFolder(out, {"stage": "filter", **settings}) as run:
-        if _is_new(run, "filter", progress):
-            stages.filter_(run, limits, files, ".", progress)
-    progress.say(filter_table(_load(out / "filter_report.json")))
 
 
 def statistics(
@@ -81,9 +70,9 @@ def statistics(
     files = [file for path in sessions for file in _files(path)]
     settings = {"stage": "statistics", "sessions": [str(p) for p in sessions]}
     with RunFolder(out, {**settings, "inputs": pipeline.digest(files)}) as run:
-        if _is_new(run, "statistics", progress):
+        if is_new(run, "statistics", progress):
             stages.statistics(run, sessions, ".", progress)
-    found = _load(out / "statistics.json")
+    found = load_json(out / "statistics.json")
     sets = found["by_source"]
     if len(sets) != 1:
         sets = {**sets, "all": found}
@@ -109,7 +98,8 @@ def _source(text: str) -> QuerySource:
     return QuerySource(source=name, path=path or None)
 
 
-def _is_new(run: RunFolder, stage: str, progress: Progress) -> bool:
+def is_new(run: RunFolder, stage: str, progress: Progress) -> bool:
+    """Say whether a stage is still to be run, and tell the user where it is not."""
     if run.is_complete(stage):
         progress.say(f"{run.path} is complete: nothing to do")
         return False
@@ -126,5 +116,6 @@ def _files(path: Path) -> list[Path]:
     return sessions_files(path) if path.is_dir() else [path]
 
 
-def _load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Read a JSON file that a stage wrote."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -33,6 +33,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe key; repeatable."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to fill.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option("--num-proc", min=1, help="Processes at work. Default: one a core.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -90,9 +93,7 @@ def queries(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first line that cannot be read.")
     ] = False,
-    num_proc: Annotated[
-        int | None, typer.Option(min=1, help="Processes that judge posts. Default: one a core.")
-    ] = None,
+    num_proc: ProcessesOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -147,20 +148,62 @@ def generate(
 @app.command(name="filter")
 def filter_(
     generations: Annotated[
-        Path, typer.Argument(help="A generations table: a Parquet file or a folder of them.")
-    ],
-    out: OutOption,
-    recipe: RecipeOption = "paper",
+        Path | None,
+        typer.Argument(
+            help="Parquet or JSON lines with text (and query) or messages; a file or a folder."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to fill.")] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Decide again what DIR, of a filter or a build, measured. No --out: only print.",
+        ),
+    ] = None,
+    includes_query: Annotated[
+        bool, typer.Option("--includes-query", help="A text is a whole conversation.")
+    ] = False,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Counts tokens where rows have no counts. Default: that of --recipe, if given.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Thresholds. Default: paper, or those of --reuse."),
+    ] = None,
     override: SetOption = None,
+    num_proc: ProcessesOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Apply the eight requirements: sessions to OUT/data, the rest to OUT/rejected."""
-    from augesc_builder import alone
+    from augesc_builder import judging
     from augesc_builder.recipe import load_recipe
 
     progress = Progress(quiet=quiet)
-    alone.filter_(load_recipe(recipe, override or ()), generations, out, progress)
+    if reuse is not None:
+        if generations is not None or includes_query or tokenizer:
+            raise typer.BadParameter(
+                "--reuse measures nothing: give neither a file nor how to read"
+            )
+        judging.again(reuse, override or (), recipe, out, progress, num_proc)
+        return
+    if generations is None or out is None:
+        raise typer.BadParameter("expected GENERATIONS and --out DIR, or --reuse DIR")
+    judging.filter_(
+        load_recipe(recipe or "paper", override or ()),
+        generations,
+        out,
+        progress,
+        includes_query=includes_query,
+        tokenizer=tokenizer,
+        from_recipe=recipe is not None,
+        num_proc=num_proc,
+    )
 
 
 @app.command()

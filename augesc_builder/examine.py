@@ -5,26 +5,20 @@ Lines of a dump go to worker processes in chunks and come back in order.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from augesc_builder import rules
-from augesc_builder.errors import InputError, RecipeError, RunFolderError
+from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.prompts import collapse
 from augesc_builder.settings import Bounds, Queries, QuerySource
 from augesc_builder.sources import reddit
 from augesc_builder.sources.posts import BadLines, Post
 from augesc_builder.sources.sample import read_sample_queries
+from augesc_builder.workers import in_order
 
 SOURCES = ("sample", "empathetic_dialogues", "reddit")
 
@@ -151,46 +145,8 @@ def _dump(
     file: Any, examiner: Examiner, bad: BadLines, num_proc: int
 ) -> Iterator[Examined | InputError]:
     chunks = _chunks(reddit.read_lines(file, bad))
-    if num_proc == 1:
-        for chunk in chunks:
-            yield from examiner.lines(chunk)
-        return
-    with ProcessPoolExecutor(num_proc, _context(), _die_with, (os.getpid(),)) as pool:
-        waiting = deque(pool.submit(examiner.lines, c) for c in islice(chunks, 4 * num_proc))
-        try:
-            while waiting:
-                yield from waiting.popleft().result()
-                waiting.extend(pool.submit(examiner.lines, c) for c in islice(chunks, 1))
-        except BrokenProcessPool:
-            raise RunFolderError(
-                "a process that judged posts was killed, most likely for want of memory; try again "
-                "with --num-proc 1"
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _context() -> Any:
-    """Give worker processes that share the modules of one server, where the system can fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _die_with(process: int) -> None:
-    """End this worker soon after the process it works for: a killed one cannot end its workers."""
-
-    def watch() -> None:
-        while True:
-            time.sleep(1)
-            try:
-                os.kill(process, 0)
-            except ProcessLookupError:
-                os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    for results in in_order(examiner.lines, chunks, num_proc, preload=__name__):
+        yield from results
 
 
 def _chunks(lines: Iterator[reddit.Line]) -> Iterator[list[reddit.Line]]:

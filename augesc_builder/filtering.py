@@ -1,56 +1,159 @@
-"""Generations to sessions and rejected rows, and the count of what failed (Table 1)."""
+"""Generations to sessions and rejected rows, with what was measured, and Table 1's counts."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils import are_progress_bars_disabled
 
-from augesc_builder.requirements import REQUIREMENTS, decide, failed, measure, passed
+from augesc_builder import paper
+from augesc_builder.errors import InputError
+from augesc_builder.prompts import with_instruction
+from augesc_builder.requirements import (
+    REQUIREMENTS,
+    conversations,
+    decide,
+    failed,
+    measure,
+    passed,
+    whole_text,
+)
 from augesc_builder.settings import Requirements
-from augesc_builder.tables import GENERATIONS, REJECTED, SESSIONS, to_table
+from augesc_builder.sources.generations import parse_generations
+from augesc_builder.sources.pieces import Piece
+from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema, to_table
+from augesc_builder.tokens import TokenCounter
+
+KEYS = ("query_id", "sample", "source")
 
 
-def filter_generations(
-    generations: pa.Table, limits: Requirements
-) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
-    """Split a generations table into sessions and rejected rows; count violations by source."""
-    with _quiet_bars():
-        judged = (
-            Dataset(generations.select(list(GENERATIONS)))
-            .map(measure, batched=True, fn_kwargs={"role_words": limits.role_words.words})
-            .map(decide, batched=True, fn_kwargs={"thresholds": limits.model_dump()})
+@dataclass(frozen=True)
+class Filtered:
+    """What came of some generations; ``counts`` holds texts, violations and kept ones a source."""
+
+    sessions: pa.Table
+    rejected: pa.Table
+    measured: pa.Table
+    counts: dict[str, dict[str, int]]
+
+    def __len__(self) -> int:
+        return int(self.measured.num_rows)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The eight requirements, ready for worker processes.
+
+    ``counter`` counts the tokens of texts that come without counts, behind ``instruction``.
+    """
+
+    limits: Requirements
+    includes_query: bool = False
+    instruction: str = ""
+    counter: TokenCounter | None = None
+
+    def piece(self, piece: Piece) -> Filtered:
+        """Measure and judge a piece of anybody's generations."""
+        rows = parse_generations(piece, includes_query=self.includes_query)
+        with _quiet_bars():
+            generations = Dataset(rows)
+            measured = generations.map(
+                measure,
+                batched=True,
+                fn_kwargs={"role_words": self.limits.role_words.words},
+                remove_columns=[name for name in rows.column_names if name not in KEYS],
+            )
+        table = measured.data.table.select(list(MEASURED)).cast(plain_schema(MEASURED))
+        return self.judge(rows, self._with_tokens(rows, table))
+
+    def again(self, measured: tuple[Piece, pa.Table]) -> Filtered:
+        """Judge a piece by what was measured of it before."""
+        piece, table = measured
+        rows = parse_generations(piece, includes_query=self.includes_query)
+        if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):
+            raise InputError("not the rows that were measured; filter them anew", piece.path)
+        return self.judge(rows, table)
+
+    def judge(self, rows: pa.Table, measured: pa.Table) -> Filtered:
+        """Judge generations by what was measured of them."""
+        with _quiet_bars():
+            judged = Dataset(measured).map(
+                decide, batched=True, fn_kwargs={"thresholds": self.limits.model_dump()}
+            )
+            violations = judged.data.table["violations"]
+            texts = rows.append_column("violations", violations).append_column(
+                "total_tokens", measured["total_tokens"]
+            )
+            kept = Dataset(texts).filter(passed, batched=True)
+            dropped = Dataset(texts).filter(failed, batched=True)
+        return Filtered(
+            to_table(_sessions(kept), SESSIONS),
+            to_table(({n: row[n] for n in REJECTED} for row in dropped), REJECTED),
+            measured,
+            count(measured, violations.to_pylist()),
         )
-        kept, dropped = judged.filter(passed, batched=True), judged.filter(failed, batched=True)
-    sessions = (
-        {
-            "session_id": f"{row['query_id']}-{row['sample']}",
-            "source": row["source"],
-            "query_id": row["query_id"],
-            "messages": row["messages"],
-            "n_tokens": row["total_tokens"],
-        }
-        for row in kept
-    )
-    rejected = ({name: row[name] for name in REJECTED} for row in dropped)
+
+    def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:
+        """Count tokens where they are missing, if there is a tokenizer."""
+        at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
+        if self.counter is None or not totals.null_count:
+            return measured
+        texts = [
+            with_instruction(self.instruction, whole_text(query.as_py(), text.as_py()))
+            for query, text in zip(rows["query"], rows["text"], strict=True)
+        ]
+        values = [
+            n if known is None else known
+            for known, n in zip(totals.to_pylist(), self.counter.count(texts), strict=True)
+        ]
+        field = measured.field(at)
+        return measured.set_column(at, field, pa.array(values, field.type))
+
+
+def _sessions(kept: Dataset) -> Iterator[dict[str, Any]]:
+    """Make sessions of rows that met every requirement."""
+    for batch in kept.iter(1000):
+        found = zip(
+            *(batch[name] for name in (*KEYS, "total_tokens")), conversations(batch), strict=True
+        )
+        ids = batch.get("session_id") or [None] * len(batch["query_id"])
+        for session_id, (query_id, sample, source, tokens, messages) in zip(
+            ids, found, strict=True
+        ):
+            yield {
+                "session_id": session_id or f"{query_id}-{sample}",
+                "source": source,
+                "query_id": query_id,
+                "messages": messages,
+                "n_tokens": tokens,
+            }
+
+
+def count(measured: pa.Table, violations: Iterable[list[str]]) -> dict[str, dict[str, int]]:
+    """Count, for each source: texts, violations of each requirement, kept and unmeasured ones."""
     counts: dict[str, Counter[str]] = {}
-    for source, names in zip(judged["source"], judged["violations"], strict=True):
-        counts.setdefault(source, Counter()).update(["total", *names, *(["kept"] * (not names))])
-    return (
-        to_table(sessions, SESSIONS),
-        to_table(rejected, REJECTED),
-        {source: dict(counter) for source, counter in sorted(counts.items())},
+    rows = zip(
+        measured["source"].to_pylist(),
+        measured["total_tokens"].to_pylist(),
+        violations,
+        strict=True,
     )
+    for source, tokens, names in rows:
+        counts.setdefault(source, Counter()).update(
+            ["total", *names, *(["kept"] * (not names)), *(["no_tokens"] * (tokens is None))]
+        )
+    return {source: dict(counter) for source, counter in sorted(counts.items())}
 
 
 @contextlib.contextmanager
 def _quiet_bars() -> Iterator[None]:
-    """Silence the bars of ``datasets``, four a shard; the stage draws one over the shards."""
+    """Silence the bars of ``datasets``, four a piece; the stage draws one over all rows."""
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
@@ -60,35 +163,56 @@ def _quiet_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
+def merge(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
+    """Add up the counts of several pieces, source by source."""
+    merged: dict[str, Counter[str]] = {}
+    for part in counts:
+        for source, numbers in part.items():
+            merged.setdefault(source, Counter()).update(numbers)
+    return merged
+
+
 def filter_report(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Any]:
-    """Merge the counts of all shards into ``filter_report.json``.
+    """Merge counts into ``filter_report.json``, with the paper's rows beside ours.
 
     Shares are of all texts; they are null where there are none. A text that fails several
-    requirements counts for each, as in Table 1.
+    requirements counts for each, as in Table 1. ``session_length`` is null where no tokens were
+    counted; where some were, its share is of those, and ``not_measured`` says how many were not.
     """
-    by_source: dict[str, Counter[str]] = {}
-    for shard in counts:
-        for source, numbers in shard.items():
-            by_source.setdefault(source, Counter()).update(numbers)
+    by_source = merge(counts)
     total: Counter[str] = Counter()
     for numbers in by_source.values():
         total.update(numbers)
     sources = {source: _report(by_source[source]) for source in sorted(by_source)}
-    return {**_report(total), "by_source": sources}
+    return {**_report(total), "by_source": sources, "paper": _papers()}
 
 
 def _report(numbers: Mapping[str, int]) -> dict[str, Any]:
     total, kept = numbers.get("total", 0), numbers.get("kept", 0)
-
-    def share(n: int) -> float | None:
-        return n / total if total else None
-
+    violations: dict[str, dict[str, Any]] = {}
+    for name in REQUIREMENTS:
+        not_measured = numbers.get("no_tokens", 0) if name == "session_length" else 0
+        judged, n = total - not_measured, numbers.get(name, 0)
+        violations[name] = {
+            "count": n if judged or not total else None,
+            "share": n / judged if judged else None,
+            **({"not_measured": not_measured} if not_measured else {}),
+        }
     return {
         "total": total,
         "retained": kept,
-        "retention": share(kept),
-        "violations": {
-            name: {"count": numbers.get(name, 0), "share": share(numbers.get(name, 0))}
-            for name in REQUIREMENTS
-        },
+        "retention": kept / total if total else None,
+        "violations": violations,
     }
+
+
+def _papers() -> dict[str, Any]:
+    """Give the rows of the paper's Table 1 in the form of ours, as shares."""
+    rows = {}
+    for name, (*shares, retention) in paper.TABLE_1.items():
+        violations = zip(REQUIREMENTS, shares, strict=True)
+        rows[name] = {
+            "retention": round(retention / 100, 3),
+            "violations": {key: {"share": round(share / 100, 3)} for key, share in violations},
+        }
+    return rows

@@ -21,9 +21,9 @@ from transformers import AutoConfig
 
 from augesc_builder.engine.memory import available_memory, slots_that_fit
 from augesc_builder.errors import AugescError, CheckpointError, RunFolderError
-from augesc_builder.examine import die_with
 from augesc_builder.generations import Generator, Place, Row, Task
 from augesc_builder.settings import Recipe
+from augesc_builder.workers import cores, die_with
 
 Shards = Sequence[tuple[int, Sequence[Task]]]
 
@@ -49,8 +49,7 @@ def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> 
     work = size * n_tasks * recipe.generate.max_tokens / 2
     if torch.cuda.is_available() or work < _WORTH_IT:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return max(1, min(cores, n_shards, int(available_memory() / (3 * size))))
+    return max(1, min(cores(), n_shards, int(available_memory() / (3 * size))))
 
 
 def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
@@ -69,10 +68,13 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
     )
 
 
-def generate_here(
-    checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep
+def generate(
+    checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
 ) -> Iterator[tuple[Place, Row]]:
-    """Generate in this process."""
+    """Generate the tasks of numbered shards in ``n`` processes; give rows as they end."""
+    if n > 1:
+        yield from _in_processes(checkpoint, recipe, slots, shards, on_step, n)
+        return
     with _threads(checkpoint):
         generator = Generator(checkpoint, recipe, slots)
         yield from generator.stream(
@@ -80,10 +82,10 @@ def generate_here(
         )
 
 
-def generate_in_processes(
+def _in_processes(
     checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
 ) -> Iterator[tuple[Place, Row]]:
-    """Generate in ``n`` processes, which take shard after shard from one list."""
+    """Let processes take shard after shard from one list."""
     context = multiprocessing.get_context("spawn")
     todo, news = context.Queue(), context.Queue()
     for shard in shards:

@@ -27,6 +27,7 @@ from augesc_builder.progress import Progress
 from augesc_builder.recipe import dump_recipe
 from augesc_builder.run_folder import RunFolder
 from augesc_builder.settings import Queries, Recipe
+from augesc_builder.workers import cores
 
 _PIECE = 1 << 20
 _HUGE = 1 << 30
@@ -50,8 +51,10 @@ def _generate(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
 
 def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    from augesc_builder.filtering import Filter
+
     generations = stages.table_files(run.path / "generations", "generations")
-    stages.filter_(run, recipe.requirements, generations, "corpus", progress)
+    stages.filter_(run, Filter(recipe.requirements), generations, "corpus", progress)
 
 
 def _statistics(run: RunFolder, _: Recipe, progress: Progress) -> None:
@@ -157,9 +160,7 @@ def worker_processes(settings: Queries) -> int:
         for file in _files_below(Path(origin.path))
         if file.is_file()  # not an address on the Hub
     ]
-    if sum(sizes) <= large:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if sum(sizes) > large else 1
 
 
 def check_inputs(recipe: Recipe) -> None:

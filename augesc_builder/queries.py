@@ -20,7 +20,7 @@ from augesc_builder.funnel import Funnel
 from augesc_builder.prompts import collapse
 from augesc_builder.settings import Queries, QuerySource
 from augesc_builder.sources.posts import BadLines
-from augesc_builder.sources.sessions import read_table
+from augesc_builder.sources.tables import read_table
 
 Row = dict[str, Any]
 

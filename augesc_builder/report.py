@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from augesc_builder import paper
-from augesc_builder.requirements import REQUIREMENTS
 
 NOTHING = "-"
 """Stands where a number is undefined."""
@@ -27,20 +26,35 @@ STATISTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """The rows of Table 2: their names, and where ``statistics.json`` has them."""
 
 
-def filter_table(report: Mapping[str, Any]) -> str:
-    """Write Table 1: a requirement a row, our sources first, then the paper's columns."""
-    columns = {f"ours: {name}": _shares(part) for name, part in report["by_source"].items()}
-    if len(columns) != 1:
-        columns["ours: all"] = _shares(report)
-    columns |= {f"paper: {name}": list(shares) for name, shares in paper.TABLE_1.items()}
-    names = [*REQUIREMENTS, "RETAINED"]
+TABLE_1_HEADINGS = {
+    "format": "format",
+    "session_length": "session length",
+    "total_utterances": "total",
+    "continuous_utterances": "continuous",
+    "balanced_utterances": "balanced",
+    "role_words": "role words",
+    "seeker_utterance_length": "seeker length",
+    "supporter_utterance_length": "supporter length",
+}
+"""The requirements as Table 1 calls them, short enough for a console."""
+
+
+def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
+    """Write Table 1: a source a row, ours first, then the paper's, a requirement a column."""
+    sources = report["by_source"]
+    rows = {f"{model} ({source_label(name)})": part for name, part in sources.items()}
+    if len(rows) != 1:
+        rows[f"{model} (all)"] = report
+    rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
     return markdown_table(
-        ["% of texts that violate", *columns],
-        [
-            [name, *(_percent(column[i]) for column in columns.values())]
-            for i, name in enumerate(names)
-        ],
+        ["% of texts", *TABLE_1_HEADINGS.values(), "RETAINED"],
+        [[name, *map(_percent, _shares(part))] for name, part in rows.items()],
     )
+
+
+def source_label(source: str) -> str:
+    """Name a source of queries as the paper does."""
+    return {"empathetic_dialogues": "ED", "reddit": "Reddit"}.get(source, source)
 
 
 def statistics_table(sets: Mapping[str, Mapping[str, Any]], *, with_paper: bool) -> str:
@@ -74,8 +88,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _shares(report: Mapping[str, Any]) -> list[float | None]:
-    shares = [report["violations"][name]["share"] for name in REQUIREMENTS]
-    return [None if s is None else 100 * s for s in [*shares, report["retention"]]]
+    shares = (report["violations"][name]["share"] for name in TABLE_1_HEADINGS)
+    return [*shares, report["retention"]]
 
 
 def _at(values: Mapping[str, Any], path: Sequence[str]) -> Any:
@@ -84,8 +98,8 @@ def _at(values: Mapping[str, Any], path: Sequence[str]) -> Any:
     return values
 
 
-def _percent(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f}"
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.1f}"
 
 
 def _number(value: float | None) -> str:

@@ -8,13 +8,14 @@ conversation: its other measures are null, and only ``format`` and ``session_len
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from augesc_builder import words
-from augesc_builder.prompts import Message, parse, render_query
+from augesc_builder.prompts import Message, collapse, parse, render_query
 from augesc_builder.settings import Bounds, Requirements, UtteranceLength
 
 Batch = Mapping[str, Sequence[Any]]
@@ -23,62 +24,88 @@ Judgement = list[bool | None]
 
 
 def measure(batch: Batch, role_words: Sequence[str]) -> dict[str, list[Any]]:
-    """Measure a batch of generations.
-
-    Returns columns: ``messages`` (null where the format fails), ``total_tokens``,
-    ``longest_run`` (utterances of one speaker in a row), ``n_role_words``, ``seeker_words`` and
-    ``supporter_words`` (the length of each utterance in words).
-    """
-    rows = [
-        _measure(parse(render_query(query) + text), role_words)
-        for query, text in zip(batch["query"], batch["text"], strict=True)
-    ]
-    columns = {name: [row[name] for row in rows] for name in _NOT_PARSED} if rows else {}
+    """Measure a batch of generations; gives the columns of ``tables.MEASURED`` but for its keys."""
+    pattern = _role_words(tuple(role_words))
+    rows = [_measure(messages, pattern) for messages in conversations(batch)]
     tokens = zip(batch["n_prompt_tokens"], batch["n_tokens"], strict=True)
-    return {**columns, "total_tokens": [prompt + new for prompt, new in tokens]}
+    return {
+        "total_tokens": [None if None in pair else sum(pair) for pair in tokens],
+        **{name: [row[name] for row in rows] for name in _NOT_PARSED},
+    }
+
+
+def conversations(batch: Batch) -> list[list[Message] | None]:
+    """Give each row's utterances: its messages, or its text behind its query, or its text alone.
+
+    ``None`` stands where a line of the text has no role.
+    """
+    if "messages" in batch:
+        return list(batch["messages"])
+    rows = zip(batch["query"], batch["text"], strict=True)
+    return [parse(whole_text(query, text)) for query, text in rows]
+
+
+def whole_text(query: str | None, text: str) -> str:
+    """Put a continuation behind its query; a text without one is whole."""
+    return text if query is None else render_query(collapse(query)) + text
 
 
 _NOT_PARSED: dict[str, Any] = dict.fromkeys(
-    ("messages", "longest_run", "n_role_words", "seeker_words", "supporter_words")
+    (
+        *("n_utterances", "longest_run", "utterance_ratio", "n_role_words"),
+        *("seeker_words", "supporter_words", "seeker_mean_words", "supporter_mean_words"),
+    )
 )
 
 
-def _measure(messages: list[Message] | None, role_words: Sequence[str]) -> dict[str, Any]:
+def _measure(messages: list[Message] | None, role_words: re.Pattern[str]) -> dict[str, Any]:
     if messages is None:
         return _NOT_PARSED
-    pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in role_words) or r"(?!)")
-    run = longest = 0
+    run = longest = n_role_words = 0
     previous = ""
-    for message in messages:
-        run = run + 1 if message["role"] == previous else 1
-        previous = message["role"]
-        longest = max(longest, run)
     lengths: dict[str, list[int]] = {"user": [], "assistant": []}
     for message in messages:
-        lengths[message["role"]].append(words.count(message["content"]))
+        role, content = message["role"], message["content"]
+        run = run + 1 if role == previous else 1
+        previous = role
+        longest = max(longest, run)
+        n_role_words += len(role_words.findall(content))
+        lengths[role].append(words.count(content))
+    seeker, supporter = lengths["user"], lengths["assistant"]
+    fewer, more = sorted((len(seeker), len(supporter)))
     return {
-        "messages": messages,
+        "n_utterances": len(messages),
         "longest_run": longest,
-        "n_role_words": sum(len(pattern.findall(m["content"])) for m in messages),
-        "seeker_words": lengths["user"],
-        "supporter_words": lengths["assistant"],
+        "utterance_ratio": more / fewer if fewer else None,
+        "n_role_words": n_role_words,
+        "seeker_words": seeker,
+        "supporter_words": supporter,
+        "seeker_mean_words": sum(seeker) / len(seeker) if seeker else None,
+        "supporter_mean_words": sum(supporter) / len(supporter) if supporter else None,
     }
+
+
+@functools.cache
+def _role_words(role_words: tuple[str, ...]) -> re.Pattern[str]:
+    """Find any of the words, whole."""
+    either = "|".join(re.escape(word) for word in role_words)
+    return re.compile(rf"\b(?:{either})\b" if role_words else r"(?!)")
 
 
 def format_(batch: Batch, _: Requirements) -> Judgement:
     """Every line begins with a role word (after punctuation and white space)."""
-    return [messages is not None for messages in batch["messages"]]
+    return [n is not None for n in batch["n_utterances"]]
 
 
 def session_length(batch: Batch, limits: Requirements) -> Judgement:
     """Prompt and continuation together have at most so many tokens."""
-    return [n <= limits.session_length.max for n in batch["total_tokens"]]
+    return _judge(batch["total_tokens"], lambda n: n <= limits.session_length.max)
 
 
 def total_utterances(batch: Batch, limits: Requirements) -> Judgement:
     """Between so many and so many utterances in all, the query included."""
-    bounds = limits.total_utterances
-    return _judge(batch["messages"], lambda messages: _within(Fraction(len(messages)), bounds))
+    within = _within(limits.total_utterances)
+    return _judge(batch["n_utterances"], lambda n: within(n, 1))
 
 
 def continuous_utterances(batch: Batch, limits: Requirements) -> Judgement:
@@ -92,7 +119,7 @@ def balanced_utterances(batch: Batch, limits: Requirements) -> Judgement:
 
     def balanced(seeker: Sequence[int], supporter: Sequence[int]) -> bool:
         fewer, more = sorted((len(seeker), len(supporter)))
-        return more <= ratio * fewer
+        return more * ratio.denominator <= ratio.numerator * fewer
 
     return [
         None if seeker is None else balanced(seeker, supporter)
@@ -155,22 +182,32 @@ def _judge(column: Sequence[Any], met: Callable[[Any], bool]) -> Judgement:
 
 
 def _lengths_fit(limits: UtteranceLength) -> Callable[[Sequence[int]], bool]:
-    share = _exact(limits.max_short_share)
+    share, mean_fits = _exact(limits.max_short_share), _within(limits.mean)
 
     def fit(lengths: Sequence[int]) -> bool:
         if not lengths:  # a mean of nothing is within no bounds
             return False
+        n_short = sum(length < limits.short for length in lengths)
         return (
-            _within(Fraction(sum(lengths), len(lengths)), limits.mean)
-            and sum(length < limits.short for length in lengths) <= share * len(lengths)
+            mean_fits(sum(lengths), len(lengths))
+            and n_short * share.denominator <= share.numerator * len(lengths)
             and max(lengths) <= limits.max
         )
 
     return fit
 
 
-def _within(value: Fraction, bounds: Bounds) -> bool:
-    return _exact(bounds.min) <= value <= _exact(bounds.max)
+def _within(bounds: Bounds) -> Callable[[int, int], bool]:
+    """Give a test of ``total / n`` against bounds, in whole numbers."""
+    low, high = _exact(bounds.min), _exact(bounds.max)
+
+    def within(total: int, n: int) -> bool:
+        return (
+            low.numerator * n <= total * low.denominator
+            and total * high.denominator <= high.numerator * n
+        )
+
+    return within
 
 
 def _exact(threshold: float) -> Fraction:

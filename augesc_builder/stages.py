@@ -9,15 +9,21 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from augesc_builder.errors import InputError
 from augesc_builder.progress import Progress
 from augesc_builder.run_folder import RunFolder, shard_path
-from augesc_builder.settings import Queries, Recipe, Requirements
+from augesc_builder.settings import Queries, Recipe
+from augesc_builder.workers import cores, in_order
+
+if TYPE_CHECKING:
+    from augesc_builder.filtering import Filter
+    from augesc_builder.sources.pieces import Piece
 
 
 def queries(
@@ -115,13 +121,14 @@ def generate(
             if None in shard.values():
                 continue
             table = to_table(shard.values(), GENERATIONS)
+            ended = Counter(table["finish_reason"].to_pylist())
             run.write_shard(
                 "generate",
                 at.shard,
                 shards,
                 {f"{place}/generations": table},
                 tokens=sum(table["n_tokens"].to_pylist()),
-                finish_reasons=dict(sorted(Counter(table["finish_reason"].to_pylist()).items())),
+                finish_reasons=dict(sorted(ended.items())),
             )
             del unfinished[at.shard]
     facts = run.shard_facts("generate", shards)
@@ -141,44 +148,85 @@ def generate(
 
 def filter_(
     run: RunFolder,
-    limits: Requirements,
-    generations_at: Sequence[Path],
+    judge: Filter,
+    files: Sequence[Path],
     place: str,
     progress: Progress,
+    *,
+    num_proc: int | None = None,
+    measured: Path | None = None,
 ) -> None:
-    """Split generations into sessions and rejected rows, a shard for each shard of theirs."""
-    from augesc_builder.filtering import filter_generations, filter_report
-    from augesc_builder.sources.sessions import read_table
-    from augesc_builder.tables import GENERATIONS
+    """Split generations into sessions and rejected rows, in shards of some 20,000.
 
-    shards = len(generations_at)
-    with progress.bar(shards, "filtering", "shard") as bar:
-        for number in run.shards("filter", shards):
-            table = read_table(generations_at[number], list(GENERATIONS))
-            check_generations(table, generations_at[number])
-            sessions, rejected, counts = filter_generations(table, limits)
+    What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
+    where the same generations were measured before.
+    """
+    from augesc_builder.filtering import filter_report, merge
+    from augesc_builder.report import filter_table
+    from augesc_builder.sources.generations import read_generations, shards_of
+    from augesc_builder.sources.pieces import count_rows
+
+    shards = shards_of([count_rows(file) for file in files])
+    if not shards:
+        raise InputError("no generations to filter", files[0])
+    missing = set(run.shards("filter", len(shards)))
+    total = sum(rows for _, rows in shards)
+    numbers = (number for number, (pieces, _) in enumerate(shards) for _ in range(pieces))
+    pieces = (p for n, p in zip(numbers, read_generations(files), strict=True) if n in missing)
+    work: Iterator[Any] = pieces if measured is None else _beside(pieces, measured, shards, missing)
+    results = in_order(
+        judge.piece if measured is None else judge.again,
+        work,
+        num_proc or (cores() if total > _WORTH_PROCESSES else 1),
+        preload="augesc_builder.filtering",
+    )
+    done = sum(rows for number, (_, rows) in enumerate(shards) if number not in missing)
+    with progress.bar(total, "judging", "text", done=done) as bar:
+        for number in sorted(missing):
+            parts = []
+            for part in islice(results, shards[number][0]):
+                parts.append(part)
+                bar.update(len(part))
+            tables = {
+                f"{place}/data/train": [part.sessions for part in parts],
+                f"{place}/rejected/train": [part.rejected for part in parts],
+                f"{MEASURED}/train": [part.measured for part in parts],
+            }
             run.write_shard(
                 "filter",
                 number,
-                shards,
-                {f"{place}/data/train": sessions, f"{place}/rejected/train": rejected},
-                counts=counts,
+                len(shards),
+                {name: pa.concat_tables(found) for name, found in tables.items()},
+                counts=merge(part.counts for part in parts),
             )
-            bar.update(1)
-    report = filter_report(fact["counts"] for fact in run.shard_facts("filter", shards))
-    if not report["total"]:
-        raise InputError("no generations to filter", generations_at[0].parent)
+    facts = run.shard_facts("filter", len(shards))
+    report = filter_report(fact["counts"] for fact in facts)
     run.write_json(f"{place}/filter_report.json", report)
+    run.write_text(f"{place}/filter_report.md", filter_table(report) + "\n")
     rejected = report["total"] - report["retained"]
     run.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
 
 
-def check_generations(table: pa.Table, path: Path) -> None:
-    """Refuse a generations table with nulls, naming the row."""
-    for column in ("query_id", "sample", "source", "query", "text", "n_prompt_tokens", "n_tokens"):
-        if table[column].null_count:
-            row = table[column].to_pylist().index(None) + 1
-            raise InputError(f"column {column} is null; fill it or remove the row", path, row)
+MEASURED = "measured"
+"""The folder of a run that holds what was measured of its generations."""
+
+_WORTH_PROCESSES = 4000
+"""Rows from which several processes are worth their start."""
+
+
+def _beside(
+    pieces: Iterator[Piece], measured: Path, shards: Sequence[tuple[int, int]], wanted: set[int]
+) -> Iterator[tuple[Piece, pa.Table]]:
+    """Put the rows that were measured of each piece beside it."""
+    from augesc_builder.sources.tables import read_table
+    from augesc_builder.tables import MEASURED as COLUMNS
+
+    for number in sorted(wanted):
+        name = shard_path("train", number, len(shards))
+        table, start = read_table(measured / name, list(COLUMNS)), 0
+        for piece in islice(pieces, shards[number][0]):
+            yield piece, table.slice(start, len(piece.rows)).combine_chunks()
+            start += len(piece.rows)
 
 
 def statistics(run: RunFolder, inputs: Sequence[Path], place: str, progress: Progress) -> None:

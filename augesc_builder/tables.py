@@ -83,12 +83,41 @@ SESSIONS = Features(
 REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})
 """A row is a generation that failed; ``violations`` names every requirement it failed."""
 
+MEASURED = Features(
+    {
+        "query_id": Value("string"),
+        "sample": Value("int32"),
+        "source": Value("string"),
+        "total_tokens": Value("int32"),
+        "n_utterances": Value("int32"),
+        "longest_run": Value("int32"),
+        "utterance_ratio": Value("float64"),
+        "n_role_words": Value("int32"),
+        "seeker_words": [Value("int32")],
+        "supporter_words": [Value("int32")],
+        "seeker_mean_words": Value("float64"),
+        "supporter_mean_words": Value("float64"),
+    }
+)
+"""A row holds what was measured of one generation, in the order of the generations (section 4.3).
+
+- ``query_id``, ``sample``, ``source``: whose numbers these are
+- ``total_tokens``: tokens of prompt and continuation; null where nothing counted them
+- ``n_utterances``: utterances, the query included; null, as all below, where the format fails
+- ``longest_run``: the most utterances of one speaker in a row
+- ``utterance_ratio``: utterances of who has more by those of who has fewer; null if that is 0
+- ``n_role_words``: role words inside utterances
+- ``seeker_words``, ``supporter_words``: the length of each utterance in words
+- ``seeker_mean_words``, ``supporter_mean_words``: their means; null where there is no utterance
+"""
+
 TABLES = {
     "queries": QUERIES,
     "generations": GENERATIONS,
     "sessions": SESSIONS,
     "rejected": REJECTED,
     "rejected_posts": REJECTED_POSTS,
+    "measured": MEASURED,
 }
 
 

@@ -35,8 +35,7 @@ def main() -> None:
     ]
     rates: dict[str, list[float]] = {"NLTK alone": [], "first sight": [], "second sight": []}
     for _ in range(arguments.runs):
-        for memory in (words._first, words._middle, words._last, words._sentences._judged):
-            memory.clear()
+        words.forget()
         ways = (words.tokenize_plainly, words.tokenize, words.tokenize)
         for name, way in zip(rates, ways, strict=True):
             rates[name].append(_rate(way, said))

@@ -49,26 +49,48 @@ def test_every_utterance_of_esconv():
             assert words.tokenize(text) == words.tokenize_plainly(text)
 
 
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map(lambda p: "".join(p).strip()),
+        min_size=1,
+        max_size=8,
+    ).map(" ".join)
+)
+@example('!"... wanna ...')  # two sentences may end in one chunk
+@example(".'ve-! yes")
+@example('He said "no." Then he left (I think.) and "what?"')
+@example("wow!! Really?! no")
+@example("So... I went at 5. Then J. Smith came.")
+def test_chunks_that_the_rules_care_about(text):
+    assert words.tokenize(text) == words.tokenize_plainly(text)
+
+
 def test_memory_is_bounded(monkeypatch):
+    words.forget()
     monkeypatch.setattr(words, "_REMEMBERED", 50)
     for i in range(300):
-        words.tokenize(f"first{i} middle{i} last{i}. Another{i} one!")
-    for memory in (words._first, words._middle, words._last, words._sentences._judged):
-        assert len(memory) <= 32768
-    words._first.clear()
-    for i in range(300):
-        words.tokenize(f"first{i} middle")
-        assert len(words._first) <= 50
+        words.tokenize(f"first{i} middle{i} last{i}. so{i}... go on{i}. {i}. Another{i} one!")
+        for memory in (*words._MEMORIES, words._KINDS, words._ENDINGS):
+            assert len(memory) <= 50
+    words.forget()
+    assert not any(words._MEMORIES)
 
 
 @pytest.mark.parametrize("broken", [True, False])
 def test_another_nltk_is_checked_before_the_fast_path_is_trusted(monkeypatch, broken):
     monkeypatch.setattr(words, "_holds", None)
     if broken:
-        monkeypatch.setattr(words, "_split", str.split)
+        monkeypatch.setattr(words, "_fast", str.split)
     text = "Don't stop, now."
     assert words.tokenize(text) == ["Do", "n't", "stop", ",", "now", "."]
     assert words._holds is not broken
+
+
+def test_the_fast_path_takes_nearly_all_of_esconv():
+    lines = shared("esconv/test.txt").read_text().splitlines()
+    said = [" ".join(u["text"].split()) for line in lines for u in json.loads(line)["dialog"]]
+    assert sum(words._fast(text) is None for text in said) < 0.02 * len(said)
 
 
 def test_the_version_it_was_proved_on_is_the_one_tested():

@@ -18,7 +18,7 @@ from augesc_builder.errors import InputError
 from augesc_builder.hub import download_dataset
 from augesc_builder.sources.lines import read_lines
 from augesc_builder.sources.posts import BadLines, Post
-from augesc_builder.sources.sessions import read_table
+from augesc_builder.sources.tables import read_table
 
 REPO = "facebook/empathetic_dialogues"
 REVISION = "refs/convert/parquet"

@@ -9,7 +9,6 @@ bundled sample has the same form.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from augesc_builder.errors import InputError
 from augesc_builder.hub import download_dataset
 from augesc_builder.prompts import Message, collapse
-from augesc_builder.sources.lines import read_json_lines, read_lines
+from augesc_builder.sources.lines import json_of, read_json_rows
 
 REPO = "thu-coai/esconv"
 _ROLES = {"usr": "user", "seeker": "user", "sys": "assistant", "supporter": "assistant"}
@@ -39,8 +38,8 @@ def read_esconv(path: str | Path) -> list[Session]:
     """
     path = Path(path)
     sessions = [
-        parse_session(value, f"{path.stem}-{number}", path, number)
-        for number, value in _values(path)
+        parse_session(json_of(line, path, number), f"{path.stem}-{number}", path, number)
+        for number, line in read_json_rows(path)
     ]
     if not sessions:
         raise InputError("empty; expected a session a line", path)
@@ -87,19 +86,6 @@ def download_esconv(revision: str) -> tuple[Path, str]:
     mend = "give a local file with --set finetune.sessions=PATH"
     folder, commit = download_dataset(REPO, revision, ["train.txt"], mend)
     return folder / "train.txt", commit
-
-
-def _values(path: Path) -> Iterator[tuple[int, Any]]:
-    """Give the sessions of JSON lines, or of one JSON list, with their line or number."""
-    first = next(read_lines(path), None)
-    if first is None or first[1].strip() != "[":
-        yield from read_json_lines(path)
-        return
-    text = "\n".join(line for _, line in read_lines(path))
-    try:
-        yield from enumerate(json.loads(text), 1)
-    except ValueError as error:
-        raise InputError(f"begins as a JSON list but is not one ({error})", path) from None
 
 
 def _brief(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,46 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     """Give ``(line number, value)`` for each non-blank line of a JSON-lines file."""
     for number, line in read_lines(path):
-        try:
-            yield number, json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"not JSON ({error}), found {line[:60]!r}; mend or remove the line", path, number
-            ) from None
+        yield number, json_of(line, path, number)
+
+
+def json_of(line: str, path: str | Path, number: int) -> Any:
+    """Parse a line of JSON."""
+    try:
+        value = json.loads(line)
+        if _SURROGATE.search(line):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"half of a surrogate pair (\\u{ord(error.object[error.start]):04x}), which is no "
+            f"character; mend or remove the line",
+            path,
+            number,
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"not JSON ({error}), found {line[:60]!r}; mend or remove the line", path, number
+        ) from None
+    return value
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_json_rows(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Give numbered lines of JSON lines; of one JSON list, its values as lines of their own."""
+    lines = read_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    if first[1].strip() != "[":
+        yield first
+        yield from lines
+        return
+    text = "\n".join(["[", *(line for _, line in lines)])
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"begins as a JSON list but is not one ({error})", path) from None
+    for number, value in enumerate(values, 1):
+        yield number, json.dumps(value)

@@ -1,21 +1,36 @@
-"""Sessions from wherever they are: a table, a folder, a file in ESConv's format, the sample."""
+"""Sessions from wherever they are: a table, a folder, a file of lines, the sample.
+
+A line holds a session of ESConv's format, of the published corpus (a list of ``["usr", "..."]``
+and ``["sys", "..."]``), or an object with ``messages``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from augesc_builder.errors import InputError
 from augesc_builder.prompts import ROLE_WORD, Message
+from augesc_builder.sources import esconv
 from augesc_builder.sources.esconv import Session, download_esconv, read_esconv
+from augesc_builder.sources.pieces import PARQUET, Piece, count_rows, read_pieces
 from augesc_builder.sources.sample import read_sample_sessions
 
 BUNDLED, ON_THE_HUB = "sample", "esconv"
 """Names that stand for sessions which are no local file."""
+
+_PIECE = 1000
+"""Sessions that are read at a time."""
+
+
+@dataclass(frozen=True)
+class SourcedSession:
+    """A session, and the corpus that it or its query is from."""
+
+    source: str
+    messages: list[Message]
 
 
 def read_training_sessions(name: str, revision: str | None) -> tuple[list[Session], str | None]:
@@ -28,23 +43,10 @@ def read_training_sessions(name: str, revision: str | None) -> tuple[list[Sessio
     return read_esconv(name), None
 
 
-def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
-    """Give source and utterances of each session below ``path``.
-
-    ``path`` is a Parquet file with a ``messages`` column, a corpus or run folder, or a file in
-    ESConv's format.
-    """
-    path = Path(path)
-    if path.is_dir() or path.suffix == ".parquet":
-        for file in sessions_files(path):
-            yield from _table_sessions(file)
-    else:
-        for session in read_esconv(path):
-            yield path.stem, list(session.messages)
-
-
 def sessions_files(path: Path) -> list[Path]:
     """Find the Parquet files of the sessions in a folder, or the one file given."""
+    if not path.exists():
+        raise InputError("no such file; check the path", path)
     if path.is_file():
         return [path]
     for pattern in ("corpus/data/*.parquet", "data/*.parquet", "*.parquet"):
@@ -55,41 +57,89 @@ def sessions_files(path: Path) -> list[Path]:
     )
 
 
-def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Read columns of a Parquet file; a missing one, or a broken file, is an error."""
-    try:
-        found = pq.read_schema(path).names
-        missing = [column for column in columns if column not in found]
-        if missing:
+def count_sessions_in(files: list[Path]) -> int:
+    """Count the sessions of files without looking at them."""
+    return sum(count_rows(file) for file in files)
+
+
+def sessions_pieces(files: list[Path], size: int = _PIECE) -> Iterator[Piece]:
+    """Read files of sessions in pieces of ``size``."""
+    first = 0
+    for file in files:
+        for piece in read_pieces(file, first, size):
+            yield piece
+            first = piece.first + len(piece.rows)
+
+
+def parse_sessions(piece: Piece) -> Iterator[SourcedSession]:
+    """Check the sessions of a piece.
+
+    Raises :class:`~augesc_builder.errors.InputError` with file and row.
+    """
+    if piece.path.suffix == PARQUET and "messages" not in piece.rows.column_names:  # type: ignore[union-attr]
+        found = ", ".join(piece.rows.column_names) or "none"  # type: ignore[union-attr]
+        raise InputError(f"no column messages; found {found}", piece.path)
+    stem = piece.path.stem
+    for number, value in piece.values():
+        if isinstance(value, list):
+            yield SourcedSession(stem, _pairs(value, piece.path, number))
+        elif isinstance(value, dict) and "messages" in value:
+            messages = check_messages(value["messages"], piece.path, number)
+            if not messages:
+                raise InputError("a session without messages; remove the row", piece.path, number)
+            yield SourcedSession(value.get("source") or stem, messages)
+        else:
+            session = esconv.parse_session(value, f"{stem}-{number}", piece.path, number)
+            yield SourcedSession(stem, list(session.messages))
+
+
+def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
+    """Give source and utterances of each session of a file or below a folder."""
+    for piece in sessions_pieces(sessions_files(Path(path))):
+        for session in parse_sessions(piece):
+            yield session.source, session.messages
+
+
+def check_messages(messages: Any, path: Path, number: int) -> list[Message]:
+    """Check a ``messages`` value: utterances with a known role and a text."""
+    if not isinstance(messages, list):
+        raise InputError(
+            f"column messages: expected a list of utterances, found {_brief(messages)}; fill it or "
+            f"remove the row",
+            path,
+            number,
+        )
+    for message in messages:
+        if (
+            not isinstance(message, dict)
+            or message.get("role") not in ROLE_WORD
+            or not isinstance(message.get("content"), str)
+        ):
             raise InputError(
-                f"no column {', '.join(missing)}; found {', '.join(found) or 'none'}", path
+                f"expected messages with role user or assistant and content, found "
+                f"{_brief(message)}",
+                path,
+                number,
             )
-        return pq.read_table(path, columns=columns)
-    except FileNotFoundError:
-        raise InputError("no such file; check the path", path) from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"not a readable Parquet file ({reason})", path) from None
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
-def _table_sessions(path: Path) -> Iterator[tuple[str, list[Message]]]:
-    has_source = "source" in pq.read_schema(path).names if path.exists() else False
-    table = read_table(path, ["messages", *(["source"] if has_source else [])])
-    for number, row in enumerate(_rows(table), 1):
-        messages = row["messages"]
-        if not messages:
-            raise InputError("a session without messages; remove the row", path, number)
-        for message in messages:
-            if message.get("role") not in ROLE_WORD or not isinstance(message.get("content"), str):
+def _pairs(pairs: list[Any], path: Path, number: int) -> list[Message]:
+    """Read a session of the published corpus."""
+    messages: list[Message] = []
+    for pair in pairs:
+        match pair:
+            case ["usr" | "sys" as speaker, str(text)]:
+                role = "user" if speaker == "usr" else "assistant"
+                messages.append({"role": role, "content": text})
+            case _:
                 raise InputError(
-                    f"expected messages with role user or assistant and content, found "
-                    f"{str(message)[:80]}",
-                    path,
-                    number,
+                    f'expected pairs ["usr" or "sys", text], found {_brief(pair)}', path, number
                 )
-        yield row.get("source") or path.stem, messages
+    if not messages:
+        raise InputError("a session without utterances; remove the line", path, number)
+    return messages
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=1000):
-        yield from batch.to_pylist()
+def _brief(value: Any) -> str:
+    return str(value)[:80]

@@ -1,0 +1,77 @@
+"""Work in several processes whose outcome is that of one: pieces in, results out, in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+from augesc_builder.errors import RunFolderError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_AHEAD = 3
+"""Pieces that each process may be ahead of the one whose result is awaited: bounds the memory."""
+
+
+def in_order(
+    function: Callable[[In], Out], pieces: Iterable[In], num_proc: int, preload: str
+) -> Iterator[Out]:
+    """Give ``function(piece)`` for each piece, in order, from ``num_proc`` processes.
+
+    ``function`` and pieces are pickled; ``preload`` names the module that processes need. What
+    ``function`` raises is raised here.
+    """
+    if num_proc == 1:
+        yield from map(function, pieces)
+        return
+    pieces = iter(pieces)
+    with ProcessPoolExecutor(num_proc, _context(preload), die_with, (os.getpid(),)) as pool:
+        try:
+            waiting = deque(pool.submit(function, p) for p in islice(pieces, _AHEAD * num_proc))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, p) for p in islice(pieces, 1))
+        except BrokenProcessPool:
+            raise RunFolderError(
+                "a process at work was killed, most likely for want of memory; try again with "
+                "--num-proc 1"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def cores() -> int:
+    """Say how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _context(preload: str) -> Any:
+    """Give worker processes that share the modules of one server, where the system can fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    return context
+
+
+def die_with(process: int) -> None:
+    """End this worker soon after the process it works for: a killed one cannot end its workers."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(1)
+            try:
+                os.kill(process, 0)
+            except ProcessLookupError:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
