@@ -53,7 +53,10 @@ def make_task(n: int, *, scale: float = 1, seed: int = 1) -> Task:
     variance = math.log(1 + (SD / MEAN) ** 2)
     mu = math.log(MEAN) - variance / 2
     lengths = [
-        max(2, round(scale * min(max(rng.lognormvariate(mu, math.sqrt(variance)), SHORTEST), LONGEST)))
+        max(
+            2,
+            round(scale * min(max(rng.lognormvariate(mu, math.sqrt(variance)), SHORTEST), LONGEST)),
+        )
         for _ in range(n)
     ]
     prompts = [tuple(rng.randrange(50256) for _ in range(rng.randint(60, 110))) for _ in range(n)]

@@ -30,7 +30,8 @@ class GPTJ:
         turns = 10000.0 ** (-torch.arange(0, self._rotary, 2, device=device) / self._rotary)
         angles = torch.arange(config.n_positions, device=device)[:, None] * turns  # (T, R / 2)
         self._cos, self._sin = (
-            x.repeat_interleave(2, 1)[:, None, None].to(model.dtype) for x in (angles.cos(), angles.sin())
+            x.repeat_interleave(2, 1)[:, None, None].to(model.dtype)
+            for x in (angles.cos(), angles.sin())
         )  # (T, 1, 1, R)
         self._blocks = [
             (
