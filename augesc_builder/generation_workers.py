@@ -128,7 +128,6 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
 
 def _work(checkpoint: Path, recipe: Recipe, slots: int, todo: Any, news: Any, parent: int) -> None:
     die_with(parent)
-    rows: list[tuple[Place, Row]] = []
     counts = [0, 0]
     told = time.monotonic()
 

@@ -1,7 +1,7 @@
 """Queries to generations: prompts in, raw continuations out.
 
-Conversations of all shards go through the engine in one stream, so that its slots never wait for the
-last row of a shard; a row says which shard it belongs to.
+Conversations of all shards go through the engine in one stream, so that its slots never wait for
+the last row of a shard; a row says which shard it belongs to.
 """
 
 from __future__ import annotations

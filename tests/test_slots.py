@@ -1,4 +1,4 @@
-"""The engine with slots: against transformers, against itself in other company, and under failure."""
+"""The engine with slots: against transformers, in other company, and under failure."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_row_is_the_same_in_any_company(family):
 
         engine._logits = keeping
         results = generate(engine, [some[i] for i in order], *QUIET)
-        return rows, {i: result for i, result in zip(order, results, strict=True)}
+        return rows, dict(zip(order, results, strict=True))
 
     logits, results = traced(list(range(9)))
     others = [
@@ -372,8 +372,10 @@ def test_prompts_of_another_vocabulary(model):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("top_p", 0), ("top_p", 1.01), ("top_p", float("nan")), ("temperature", 0), ("top_k", 0)]
-    + [("min_p", -0.1), ("repetition_penalty", 0)],
+    [
+        *(("top_p", 0), ("top_p", 1.01), ("top_p", float("nan")), ("temperature", 0)),
+        *(("top_k", 0), ("min_p", -0.1), ("repetition_penalty", 0)),
+    ],
 )
 def test_sampling_out_of_bounds(key, value):
     with pytest.raises(ValueError, match=f"{key} is"):

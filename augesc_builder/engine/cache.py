@@ -3,8 +3,9 @@
 A slot is a place for one conversation. A step brings new tokens for some slots as one flat list,
 cut into pieces: so many tokens of this slot, from that position on. There is no padding inside it.
 
-On CPU every slot attends to its own keys and to no others, so that neither its cost nor its rounding
-depends on its neighbours. On CUDA all slots attend at once up to the longest, behind a mask.
+On CPU every slot attends to its own keys and to no others, so that neither its cost nor its
+rounding depends on its neighbours. On CUDA all slots attend at once up to the longest, behind a
+mask.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ GROWTH = 256
 
 @dataclass(frozen=True)
 class Piece:
-    """``n`` tokens of a slot, from position ``start`` on; ``at`` is their place in the flat list."""
+    """``n`` tokens of a slot, from position ``start`` on; in the flat list they begin ``at``."""
 
     slot: int
     at: int
@@ -81,7 +82,7 @@ class SlotCache:
         self._together, self.calls = (slots, positions, mask[:, None, None]), 0
 
     def clear(self, slot: int) -> None:
-        """Overwrite a slot's keys and values, which may be no numbers; a mask does not hide those."""
+        """Overwrite a slot's keys and values: a mask does not hide what is no number."""
         for stored in (self._keys, self._values):
             for tensor in stored.values():
                 tensor[slot] = 0
@@ -98,7 +99,7 @@ class SlotCache:
             keys[slots, :, positions] = key
             values[slots, :, positions] = value
             width = mask.shape[-1]
-            grouped = query.unflatten(1, (heads, -1))  # (S, Hkv, H / Hkv, D)
+            grouped = _by_head(query, heads)
             out = scaled_dot_product_attention(
                 grouped, keys[:, :, :width], values[:, :, :width], attn_mask=mask, scale=scale
             )
@@ -122,8 +123,8 @@ class SlotCache:
         slots, at, positions = self._at  # type: ignore[misc]
         keys[slots, :, positions] = key[at]
         values[slots, :, positions] = value[at]
-        grouped = query.unflatten(1, (key.shape[1], -1))  # (N, Hkv, H / Hkv, D)
-        whole = out.unflatten(1, (key.shape[1], -1))
+        grouped = _by_head(query, key.shape[1])
+        whole = _by_head(out, key.shape[1])
         for piece in self._pieces:
             slot, own = slice(piece.slot, piece.slot + 1), slice(piece.at, piece.at + 1)
             whole[own] = scaled_dot_product_attention(
@@ -162,6 +163,11 @@ class SlotCache:
         """Make room; zeros, because what is masked must be a number."""
         heads, size = like.shape[1], like.shape[-1]
         return like.new_zeros(self.n_slots, heads, self.capacity, size)
+
+
+def _by_head(x: Tensor, kv_heads: int) -> Tensor:
+    """Put heads that share keys together: (N, H, D) becomes (N, Hkv, H / Hkv, D)."""
+    return x.view(x.shape[0], kv_heads, -1, x.shape[-1])
 
 
 def _causal(piece: Piece, keys: Tensor) -> dict[str, Any]:

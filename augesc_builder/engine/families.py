@@ -123,7 +123,7 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
 
 @torch.inference_mode()
 def _check(network: Network, config: Any) -> None:
-    """Compare with the model's own forward pass: two texts, cut in the middle, next to each other."""
+    """Compare with the model's own forward pass, for two texts in two parts each."""
     model, n = network.model, 7
     device = model.device
     tokens = torch.arange(2 * n, device=device) * 37 % config.vocab_size
@@ -144,7 +144,7 @@ def _check(network: Network, config: Any) -> None:
     if not bool(theirs.isfinite().all()):
         return  # rows will be stopped and named as they come
     span = (theirs.amax() - theirs.amin()).clamp(min=1e-3)
-    off = float(((ours.float() - theirs).abs().amax() / span))
+    off = float((ours.float() - theirs).abs().amax() / span)
     if not off <= _TOLERANCE.get(model.dtype, 1e-3):
         raise CheckpointError(
             f"{_name(model)}: this engine's logits differ from the model's own by "

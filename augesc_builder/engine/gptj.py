@@ -53,7 +53,7 @@ class GPTJ:
         for number, (norm, qkv, out, mlp_in, mlp_out) in enumerate(self._blocks):
             x = x.to(norm.weight.device)  # the layers may stand on several
             h = layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-            states = qkv(h).unflatten(1, (3, self._heads, self._size))  # (N, 3, H, D)
+            states = qkv(h).view(-1, 3, self._heads, self._size)  # (N, 3, H, D)
             turned = states[:, :2, :, : self._rotary]  # of query and key
             turned.copy_(turned * cos + _quarter(turned) * sin)
             query, key, value = states.unbind(1)
@@ -68,12 +68,11 @@ class GPTJ:
 
 def _quarter(x: Tensor) -> Tensor:
     """Turn pairs of neighbours by a quarter: ``(a, b)`` becomes ``(-b, a)``."""
-    pairs = x.unflatten(-1, (-1, 2))
-    return torch.stack((-pairs[..., 1], pairs[..., 0]), -1).flatten(-2)
+    return torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
 
 
 def _fuse(attention: Any) -> Tensor:
-    """Lay query, key and value weights in one matrix (3 E, E), of which the model's become views."""
+    """Lay query, key and value weights in one matrix (3 E, E); the model's become views of it."""
     parts = [attention.q_proj, attention.k_proj, attention.v_proj]
     fused = torch.cat([part.weight.data for part in parts])
     for part, weight in zip(parts, fused.chunk(3), strict=True):

@@ -48,7 +48,7 @@ class Steps:
 
     def _capture(self, width: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):  # writes the same keys to the same places each time
                 self._run(width)
@@ -61,5 +61,5 @@ class Steps:
 
 
 def _is_spread(network: Network) -> bool:
-    """Say whether the layers stand on several devices, or go through hooks that cannot be captured."""
+    """Say whether the layers stand on several devices, which cannot be captured."""
     return len(set((getattr(network.model, "hf_device_map", None) or {}).values())) > 1

@@ -3,7 +3,8 @@
 A slot takes keys and values of ``max_tokens`` positions in every layer, and some rows of the
 vocabulary while a token is chosen::
 
-    bytes = 2 * layers * key_value_heads * head_size * max_tokens * bytes_of(dtype) + 24 * vocabulary
+    bytes = 2 * layers * key_value_heads * head_size * max_tokens * bytes_of(dtype)
+          + 24 * vocabulary
     slots = share * (free memory / processes - weights) / bytes
 
 with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.

@@ -15,7 +15,8 @@ Product = Callable[[Tensor], Tensor]
 def product_of(layer: Any) -> Product:
     """Give what a linear layer computes, (N, in) to (N, out), as fast as this machine has it."""
     if type(layer) is not torch.nn.Linear:
-        return lambda x: layer(x)
+        product: Product = layer
+        return product
     return product_with(layer.weight.detach(), layer.bias)
 
 

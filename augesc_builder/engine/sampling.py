@@ -2,7 +2,7 @@
 
 A token is the inverse of the cumulative distribution at the row's uniform, over its nucleus in
 falling order (equal logits: the smaller id first). :func:`choose` sorts all logits and is what
-"correct" means here; :func:`choose_fast` looks at few of them, and falls back where few will not do.
+"correct" means here; :func:`choose_fast` looks at few of them, and at all where few will not do.
 """
 
 from __future__ import annotations
@@ -80,11 +80,10 @@ def choose_fast(logits: Tensor, seen_ids: Tensor, u: Tensor, sampling: Sampling)
         logits.div_(sampling.temperature)
     p = torch.softmax(logits, dim=-1)  # (B, V)
     few = _few_on_cpu if logits.device.type == "cpu" else few_by_top_k
-    for ordered, masses, tokens in few(logits, p, sampling):
-        if _enough(ordered, masses, logits.shape[-1], u, sampling):
+    for found in few(logits, p, sampling):
+        if _enough(*found[:2], u, sampling):
             break
-    chosen = _draw(ordered, masses, tokens, u, sampling)
-    return chosen.where(p[:, 0].isfinite(), NOT_FINITE)
+    return _draw(*found, u, sampling).where(p[:, 0].isfinite(), NOT_FINITE)
 
 
 def _penalized(logits: Tensor, penalty: float) -> Tensor:
@@ -135,21 +134,19 @@ def few_by_top_k(logits: Tensor, p: Tensor, sampling: Sampling) -> Few:
             ids = logits.topk(width, dim=-1).indices.sort(-1).values
         else:
             ids = torch.arange(n_tokens, device=p.device).expand_as(p)
-        ordered, order = logits.gather(1, ids).sort(-1, descending=True, stable=True)
+        ordered, order = logits.gather(1, ids).sort(dim=-1, descending=True, stable=True)
         tokens = ids.gather(1, order)
         yield ordered, p.gather(1, tokens).double(), tokens
 
 
-def _enough(ordered: Tensor, masses: Tensor, n_tokens: int, u: Tensor, sampling: Sampling) -> bool:
+def _enough(ordered: Tensor, masses: Tensor, u: Tensor, sampling: Sampling) -> bool:
     """Say whether the tokens at hand hold every row's choice, whatever the others are.
 
     The last one at hand never counts: others that are not at hand may be as likely.
     """
     width = ordered.shape[-1]
-    if width == n_tokens:
-        return True
     if sampling.top_k is not None:
-        k = min(sampling.top_k, n_tokens)
+        k = sampling.top_k
         return width > k and bool((ordered[:, k - 1] > ordered[:, -1]).all())
     mass = masses.cumsum(-1)
     need = u.to(mass)[:, None] if sampling.top_p == 1 else sampling.top_p
@@ -157,7 +154,8 @@ def _enough(ordered: Tensor, masses: Tensor, n_tokens: int, u: Tensor, sampling:
     held = ordered.gather(-1, reaches.clamp(max=width - 1)) > ordered[:, -1:]
     held &= reaches < width
     if sampling.min_p:
-        held |= masses[:, -1:] < sampling.min_p * masses[:, :1]
+        last = masses.masked_fill(~ordered.isfinite(), torch.inf).amin(-1, keepdim=True)
+        held |= last < sampling.min_p * masses[:, :1]
     return bool(held.all())
 
 

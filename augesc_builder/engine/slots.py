@@ -109,16 +109,17 @@ class SlotEngine:
         more = True
         while more or slots.live:
             ended: list[tuple[int, Continuation]] = []
-            made = 0
+            made, fits = 0, True
             try:
                 more = self._fill(slots, waiting, coming, ended)
                 made = self._step(slots, ended)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                fits = False  # what the error holds is free only behind this block
+            if not fits:
                 waiting.extendleft(reversed([row for row in slots.rows if row is not None]))
-                slots = self._halve(slots)
-                more = True
+                slots, more = self._halve(slots), True
             on_step(len(ended), made)
             yield from ended
 
@@ -216,12 +217,10 @@ class SlotEngine:
 
     def _step(self, slots: Slots, ended: list[tuple[int, Continuation]]) -> int:
         """Make one token for every row; free the slots of those that end."""
-        live = slots.live
-        if not live:
+        at = {slot: row for slot, row in enumerate(slots.rows) if row is not None}
+        if not at:
             return 0
-        rows = [slots.rows[slot] for slot in live]
-        at = dict(zip(live, rows, strict=True))
-        lengths = [len(row.tokens) for row in rows]  # type: ignore[union-attr]
+        live, lengths = list(at), [len(row.tokens) for row in at.values()]
         logits = self._logits(slots, at, max(lengths))
         places = torch.tensor(live, device=self.device)
         all_at_work = len(live) == self.n_slots
@@ -229,7 +228,7 @@ class SlotEngine:
         if not all_at_work:
             logits, seen = logits[places], seen[places]
         u = torch.tensor(
-            [row.uniforms[n - row.n_prompt] for row, n in zip(rows, lengths)],
+            [row.uniforms[len(row.tokens) - row.n_prompt] for row in at.values()],
             dtype=torch.float64,
             device=self.device,
         )
