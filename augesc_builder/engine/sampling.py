@@ -152,7 +152,7 @@ def _enough(ordered: Tensor, masses: Tensor, u: Tensor, sampling: Sampling) -> b
     need = u.to(mass)[:, None] if sampling.top_p == 1 else sampling.top_p
     reaches = (mass <= need).sum(-1, keepdim=True)
     held = ordered.gather(-1, reaches.clamp(max=width - 1)) > ordered[:, -1:]
-    held &= reaches < width
+    held &= (reaches < width) & (sampling.top_p < 1 or sampling.min_p == 0)
     if sampling.min_p:
         last = masses.masked_fill(~ordered.isfinite(), torch.inf).amin(-1, keepdim=True)
         held |= last < sampling.min_p * masses[:, :1]
