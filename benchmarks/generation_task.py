@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM
 
 SMALL = {"n_embd": 256, "n_layer": 6, "n_head": 8, "rotary_dim": 32}
-SIZES = {"small": SMALL, "gptj-6b": {}}
-"""What differs from GPT-J-6B's configuration."""
+TINY = {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 16}
+SIZES = {"small": SMALL, "gptj-6b": {}, "tiny": TINY}
+"""What differs from GPT-J-6B's configuration; `tiny` is for trying the scripts."""
 
 EOS = 50256
 MEAN, SD, SHORTEST, LONGEST = 560, 180, 150, 1500
@@ -48,19 +50,19 @@ class Task:
 
 
 def make_task(n: int, *, scale: float = 1, seed: int = 1) -> Task:
-    """Make ``n`` prompts of 60 to 110 tokens with log-normal lengths, ``scale`` times the usual."""
+    """Make ``n`` prompts of 60 to 110 tokens; ``scale`` shortens rows for trials.
+
+    The lengths are the quantiles of the log-normal distribution, shuffled.
+    """
     rng = random.Random(seed)
     variance = math.log(1 + (SD / MEAN) ** 2)
-    mu = math.log(MEAN) - variance / 2
-    lengths = [
-        max(
-            2,
-            round(scale * min(max(rng.lognormvariate(mu, math.sqrt(variance)), SHORTEST), LONGEST)),
-        )
-        for _ in range(n)
-    ]
-    prompts = [tuple(rng.randrange(50256) for _ in range(rng.randint(60, 110))) for _ in range(n)]
-    return Task(prompts, lengths)
+    normal = NormalDist(math.log(MEAN) - variance / 2, math.sqrt(variance))
+    lengths = [math.exp(normal.inv_cdf((i + 0.5) / n)) for i in range(n)]
+    rng.shuffle(lengths)
+    prompts = [tuple(rng.randrange(EOS) for _ in range(rng.randint(60, 110))) for _ in range(n)]
+    return Task(
+        prompts, [max(2, round(scale * min(max(x, SHORTEST), LONGEST))) for x in lengths]
+    )
 
 
 def make_model(size: str, dtype: torch.dtype, device: str, seed: int = 1) -> Any:
