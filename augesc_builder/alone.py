@@ -64,19 +64,61 @@ def generate(
 
 
 def statistics(
-    sessions: Sequence[Path], out: Path, progress: Progress, *, with_paper: bool
+    given: Sequence[str],
+    out: Path,
+    progress: Progress,
+    *,
+    with_paper: bool,
+    finetuned_on: Path | None = None,
+    near_duplicates: bool = False,
+    table_2_only: bool = False,
+    num_proc: int | None = None,
 ) -> None:
-    """Compute Table 2 for each of ``sessions``, and print it."""
-    files = [file for path in sessions for file in _files(path)]
-    settings = {"stage": "statistics", "sessions": [str(p) for p in sessions]}
-    with RunFolder(out, {**settings, "inputs": pipeline.digest(files)}) as run:
+    """Measure each of the sets ``given`` (``PATH`` or ``NAME=PATH``), and print Table 2."""
+    from augesc_builder.measuring import Measuring
+    from augesc_builder.metrics.duplication.duplication import DEFAULT
+    from augesc_builder.metrics.novelty.novelty import utterances_of
+    from augesc_builder.sources.esconv import read_esconv
+
+    sets = _sets(given)
+    near = DEFAULT if near_duplicates else None
+    trained_on = None
+    settings: dict[str, Any] = {
+        "stage": "statistics",
+        "sessions": {name: pipeline.digest(files) for name, files in sets.items()},
+        "table_2_only": table_2_only,
+        "near_duplicates": near and near.model_dump(mode="json"),
+    }
+    if finetuned_on is not None:
+        trained_on = utterances_of(s.messages for s in read_esconv(finetuned_on))
+        settings["finetuned_on"] = pipeline.digest([finetuned_on])
+    what = Measuring(table_2_only, trained_on, near)
+    with RunFolder(out, settings) as run:
         if is_new(run, "statistics", progress):
-            stages.statistics(run, sessions, ".", progress)
-    found = load_json(out / "statistics.json")
-    sets = found["by_source"]
-    if len(sets) != 1:
-        sets = {**sets, "all": found}
-    progress.say(statistics_table(sets, with_paper=with_paper))
+            stages.statistics(run, sets, what, ".", progress, num_proc=num_proc)
+    progress.say(statistics_table(load_json(out / "statistics.json"), with_paper=with_paper))
+    if not table_2_only:
+        progress.say(
+            f"\nAll numbers are in {out / 'statistics.json'}, figures in {out / 'figures'}."
+        )
+
+
+def _sets(given: Sequence[str]) -> dict[str, list[Path]]:
+    """Name the sets: as the user does, or by their file or folder."""
+    from augesc_builder.sources.sessions import sessions_files
+
+    sets: dict[str, list[Path]] = {}
+    for text in given:
+        name, equals, rest = text.partition("=")
+        if not equals or Path(text).exists():
+            path = Path(text)
+            name = path.stem if path.is_file() else path.resolve().name
+        else:
+            path = Path(rest)
+        if name in sets:
+            raise InputError(f"a second set called {name}; name it, as in other={path}", path)
+        sets[name] = sessions_files(path)
+    return sets
 
 
 def card(folder: Path, progress: Progress) -> None:
@@ -106,14 +148,6 @@ def is_new(run: RunFolder, stage: str, progress: Progress) -> bool:
     if "versions" not in run.manifest:
         run.record(versions=pipeline.versions())
     return True
-
-
-def _files(path: Path) -> list[Path]:
-    from augesc_builder.sources.sessions import sessions_files
-
-    if not path.exists():
-        raise InputError("no such file; check the path", path)
-    return sessions_files(path) if path.is_dir() else [path]
 
 
 def load_json(path: Path) -> Any:

@@ -30,7 +30,6 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     recipe = load_recipe(run / "recipe.yaml")
     report, statistics = _load(corpus / "filter_report.json"), _load(corpus / "statistics.json")
     own = set(manifest["stages"]["queries"]["report"]) | {recipe.finetune.sessions}
-    sources = {**statistics["by_source"], **({"all": statistics} if _several(statistics) else {})}
     template = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -54,7 +53,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
             differences=_differences(recipe),
             recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
             filter_table=filter_table(report),
-            statistics_table=statistics_table(sources, with_paper=True),
+            statistics_table=statistics_table(statistics, with_paper=True),
             kept_example=_kept_example(corpus),
             rejected_example=_rejected_example(corpus),
             license_text=_license_text(own),
@@ -231,10 +230,6 @@ def _first_row(folder: Path) -> dict[str, Any] | None:
             row: dict[str, Any] = batch.to_pylist()[0]
             return row
     return None
-
-
-def _several(statistics: Mapping[str, Any]) -> bool:
-    return len(statistics["by_source"]) != 1
 
 
 def _load(path: Path) -> Any:

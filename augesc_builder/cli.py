@@ -209,18 +209,41 @@ def filter_(
 @app.command()
 def stats(
     sessions: Annotated[
-        list[Path],
-        typer.Argument(help="Parquet files with messages, corpus folders, ESConv's JSON lines."),
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]PATH...",
+            help="Sets: tables or lines of messages, corpus folders, ESConv's or AugESC's lines.",
+        ),
     ],
     out: OutOption,
     paper: Annotated[bool, typer.Option("--paper", help="Print the paper's columns too.")] = False,
+    finetuned_on: Annotated[
+        Path | None,
+        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is recited?"),
+    ] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")
+    ] = False,
+    table_2: Annotated[
+        bool, typer.Option("--table-2", help="Nothing but Table 2: the fastest.")
+    ] = False,
+    num_proc: ProcessesOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Compute the statistics of the paper's Table 2."""
+    """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures."""
     from augesc_builder import alone
 
-    alone.statistics(sessions, out, Progress(quiet=quiet), with_paper=paper)
+    alone.statistics(
+        sessions,
+        out,
+        Progress(quiet=quiet),
+        with_paper=paper,
+        finetuned_on=finetuned_on,
+        near_duplicates=near_duplicates,
+        table_2_only=table_2,
+        num_proc=num_proc,
+    )
 
 
 @app.command()

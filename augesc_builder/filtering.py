@@ -27,7 +27,7 @@ from augesc_builder.requirements import (
 from augesc_builder.settings import Requirements
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.sources.pieces import Piece
-from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema, to_table
+from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
 from augesc_builder.tokens import TokenCounter
 
 KEYS = ("query_id", "sample", "source")
@@ -90,11 +90,11 @@ class Filter:
             texts = rows.append_column("violations", violations).append_column(
                 "total_tokens", measured["total_tokens"]
             )
-            kept = Dataset(texts).filter(passed, batched=True)
-            dropped = Dataset(texts).filter(failed, batched=True)
+            kept = Dataset(texts).filter(passed, batched=True).with_format("arrow")[:]
+            dropped = Dataset(texts).filter(failed, batched=True).with_format("arrow")[:]
         return Filtered(
-            to_table(_sessions(kept), SESSIONS),
-            to_table(({n: row[n] for n in REJECTED} for row in dropped), REJECTED),
+            _sessions(kept),
+            dropped.select(list(REJECTED)).cast(plain_schema(REJECTED)),
             measured,
             count(measured, violations.to_pylist()),
         )
@@ -116,23 +116,21 @@ class Filter:
         return measured.set_column(at, field, pa.array(values, field.type))
 
 
-def _sessions(kept: Dataset) -> Iterator[dict[str, Any]]:
+def _sessions(kept: pa.Table) -> pa.Table:
     """Make sessions of rows that met every requirement."""
-    for batch in kept.iter(1000):
-        found = zip(
-            *(batch[name] for name in (*KEYS, "total_tokens")), conversations(batch), strict=True
-        )
-        ids = batch.get("session_id") or [None] * len(batch["query_id"])
-        for session_id, (query_id, sample, source, tokens, messages) in zip(
-            ids, found, strict=True
-        ):
-            yield {
-                "session_id": session_id or f"{query_id}-{sample}",
-                "source": source,
-                "query_id": query_id,
-                "messages": messages,
-                "n_tokens": tokens,
-            }
+    columns = kept.to_pydict()
+    made = [f"{q}-{n}" for q, n in zip(columns["query_id"], columns["sample"], strict=True)]
+    given = columns.get("session_id", [None] * len(made))
+    return pa.table(
+        {
+            "session_id": [own or new for own, new in zip(given, made, strict=True)],
+            "source": columns["source"],
+            "query_id": columns["query_id"],
+            "messages": conversations(columns),
+            "n_tokens": columns["total_tokens"],
+        },
+        schema=plain_schema(SESSIONS),
+    )
 
 
 def count(measured: pa.Table, violations: Iterable[list[str]]) -> dict[str, dict[str, int]]:

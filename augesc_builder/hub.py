@@ -22,7 +22,7 @@ def asking(what: str, mend: str) -> Iterator[None]:
 
 def resolve_model(name: str, revision: str | None) -> str:
     """Give the commit that a revision of a model stands for; a commit stands for itself."""
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+    if revision and _is_commit(revision):
         return revision
     from huggingface_hub import HfApi
 
@@ -31,12 +31,18 @@ def resolve_model(name: str, revision: str | None) -> str:
         return HfApi().model_info(name, revision=revision).sha or str(revision)
 
 
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
 def download_dataset(repo: str, revision: str, patterns: list[str], mend: str) -> tuple[Path, str]:
     """Download files of a dataset repo; give their folder and the commit they are of."""
     from huggingface_hub import HfApi, snapshot_download
 
     with asking(f"{repo} at revision {revision}", mend):
-        commit = HfApi().dataset_info(repo, revision=revision).sha or revision
+        commit = revision
+        if not _is_commit(revision):
+            commit = HfApi().dataset_info(repo, revision=revision).sha or revision
         folder = snapshot_download(
             repo, repo_type="dataset", revision=commit, allow_patterns=patterns
         )

@@ -1,9 +1,15 @@
-"""Posts like an earlier one, found by MinHash (optional)."""
+"""Texts like each other, found by MinHash over shingles of words (optional).
+
+Approximate, as MinHash is: the standard error of the estimated Jaccard similarity falls with the
+square root of the number of permutations.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+import numpy as np
 
 from augesc_builder.errors import MissingExtraError
 from augesc_builder.settings import NearDuplicates
@@ -11,39 +17,76 @@ from augesc_builder.settings import NearDuplicates
 _WORD = re.compile(r"\w+")
 
 
-class NearDuplicateIndex:
-    """Remembers texts, and says which are like one it knows.
-
-    Approximate, as MinHash is: the standard error of the estimated Jaccard similarity falls with
-    the square root of the number of permutations.
-    """
+class _Sketcher:
+    """Makes MinHash sketches as the settings say."""
 
     def __init__(self, settings: NearDuplicates) -> None:
         try:
             import datasketch
         except ImportError:
             raise MissingExtraError(
-                "queries.near_duplicates needs datasketch: pip install "
-                "'augesc-builder[near-duplicates]'"
+                "near-duplicates need datasketch: pip install 'augesc-builder[near-duplicates]'"
             ) from None
         self._datasketch = datasketch
-        self._settings = settings
-        self._index = datasketch.MinHashLSH(settings.threshold, settings.permutations)
+        self.settings = settings
+
+    def index(self) -> Any:
+        return self._datasketch.MinHashLSH(self.settings.threshold, self.settings.permutations)
+
+    def sketch(self, text: str) -> Any:
+        words, size = _WORD.findall(text.casefold()), self.settings.shingle
+        shingles = {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+        sketch = self._datasketch.MinHash(self.settings.permutations)
+        sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles])
+        return sketch
+
+    def of_values(self, values: Any) -> Any:
+        return self._datasketch.MinHash(self.settings.permutations, hashvalues=values)
+
+
+class NearDuplicateIndex:
+    """Remembers texts, and says which are like one it knows."""
+
+    def __init__(self, settings: NearDuplicates) -> None:
+        self._sketcher = _Sketcher(settings)
+        self._index = self._sketcher.index()
         self._sketches: list[Any] = []
 
     def seen(self, text: str) -> bool:
         """Say whether a text is like one remembered; remember it if not."""
-        sketch = self._sketch(text)
+        sketch = self._sketcher.sketch(text)
         for other in self._index.query(sketch):
-            if sketch.jaccard(self._sketches[other]) >= self._settings.threshold:
+            if sketch.jaccard(self._sketches[other]) >= self._sketcher.settings.threshold:
                 return True
         self._index.insert(len(self._sketches), sketch)
         self._sketches.append(sketch)
         return False
 
-    def _sketch(self, text: str) -> Any:
-        words, size = _WORD.findall(text.casefold()), self._settings.shingle
-        shingles = {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
-        sketch = self._datasketch.MinHash(self._settings.permutations)
-        sketch.update_batch([shingle.encode() for shingle in shingles])
-        return sketch
+
+class Sketches:
+    """Sketches of many texts, made piece by piece; who is like whom is asked at the end."""
+
+    def __init__(self, settings: NearDuplicates) -> None:
+        self._sketcher = _Sketcher(settings)
+        self._values: list[Any] = []
+
+    def add(self, text: str) -> None:
+        """Sketch a text."""
+        self._values.append(self._sketcher.sketch(text).hashvalues.astype(np.uint32))
+
+    def merge(self, other: Sketches) -> None:
+        """Add the sketches of other texts."""
+        self._values += other._values
+
+    def n_alike(self) -> int:
+        """Count the texts that have another one like them."""
+        sketches = [self._sketcher.of_values(v.astype(np.uint64)) for v in self._values]
+        index = self._sketcher.index()
+        with index.insertion_session() as session:
+            for i, sketch in enumerate(sketches):
+                session.insert(i, sketch)
+        threshold = self._sketcher.settings.threshold
+        return sum(
+            any(i != j and sketch.jaccard(sketches[j]) >= threshold for j in index.query(sketch))
+            for i, sketch in enumerate(sketches)
+        )

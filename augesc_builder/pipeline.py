@@ -57,8 +57,13 @@ def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
     stages.filter_(run, Filter(recipe.requirements), generations, "corpus", progress)
 
 
-def _statistics(run: RunFolder, _: Recipe, progress: Progress) -> None:
-    stages.statistics(run, [run.path / "corpus"], "corpus", progress)
+def _statistics(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    from augesc_builder.measuring import Measuring
+    from augesc_builder.sources.sessions import sessions_files
+
+    what = Measuring(trained_on=stages.finetuned_on(run, recipe), seed=recipe.seed)
+    corpus = run.path / "corpus"
+    stages.statistics(run, {"corpus": sessions_files(corpus)}, what, "corpus", progress)
 
 
 def _card(run: RunFolder, _: Recipe, __: Progress) -> None:

@@ -55,12 +55,14 @@ def parse(text: str) -> list[Message] | None:
     """
     messages: list[Message] = []
     for line in text.split("\n"):
-        spoken = _strip_start(line)
-        if not spoken:
-            if line.strip():
-                return None
-            continue
-        word, colon, content = spoken.partition(":")
+        word, colon, content = line.partition(":")
+        if word not in ROLE:  # or not at first sight
+            spoken = _strip_start(line)
+            if not spoken:
+                if line.strip():
+                    return None
+                continue
+            word, colon, content = spoken.partition(":")
         if not colon or word not in ROLE:
             return None
         if content := content.strip():

@@ -57,8 +57,11 @@ def source_label(source: str) -> str:
     return {"empathetic_dialogues": "ED", "reddit": "Reddit"}.get(source, source)
 
 
-def statistics_table(sets: Mapping[str, Mapping[str, Any]], *, with_paper: bool) -> str:
-    """Write Table 2: a statistic a row, the given sets as columns, then the paper's."""
+def statistics_table(statistics: Mapping[str, Any], *, with_paper: bool) -> str:
+    """Write Table 2: a statistic a row, the sets (and all of them) as columns, then the paper's."""
+    sets = {source_label(name): part for name, part in statistics["by_source"].items()}
+    if len(sets) != 1:
+        sets["all"] = statistics
     columns = {name: [_number(_at(s, path)) for _, path in STATISTICS] for name, s in sets.items()}
     if with_paper:
         columns |= {f"paper: {name}": list(cells) for name, cells in paper.TABLE_2.items()}

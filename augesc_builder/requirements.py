@@ -8,7 +8,6 @@ conversation: its other measures are null, and only ``format`` and ``session_len
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -25,8 +24,8 @@ Judgement = list[bool | None]
 
 def measure(batch: Batch, role_words: Sequence[str]) -> dict[str, list[Any]]:
     """Measure a batch of generations; gives the columns of ``tables.MEASURED`` but for its keys."""
-    pattern = _role_words(tuple(role_words))
-    rows = [_measure(messages, pattern) for messages in conversations(batch)]
+    counter = _RoleWords(tuple(role_words))
+    rows = [_measure(messages, counter) for messages in conversations(batch)]
     tokens = zip(batch["n_prompt_tokens"], batch["n_tokens"], strict=True)
     return {
         "total_tokens": [None if None in pair else sum(pair) for pair in tokens],
@@ -58,7 +57,7 @@ _NOT_PARSED: dict[str, Any] = dict.fromkeys(
 )
 
 
-def _measure(messages: list[Message] | None, role_words: re.Pattern[str]) -> dict[str, Any]:
+def _measure(messages: list[Message] | None, role_words: _RoleWords) -> dict[str, Any]:
     if messages is None:
         return _NOT_PARSED
     run = longest = n_role_words = 0
@@ -69,7 +68,7 @@ def _measure(messages: list[Message] | None, role_words: re.Pattern[str]) -> dic
         run = run + 1 if role == previous else 1
         previous = role
         longest = max(longest, run)
-        n_role_words += len(role_words.findall(content))
+        n_role_words += role_words.count(content)
         lengths[role].append(words.count(content))
     seeker, supporter = lengths["user"], lengths["assistant"]
     fewer, more = sorted((len(seeker), len(supporter)))
@@ -85,11 +84,19 @@ def _measure(messages: list[Message] | None, role_words: re.Pattern[str]) -> dic
     }
 
 
-@functools.cache
-def _role_words(role_words: tuple[str, ...]) -> re.Pattern[str]:
-    """Find any of the words, whole."""
-    either = "|".join(re.escape(word) for word in role_words)
-    return re.compile(rf"\b(?:{either})\b" if role_words else r"(?!)")
+class _RoleWords:
+    """Counts whole words in texts; nearly all texts have none, which a plain look tells."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._words = words
+        either = "|".join(re.escape(word) for word in words)
+        self._pattern = re.compile(rf"\b(?:{either})\b")
+
+    def count(self, text: str) -> int:
+        for word in self._words:
+            if word in text:
+                return len(self._pattern.findall(text))
+        return 0
 
 
 def format_(batch: Batch, _: Requirements) -> Judgement:

@@ -7,8 +7,8 @@ the run's, that a stage's tables go to.
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from augesc_builder.workers import cores, in_order
 
 if TYPE_CHECKING:
     from augesc_builder.filtering import Filter
+    from augesc_builder.measuring import Counts, Measuring
     from augesc_builder.sources.pieces import Piece
 
 
@@ -229,24 +230,69 @@ def _beside(
             start += len(piece.rows)
 
 
-def statistics(run: RunFolder, inputs: Sequence[Path], place: str, progress: Progress) -> None:
-    """Compute Table 2 for all sessions together and for each source."""
-    from augesc_builder.metrics.session_statistics.session_statistics import SessionCounts
-    from augesc_builder.sources.sessions import iterate_sessions
+def finetuned_on(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
+    """Give the utterances that the backbone was fine-tuned on, as the finetune stage drew them."""
+    from augesc_builder.examples import sample_sessions
+    from augesc_builder.metrics.novelty.novelty import utterances_of
+    from augesc_builder.sources.sessions import read_training_sessions
 
-    counts: dict[str, SessionCounts] = {}
-    with progress.bar(None, "counting words", "session") as bar:
-        for path in inputs:
-            for source, messages in iterate_sessions(path):
-                counts.setdefault(source, SessionCounts()).add(messages)
-                bar.update(1)
-    total = SessionCounts()
-    by_source = {}
-    for source, part in sorted(counts.items()):
-        by_source[source] = part.statistics()
-        total.merge(part)
-    run.write_json(f"{place}/statistics.json", {**total.statistics(), "by_source": by_source})
+    known = run.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
+    sessions, _ = read_training_sessions(recipe.finetune.sessions, known)
+    chosen = sample_sessions(sessions, recipe.finetune.n_sessions, recipe.seed)
+    return utterances_of(session.messages for session in chosen)
+
+
+def statistics(
+    run: RunFolder,
+    sets: Mapping[str, Sequence[Path]],
+    what: Measuring,
+    place: str,
+    progress: Progress,
+    *,
+    num_proc: int | None = None,
+) -> None:
+    """Measure sets of sessions, each source of a set apart, and draw the figures."""
+    from augesc_builder.measuring import Counts, statistics
+    from augesc_builder.sources.pieces import count_rows
+    from augesc_builder.sources.sessions import sessions_pieces
+
+    total = sum(count_rows(file) for files in sets.values() for file in files)
+    under_way: deque[tuple[str, int]] = deque()
+
+    def pieces() -> Iterator[Piece]:
+        for name, files in sets.items():
+            for piece in sessions_pieces(list(files)):
+                under_way.append((name, len(piece.rows)))
+                yield piece
+
+    counted: dict[tuple[str, str], Counts] = {}
+    num_proc = num_proc or (cores() if total > _WORTH_PROCESSES else 1)
+    with progress.bar(total, "counting words", "session") as bar:
+        for found in in_order(what.piece, pieces(), num_proc, preload="augesc_builder.measuring"):
+            name, n = under_way.popleft()
+            for source, counts in found.items():
+                counted.setdefault((name, source), Counts(what)).merge(counts)
+            bar.update(n)
+    found_json = statistics(_columns(counted, list(sets)), what)
+    run.write_json(f"{place}/statistics.json", found_json)
+    if not what.table_2_only:
+        from augesc_builder.figures import draw
+
+        run.write_folder(f"{place}/figures", lambda folder: draw(found_json, folder))
     run.complete("statistics")
+
+
+def _columns(counted: Mapping[tuple[str, str], Counts], sets: Sequence[str]) -> dict[str, Counts]:
+    """Name the columns: by set, and by source where a set has several or stands alone."""
+    named = {}
+    for name in sets:
+        sources = sorted(source for of, source in counted if of == name)
+        for source in sources:
+            column = (
+                source if len(sets) == 1 else name if len(sources) == 1 else f"{name}: {source}"
+            )
+            named[column] = counted[name, source]
+    return named
 
 
 def card(run: RunFolder, place: str) -> None:

@@ -16,10 +16,6 @@ def summary(folder: str | Path) -> str:
     report = json.loads((corpus / "filter_report.json").read_text(encoding="utf-8"))
     statistics = json.loads((corpus / "statistics.json").read_text(encoding="utf-8"))
     recipe = load_recipe(folder / "recipe.yaml")
-    sets = statistics["by_source"]
-    columns = {f"ours: {name}": part for name, part in sets.items()}
-    if len(columns) != 1:
-        columns["ours: all"] = statistics
     demo = (
         "\nThe model of this recipe is tiny and began from random weights: the run shows that\n"
         "every stage works. Its conversations do not make sense; train nothing on them.\n"
@@ -37,7 +33,7 @@ Kept {report["retained"]:,} of {report["total"]:,} conversations.
 
 {filter_table(report)}
 
-{statistics_table(columns, with_paper=True)}
+{statistics_table(statistics, with_paper=True)}
 {nothing}{demo}
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"

@@ -15,6 +15,8 @@ behind a sentence's end) goes to NLTK whole.
 from __future__ import annotations
 
 import re
+from itertools import chain
+from typing import Any
 
 import nltk
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
@@ -46,6 +48,7 @@ _IS_ODD = re.compile(
 )
 _MARK_BEHIND_END = re.compile(r"[.?!][)\";}\]*:@'({\[\u2018\u2019\u201c\u201d\xab\xbb?!]")
 _ENDS_SURELY = re.compile(r".*[?!]|[A-Za-z]{2,}\.", re.DOTALL)
+_SHOUTED = re.compile(r"[A-Za-z]+[?!]+")  # ends before its last mark too: the words are the same
 _ENDS_QUOTED = re.compile(r"[A-Za-z]{2,}[.?!][\")\u201d]")
 
 _SIMPLE = re.compile(r"([A-Za-z]+)([,?!]?)")
@@ -75,7 +78,7 @@ class _Memory(dict[str, Words]):
         return words
 
 
-# Chunks that end no sentence are found by one look into _FIRST or _MIDDLE; no other chunk is there.
+# No chunk that may end a sentence is in _FIRST or _MIDDLE, so what is found there ends none.
 _FIRST, _MIDDLE = _Memory("", f" {_NEIGHBOUR}"), _Memory(f"{_NEIGHBOUR} ", f" {_NEIGHBOUR}")
 _LAST, _ONLY = _Memory(f"{_NEIGHBOUR} ", ""), _Memory("", "")
 _FIRST_WITH_MARK = _Memory("", f" {_NEIGHBOUR}")
@@ -94,7 +97,7 @@ class _Kinds(dict[str, int]):
             kind = _ODD if _MARK_BEHIND_END.search(chunk) else _PLAIN
         else:
             kind = _BREAKS if _ENDS_SURELY.fullmatch(chunk) else _MAY_BREAK
-            if _MARK_BEHIND_END.search(chunk):
+            if _MARK_BEHIND_END.search(chunk) and not _SHOUTED.fullmatch(chunk):
                 kind |= _NOT_LAST
         if len(self) >= _REMEMBERED:
             self.clear()
@@ -117,13 +120,14 @@ _KINDS, _ENDINGS = _Kinds(), _Endings()
 
 def tokenize(text: str) -> list[str]:
     """Split a text into words and punctuation marks, case kept."""
-    words = _fast(text) if _fast_path_holds() else None
-    return tokenize_plainly(text) if words is None else words
+    parts = _parts(text) if _fast_path_holds() else None
+    return tokenize_plainly(text) if parts is None else list(chain.from_iterable(parts))
 
 
 def count(text: str) -> int:
     """Count the words of a text; punctuation marks count as words, as in the paper."""
-    return len(tokenize(text))
+    parts = _parts(text) if _fast_path_holds() else None
+    return len(tokenize_plainly(text)) if parts is None else sum(map(len, parts))
 
 
 def tokenize_plainly(text: str) -> list[str]:
@@ -140,36 +144,41 @@ def forget() -> None:
 _MEMORIES = (_FIRST, _MIDDLE, _LAST, _ONLY, _FIRST_WITH_MARK, _MIDDLE_WITH_MARK)
 
 
-def _fast(text: str) -> list[str] | None:
-    """Tokenize chunk by chunk; ``None`` where that would not be the same."""
+def _parts(text: str) -> list[Words] | None:
+    """Give the words of each chunk; ``None`` where they are not those that NLTK gives the text."""
     chunks = text.split(" ")
-    words: list[str] = []
+    # Most chunks are known and stand within a sentence: those are looked up all at once.
+    parts: list[Any] = list(map(_MIDDLE.get, chunks))
     final = len(chunks) - 1
-    memory = _FIRST
-    for i, chunk in enumerate(chunks):
-        if i == final:
-            break
-        found = memory.get(chunk)
-        if found is not None:
-            words += found
-            memory = _MIDDLE
-            continue
+    parts[final] = None
+    start = -1  # of the sentence
+    ended = True
+    i = 0
+    while True:
+        if ended:
+            start, ended = i, False
+            if parts[i] is not None:
+                parts[i] = _FIRST[chunks[i]]
+        i = parts.index(None, i)
+        chunk = chunks[i]
         kind = _KINDS[chunk]
+        if i == final:
+            if kind & (_ODD | _NOT_LAST):
+                return None
+            parts[i] = (_ONLY if i == start else _LAST)[chunk]
+            return parts
         if kind & _ODD:
             return None
         if kind == _PLAIN:
-            words += memory[chunk]
-            memory = _MIDDLE
+            parts[i] = _MIDDLE[chunk]
+            if i == start:
+                parts[i] = _FIRST[chunk]
         elif kind & _BREAKS or _ENDINGS[f"{chunk} {chunks[i + 1]}"]:
-            words += (_ONLY if memory is _FIRST else _LAST)[chunk]
-            memory = _FIRST
+            parts[i] = (_ONLY if i == start else _LAST)[chunk]
+            ended = True
         else:
-            words += (_FIRST_WITH_MARK if memory is _FIRST else _MIDDLE_WITH_MARK)[chunk]
-            memory = _MIDDLE
-    if _KINDS[chunk] & (_ODD | _NOT_LAST):
-        return None
-    words += (_ONLY if memory is _FIRST else _LAST)[chunk]
-    return words
+            parts[i] = (_FIRST_WITH_MARK if i == start else _MIDDLE_WITH_MARK)[chunk]
+        i += 1
 
 
 _holds: bool | None = True if nltk.__version__ == PROVED_ON else None
@@ -189,5 +198,9 @@ def _fast_path_holds() -> bool:
     """Check the fast path once, where another version of NLTK is installed."""
     global _holds  # noqa: PLW0603
     if _holds is None:
-        _holds = all(_fast(text) in (None, tokenize_plainly(text)) for text in _TRICKY)
+        found = ((text, _parts(text)) for text in _TRICKY)
+        _holds = all(
+            parts is None or list(chain.from_iterable(parts)) == tokenize_plainly(text)
+            for text, parts in found
+        )
     return _holds

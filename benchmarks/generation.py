@@ -12,6 +12,12 @@ rows of a quarter of the length.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# Not this folder, whose statistics.py would hide the standard library's.
+sys.path[0] = str(Path(__file__).parents[1])
+
 import argparse
 import json
 import multiprocessing

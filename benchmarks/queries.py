@@ -8,16 +8,19 @@ stands twice and lengths are those of real posts; subreddits are all taken. Clas
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# Not this folder, whose statistics.py would hide the standard library's.
+sys.path[0] = str(Path(__file__).parents[1])
+
 import argparse
-import contextlib
 import json
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import zstandard
 
@@ -25,6 +28,7 @@ from augesc_builder.report import markdown_table
 from augesc_builder.sources.posts import BadLines
 from augesc_builder.sources.reddit import read_lines
 from augesc_builder.words import tokenize_plainly
+from benchmarks.memory import peak_memory
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "reddit"
 
@@ -70,7 +74,7 @@ def main() -> None:
         command += ["--num-proc", str(arguments.num_proc)]
         begun = time.perf_counter()
         with subprocess.Popen(command) as process:
-            peak = _peak_memory(process)
+            peak = peak_memory(process)
         seconds = time.perf_counter() - begun
         counts = json.loads(Path(folder, "out", "manifest.json").read_text())["tables"]
         plain = _plain_rate(arguments.source)
@@ -91,27 +95,6 @@ def _plain_rate(source: Path) -> float:
     for text in texts:
         tokenize_plainly(text)
     return len(texts) / (time.perf_counter() - begun)
-
-
-def _peak_memory(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process; give the largest memory of it and all below it, shared pages once."""
-    peak = 0
-    while process.poll() is None:
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                parents[stat.parent.name] = stat.read_text().rsplit(")", 1)[1].split()[1]
-        ours = {str(process.pid)}
-        while more := {p for p, parent in parents.items() if parent in ours} - ours:
-            ours |= more
-        total = 0
-        for one in ours:
-            with contextlib.suppress(OSError, StopIteration):
-                lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-                total += 1024 * int(next(x for x in lines if x.startswith("Pss:")).split()[1])
-        peak = max(peak, total)
-        time.sleep(0.2)
-    return peak
 
 
 if __name__ == "__main__":

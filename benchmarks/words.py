@@ -8,11 +8,16 @@ alternating runs in one process; every utterance's words are compared.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# Not this folder, whose statistics.py would hide the standard library's.
+sys.path[0] = str(Path(__file__).parents[1])
+
 import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from augesc_builder import words
 from augesc_builder.report import markdown_table

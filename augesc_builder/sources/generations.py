@@ -32,7 +32,7 @@ _WITH_MESSAGES = _SCHEMA.append(plain_schema(SESSIONS).field("messages")).append
     plain_schema(SESSIONS).field("session_id")
 )
 
-PIECE = 1000
+PIECE = 2000
 """Rows that a process is given at a time."""
 
 _SHARD = 20_000

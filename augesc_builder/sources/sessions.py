@@ -21,7 +21,7 @@ from augesc_builder.sources.sample import read_sample_sessions
 BUNDLED, ON_THE_HUB = "sample", "esconv"
 """Names that stand for sessions which are no local file."""
 
-_PIECE = 1000
+_PIECE = 2000
 """Sessions that are read at a time."""
 
 

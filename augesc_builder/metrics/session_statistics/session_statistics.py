@@ -9,20 +9,20 @@ or by ``evaluate.load("PATH/session_statistics", module_type="measurement")``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import datasets
 import evaluate
 
+from augesc_builder.metrics.spoken import FEATURES, ROLES, Spoken, mean, spoken
 from augesc_builder.prompts import Message
-from augesc_builder.words import tokenize
 
 DESCRIPTION = """\
 Sessions, their mean length in words, unique words; and for seeker and supporter: utterances,
 utterances a session, words an utterance, unique words. Words are NLTK's, case-sensitive, with
-punctuation marks (section 4.2 of the AugESC paper).
+punctuation marks (section 4.2 of the AugESC paper). The histograms are those beside its Table 2.
 """
 
 INPUTS_DESCRIPTION = """\
@@ -31,8 +31,10 @@ Args:
         "user", the supporter "assistant".
 Returns:
     sessions (count), mean_session_words (words of all utterances of a session), unique_words,
+    session_utterances: a histogram, a list of [utterances of a session, sessions];
     and the dictionaries seeker and supporter with utterances (count), mean_utterances (a session),
-    mean_utterance_words, unique_words. A mean of nothing is None.
+    mean_utterance_words, unique_words, and utterance_words: a histogram, a list of [words of an
+    utterance, utterances]. A mean of nothing is None.
 """
 
 CITATION = "Zheng, Sabour, Wen, Huang (2022): AugESC. arXiv 2202.13047, section 5.1."
@@ -40,65 +42,80 @@ CITATION = "Zheng, Sabour, Wen, Huang (2022): AugESC. arXiv 2202.13047, section 
 
 @dataclass
 class RoleCounts:
-    """What one role said."""
+    """What one role said: how long its utterances are, and all its words."""
 
-    utterances: int = 0
-    words: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
     vocabulary: set[str] = field(default_factory=set)
+
+    @property
+    def utterances(self) -> int:
+        """Count its utterances."""
+        return self.lengths.total()
+
+    @property
+    def words(self) -> int:
+        """Count its words."""
+        return sum(length * n for length, n in self.lengths.items())
 
 
 @dataclass
 class SessionCounts:
     """Counts that can be made piece by piece and merged in any order."""
 
-    sessions: int = 0
+    utterances: Counter[int] = field(default_factory=Counter)
+    """For each number of utterances, how many sessions have so many."""
+
     roles: dict[str, RoleCounts] = field(
-        default_factory=lambda: {"user": RoleCounts(), "assistant": RoleCounts()}
+        default_factory=lambda: {role: RoleCounts() for role in ROLES}
     )
 
-    def add(self, messages: Sequence[Message]) -> None:
+    def add(self, session: Spoken) -> None:
         """Count a session."""
-        self.sessions += 1
-        for message in messages:
-            role, words = self.roles[message["role"]], tokenize(message["content"])
-            role.utterances += 1
-            role.words += len(words)
-            role.vocabulary.update(words)
+        self.utterances[len(session)] += 1
+        for said in session:
+            role = self.roles[said.role]
+            role.lengths[len(said.words)] += 1
+            role.vocabulary.update(said.words)
 
     def merge(self, other: SessionCounts) -> None:
         """Add the counts of other sessions."""
-        self.sessions += other.sessions
+        self.utterances.update(other.utterances)
         for name, theirs in other.roles.items():
             role = self.roles[name]
-            role.utterances += theirs.utterances
-            role.words += theirs.words
+            role.lengths.update(theirs.lengths)
             role.vocabulary |= theirs.vocabulary
 
     def statistics(self) -> dict[str, Any]:
         """Give the numbers of Table 2; a mean of nothing is ``None``."""
         seeker, supporter = self.roles["user"], self.roles["assistant"]
+        sessions = self.utterances.total()
         return {
-            "sessions": self.sessions,
-            "mean_session_words": _mean(seeker.words + supporter.words, self.sessions),
+            "sessions": sessions,
+            "mean_session_words": mean(seeker.words + supporter.words, sessions),
             "unique_words": len(seeker.vocabulary | supporter.vocabulary),
-            "seeker": self._role(seeker),
-            "supporter": self._role(supporter),
+            "session_utterances": _histogram(self.utterances),
+            **{
+                label: {
+                    "utterances": role.utterances,
+                    "mean_utterances": mean(role.utterances, sessions),
+                    "mean_utterance_words": mean(role.words, role.utterances),
+                    "unique_words": len(role.vocabulary),
+                    "utterance_words": _histogram(role.lengths),
+                }
+                for label, role in (("seeker", seeker), ("supporter", supporter))
+            },
         }
 
-    def _role(self, role: RoleCounts) -> dict[str, Any]:
-        return {
-            "utterances": role.utterances,
-            "mean_utterances": _mean(role.utterances, self.sessions),
-            "mean_utterance_words": _mean(role.words, role.utterances),
-            "unique_words": len(role.vocabulary),
-        }
+
+def _histogram(counts: Counter[int]) -> list[list[int]]:
+    return [[value, n] for value, n in sorted(counts.items())]
 
 
 def count_sessions(sessions: Iterable[Sequence[Message]]) -> SessionCounts:
     """Count many sessions."""
     counts = SessionCounts()
     for messages in sessions:
-        counts.add(messages)
+        counts.add(spoken(messages))
     return counts
 
 
@@ -110,18 +127,8 @@ class SessionStatistics(evaluate.Measurement):  # type: ignore[misc]
             description=DESCRIPTION,
             citation=CITATION,
             inputs_description=INPUTS_DESCRIPTION,
-            features=datasets.Features(
-                {
-                    "messages": [
-                        {"role": datasets.Value("string"), "content": datasets.Value("string")}
-                    ]
-                }
-            ),
+            features=FEATURES,
         )
 
     def _compute(self, messages: Iterable[Sequence[Message]]) -> dict[str, Any]:
         return count_sessions(messages).statistics()
-
-
-def _mean(total: int, n: int) -> float | None:
-    return total / n if n else None

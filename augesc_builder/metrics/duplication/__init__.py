@@ -1,0 +1,1 @@
+"""Sessions and utterances that stand twice."""

@@ -1,0 +1,1 @@
+"""Distinct n-grams and Figure 5."""

@@ -1,0 +1,1 @@
+"""What a corpus repeats of its training data."""

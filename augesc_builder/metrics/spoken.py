@@ -1,0 +1,41 @@
+"""A session whose words are counted once, for every measurement that asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import datasets
+
+from augesc_builder.prompts import Message
+from augesc_builder.words import tokenize
+
+ROLES = {"user": "seeker", "assistant": "supporter"}
+"""What the paper calls the roles of messages."""
+
+FEATURES = datasets.Features(
+    {"messages": [{"role": datasets.Value("string"), "content": datasets.Value("string")}]}
+)
+"""What every measurement takes."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What somebody said at a time; ``role`` is ``user`` or ``assistant``."""
+
+    role: str
+    text: str
+    words: list[str]
+
+
+Spoken = list[Utterance]
+
+
+def spoken(messages: Sequence[Message]) -> Spoken:
+    """Tokenize a session."""
+    return [Utterance(m["role"], m["content"], tokenize(m["content"])) for m in messages]
+
+
+def mean(total: float, n: int) -> float | None:
+    """Give a mean; that of nothing is undefined."""
+    return total / n if n else None

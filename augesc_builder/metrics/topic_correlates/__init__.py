@@ -1,0 +1,1 @@
+"""Figure 4: the words that tell sets apart."""
