@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from augesc_builder.errors import InputError
+from augesc_builder.errors import CheckpointError, InputError
 from augesc_builder.progress import Progress
 from augesc_builder.run_folder import RunFolder, shard_path
 from augesc_builder.settings import Queries, Recipe
@@ -117,12 +117,22 @@ def generate(
         unfinished = {number: dict.fromkeys(range(len(some))) for number, some in missing}
         for at, row in rows:
             line.row(row)
+            if row["finish_reason"] == "not_finite":
+                progress.say(
+                    f"  query {row['query_id']}, sample {row['sample']}: the model's logits are no "
+                    f"numbers; its row is empty"
+                )
             shard: dict[int, Any] = unfinished[at.shard]
             shard[at.row] = row
             if None in shard.values():
                 continue
             table = to_table(shard.values(), GENERATIONS)
             ended = Counter(table["finish_reason"].to_pylist())
+            if set(ended) == {"not_finite"}:
+                raise CheckpointError(
+                    "the model's logits are no numbers, whatever the query; try "
+                    "--set generate.dtype=float32, or train again"
+                )
             run.write_shard(
                 "generate",
                 at.shard,

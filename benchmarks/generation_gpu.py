@@ -43,7 +43,9 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
     rate = statistics.median(rates)
     share = f"{ideal / (task.n_tokens / rate):.0%}"
     per_hour = 3600 * len(task.prompts) / task.n_tokens
-    rows.append([f"augesc, {arguments.slots} slots", f"{rate:,.0f}", f"{rate * per_hour:,.0f}", share])
+    rows.append(
+        [f"augesc, {arguments.slots} slots", f"{rate:,.0f}", f"{rate * per_hour:,.0f}", share]
+    )
     static, _ = decode_ours(model, task.first(2 * arguments.slots), arguments.slots, refill=False)
     rows.append(["the same, static batches", f"{static:,.0f}", f"{static * per_hour:,.0f}", ""])
     found = {}
@@ -52,7 +54,9 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
             print(f"  no time left for transformers.generate in batches of {size}")
             continue
         found[size] = decode_theirs(model, make_task(size, scale=arguments.scale / 4), size)
-        print(f"  transformers.generate, batches of {size}: {found[size]:,.0f} tokens/s, short rows")
+        print(
+            f"  transformers.generate, batches of {size}: {found[size]:,.0f} tokens/s, short rows"
+        )
     if found:
         best = max(found, key=found.__getitem__)
         expected = task.first(best).n_tokens / found[best]
@@ -63,7 +67,9 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
             label = f"transformers.generate, batches of {best}"
         rows.append([label, f"{theirs:,.0f}", f"{theirs * per_hour:,.0f}", ""])
         print(f"augesc is faster by {rate / theirs:.2f}")
-    print(markdown_table([f"{name}, bfloat16", "tokens/s", "sessions/hour", "of the roofline"], rows))
+    print(
+        markdown_table([f"{name}, bfloat16", "tokens/s", "sessions/hour", "of the roofline"], rows)
+    )
     del model
     if not arguments.no_finetuning:
         print(markdown_table(["fine-tuning", "s/step", "peak GB"], list(training(arguments, end))))
@@ -71,7 +77,9 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
 
 def copy_bandwidth(device: str) -> float:
     """Measure bytes a second, read and written, of a large copy."""
-    big = torch.empty((1 << 31) if device == "cuda" else (1 << 26), dtype=torch.uint8, device=device)
+    big = torch.empty(
+        (1 << 31) if device == "cuda" else (1 << 26), dtype=torch.uint8, device=device
+    )
     other = torch.empty_like(big)
     times = []
     for _ in range(6):
@@ -84,7 +92,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def ideal_seconds(model: Any, task: Task, n_slots: int, bandwidth: float) -> float:
-    """Say how long reading takes: weights for each step of full slots, keys and values of each row."""
+    """Say how long reading takes: weights for each full step, keys and values for each token."""
     config = model.config
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     weights -= model.transformer.wte.weight.numel() * model.dtype.itemsize  # looked up, not read

@@ -60,9 +60,7 @@ def make_task(n: int, *, scale: float = 1, seed: int = 1) -> Task:
     lengths = [math.exp(normal.inv_cdf((i + 0.5) / n)) for i in range(n)]
     rng.shuffle(lengths)
     prompts = [tuple(rng.randrange(EOS) for _ in range(rng.randint(60, 110))) for _ in range(n)]
-    return Task(
-        prompts, [max(2, round(scale * min(max(x, SHORTEST), LONGEST))) for x in lengths]
-    )
+    return Task(prompts, [max(2, round(scale * min(max(x, SHORTEST), LONGEST))) for x in lengths])
 
 
 def make_model(size: str, dtype: torch.dtype, device: str, seed: int = 1) -> Any:
