@@ -8,6 +8,7 @@ On CPU two processes with one thread each beat one with two threads (``benchmark
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import queue
 import time
@@ -22,7 +23,7 @@ from augesc_builder.engine.memory import available_memory, slots_that_fit
 from augesc_builder.errors import AugescError, CheckpointError, RunFolderError
 from augesc_builder.generations import Generator, Place, Row, Task
 from augesc_builder.settings import Recipe
-from augesc_builder.workers import context_with, cores, die_with
+from augesc_builder.workers import cores, die_with
 
 Shards = Sequence[tuple[int, Sequence[Task]]]
 
@@ -85,7 +86,7 @@ def _in_processes(
     checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
 ) -> Iterator[tuple[Place, Row]]:
     """Let processes take shard after shard from one list."""
-    context = context_with(__name__)
+    context = multiprocessing.get_context("spawn")
     todo, news = context.Queue(), context.Queue()
     for shard in shards:
         todo.put(shard)

@@ -34,7 +34,7 @@ def in_order(
         yield from map(function, pieces)
         return
     pieces = iter(pieces)
-    with ProcessPoolExecutor(num_proc, context_with(preload), die_with, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(num_proc, _context(preload), die_with, (os.getpid(),)) as pool:
         try:
             waiting = deque(pool.submit(function, p) for p in islice(pieces, _AHEAD * num_proc))
             while waiting:
@@ -54,7 +54,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def context_with(preload: str) -> Any:
+def _context(preload: str) -> Any:
     """Give worker processes that share the modules of one server, where the system can fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

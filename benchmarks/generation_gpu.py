@@ -105,7 +105,7 @@ def ideal_seconds(model: Any, task: Task, n_slots: int, bandwidth: float) -> flo
 
 
 def training(arguments: argparse.Namespace, end: float) -> Any:
-    """Measure optimizer steps of the paper's recipe and of LoRA, on sessions of the usual length."""
+    """Measure optimizer steps of the paper's recipe and of LoRA, on sessions of usual length."""
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
