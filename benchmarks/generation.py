@@ -18,6 +18,12 @@ from pathlib import Path
 # Not this folder, whose statistics.py would hide the standard library's.
 sys.path[0] = str(Path(__file__).parents[1])
 
+import sys
+from pathlib import Path
+
+# Not this folder, whose statistics.py would hide the standard library's.
+sys.path[0] = str(Path(__file__).parents[1])
+
 import argparse
 import json
 import multiprocessing
@@ -28,17 +34,24 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from generation_task import EOS, PENALTY, TEMPERATURE, TOP_P, Task, make_model, make_task
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from augesc_builder.engine import Prompt, Sampling, generate
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.slots import SlotEngine
 from augesc_builder.report import markdown_table
+from benchmarks.generation_task import (
+    EOS,
+    PENALTY,
+    TEMPERATURE,
+    TOP_P,
+    Task,
+    make_model,
+    make_task,
+)
 
 PEERS = Path(__file__).parent / ".peers"
 """Environments of other engines, made by ``make bench-peers``."""
@@ -196,7 +209,7 @@ def _alone(task: Task, threads: int, n_slots: int, ready: Any, done: Any) -> Non
 
 
 def _installed_peers() -> list[str]:
-    return sorted(p.name for p in PEERS.glob("*") if (p / "bin" / "python").exists())
+    return sorted(p.parent.name for p in PEERS.glob("*/installed"))
 
 
 def _peer(name: str, folder: Path, model: Any, task: Task, n_slots: int) -> Callable[[], float]:
@@ -247,7 +260,7 @@ def main() -> None:
     arguments.slots = arguments.slots or (128 if on_gpu else 16)
     arguments.batch_sizes = arguments.batch_sizes or ([64, 128] if on_gpu else [8, 16, 32])
     if on_gpu:
-        from generation_gpu import compare_on_gpu
+        from benchmarks.generation_gpu import compare_on_gpu
 
         compare_on_gpu(arguments)
     elif arguments.processes:

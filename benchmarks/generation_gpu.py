@@ -14,10 +14,10 @@ from datetime import date
 from typing import Any
 
 import torch
-from generation import decode_ours, decode_theirs
-from generation_task import Task, make_model, make_task
 
 from augesc_builder.report import markdown_table
+from benchmarks.generation import decode_ours, decode_theirs
+from benchmarks.generation_task import Task, make_model, make_task
 
 TRAINING_TOKENS = 780
 """Of ESConv's sessions in GPT-J's tokens, with the instruction, on average."""
