@@ -2,9 +2,9 @@
 
 On CPU, one thread, one process, and tokens for each second of the processor's time, which is the
 clock's where nothing else wants the core. All decode the same prompts, rows end at the same
-lengths, runs alternate and medians are reported. ``transformers.generate`` is slow, so it gets the first
-``--peer-prompts`` of the prompts, in static batches; its best batch size is looked for first, on
-rows of a quarter of the length.
+lengths, runs alternate and medians are reported. ``transformers.generate`` is slow, so it gets the
+first ``--peer-prompts`` of the prompts, in static batches; its best batch size is looked for first,
+on rows of a quarter of the length.
 
     python benchmarks/generation.py                        # CPU, the table of the README
     python benchmarks/generation.py --processes            # two processes against two threads
