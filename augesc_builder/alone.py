@@ -71,7 +71,7 @@ def statistics(
     with_paper: bool,
     finetuned_on: Path | None = None,
     near_duplicates: bool = False,
-    table_2_only: bool = False,
+    basic: bool = False,
     num_proc: int | None = None,
 ) -> None:
     """Measure each of the sets ``given`` (``PATH`` or ``NAME=PATH``), and print Table 2."""
@@ -86,18 +86,18 @@ def statistics(
     settings: dict[str, Any] = {
         "stage": "statistics",
         "sessions": {name: pipeline.digest(files) for name, files in sets.items()},
-        "table_2_only": table_2_only,
+        "basic": basic,
         "near_duplicates": near and near.model_dump(mode="json"),
     }
     if finetuned_on is not None:
         trained_on = utterances_of(s.messages for s in read_esconv(finetuned_on))
         settings["finetuned_on"] = pipeline.digest([finetuned_on])
-    what = Measuring(table_2_only, trained_on, near)
+    what = Measuring(basic, trained_on, near)
     with RunFolder(out, settings) as run:
         if is_new(run, "statistics", progress):
             stages.statistics(run, sets, what, ".", progress, num_proc=num_proc)
     progress.say(statistics_table(load_json(out / "statistics.json"), with_paper=with_paper))
-    if not table_2_only:
+    if not basic:
         progress.say(
             f"\nAll numbers are in {out / 'statistics.json'}, figures in {out / 'figures'}."
         )

@@ -52,7 +52,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
             versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
             differences=_differences(recipe),
             recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
-            filter_table=filter_table(report),
+            filter_table=filter_table(report, recipe.backbone.label),
             statistics_table=statistics_table(statistics, with_paper=True),
             kept_example=_kept_example(corpus),
             rejected_example=_rejected_example(corpus),

@@ -224,8 +224,8 @@ def stats(
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")
     ] = False,
-    table_2: Annotated[
-        bool, typer.Option("--table-2", help="Nothing but Table 2: the fastest.")
+    basic: Annotated[
+        bool, typer.Option("--basic", help="Nothing but Table 2: the fastest.")
     ] = False,
     num_proc: ProcessesOption = None,
     quiet: QuietOption = False,
@@ -241,7 +241,7 @@ def stats(
         with_paper=paper,
         finetuned_on=finetuned_on,
         near_duplicates=near_duplicates,
-        table_2_only=table_2,
+        basic=basic,
         num_proc=num_proc,
     )
 

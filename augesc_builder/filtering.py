@@ -90,11 +90,12 @@ class Filter:
             texts = rows.append_column("violations", violations).append_column(
                 "total_tokens", measured["total_tokens"]
             )
-            kept = Dataset(texts).filter(passed, batched=True).with_format("arrow")[:]
-            dropped = Dataset(texts).filter(failed, batched=True).with_format("arrow")[:]
+            # Each filter gives rows one by one, as slices of the whole; flat, they are copies.
+            kept = Dataset(texts).filter(passed, batched=True).flatten_indices()
+            dropped = Dataset(texts).filter(failed, batched=True).flatten_indices()
         return Filtered(
-            _sessions(kept),
-            dropped.select(list(REJECTED)).cast(plain_schema(REJECTED)),
+            _sessions(kept.data.table),
+            dropped.data.table.select(list(REJECTED)).cast(plain_schema(REJECTED)),
             measured,
             count(measured, violations.to_pylist()),
         )

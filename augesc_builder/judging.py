@@ -141,7 +141,8 @@ def _lacks_counts(files: Sequence[Path]) -> bool:
     if files[0].suffix != PARQUET:
         return True
     with open_table(files[0]) as file:
-        return not {"n_prompt_tokens", "n_tokens"} <= set(file.schema_arrow.names)
+        found = set(file.schema_arrow.names)
+        return "n_tokens" not in found or not {"n_prompt_tokens", "messages"} & found
 
 
 def _say(report: Mapping[str, Any], progress: Progress) -> None:

@@ -22,11 +22,11 @@ from augesc_builder.sources.sessions import parse_sessions
 class Measuring:
     """What to measure, ready for worker processes.
 
-    ``table_2`` alone is fast; the rest takes a few times as long. ``trained_on`` holds the
+    ``basic`` is Table 2 alone; the rest takes a few times as long. ``trained_on`` holds the
     fine-tuning utterances, for novelty; ``near`` asks for near-duplicates.
     """
 
-    table_2_only: bool = False
+    basic: bool = False
     trained_on: tuple[str, ...] | None = None
     near: NearDuplicates | None = None
     seed: int = 0
@@ -48,7 +48,7 @@ class Counts:
     def __init__(self, what: Measuring) -> None:
         self.table_2 = SessionCounts()
         self.others: dict[str, Any] = {}
-        if what.table_2_only:
+        if what.basic:
             return
         self.others = {
             "lexical_diversity": DiversityCounts(what.seed),

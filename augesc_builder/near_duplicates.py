@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-
 from augesc_builder.errors import MissingExtraError
 from augesc_builder.settings import NearDuplicates
 
@@ -30,6 +28,9 @@ class _Sketcher:
         self._datasketch = datasketch
         self.settings = settings
 
+    def __reduce__(self) -> tuple[type[_Sketcher], tuple[NearDuplicates]]:
+        return _Sketcher, (self.settings,)  # a module cannot be pickled
+
     def index(self) -> Any:
         return self._datasketch.MinHashLSH(self.settings.threshold, self.settings.permutations)
 
@@ -40,8 +41,9 @@ class _Sketcher:
         sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles])
         return sketch
 
-    def of_values(self, values: Any) -> Any:
-        return self._datasketch.MinHash(self.settings.permutations, hashvalues=values)
+    def lean(self, text: str) -> Any:
+        """Sketch a text for good: without what is needed to add to it."""
+        return self._datasketch.LeanMinHash(self.sketch(text))
 
 
 class NearDuplicateIndex:
@@ -68,20 +70,19 @@ class Sketches:
 
     def __init__(self, settings: NearDuplicates) -> None:
         self._sketcher = _Sketcher(settings)
-        self._values: list[Any] = []
+        self._sketches: list[Any] = []
 
     def add(self, text: str) -> None:
         """Sketch a text."""
-        self._values.append(self._sketcher.sketch(text).hashvalues.astype(np.uint32))
+        self._sketches.append(self._sketcher.lean(text))
 
     def merge(self, other: Sketches) -> None:
         """Add the sketches of other texts."""
-        self._values += other._values
+        self._sketches += other._sketches
 
     def n_alike(self) -> int:
         """Count the texts that have another one like them."""
-        sketches = [self._sketcher.of_values(v.astype(np.uint64)) for v in self._values]
-        index = self._sketcher.index()
+        index, sketches = self._sketcher.index(), self._sketches
         with index.insertion_session() as session:
             for i, sketch in enumerate(sketches):
                 session.insert(i, sketch)

@@ -54,7 +54,8 @@ def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
     from augesc_builder.filtering import Filter
 
     generations = stages.table_files(run.path / "generations", "generations")
-    stages.filter_(run, Filter(recipe.requirements), generations, "corpus", progress)
+    judge, model = Filter(recipe.requirements), recipe.backbone.label
+    stages.filter_(run, judge, generations, "corpus", progress, model=model)
 
 
 def _statistics(run: RunFolder, recipe: Recipe, progress: Progress) -> None:

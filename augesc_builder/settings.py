@@ -69,6 +69,14 @@ class Backbone(Section):
             raise ValueError("give either a name or from_scratch, and set the other to null")
         return self
 
+    @property
+    def label(self) -> str:
+        """Name the model as tables do."""
+        if self.name is None:
+            return "tiny GPT-J"
+        name = self.name.rstrip("/").rpartition("/")[2]
+        return "GPT-J" if name.lower() == "gpt-j-6b" else name
+
 
 class Prompt(Section):
     """What stands before the conversation."""

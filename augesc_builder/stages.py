@@ -166,11 +166,12 @@ def filter_(
     *,
     num_proc: int | None = None,
     measured: Path | None = None,
+    model: str = "ours",
 ) -> None:
     """Split generations into sessions and rejected rows, in shards of some 20,000.
 
     What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
-    where the same generations were measured before.
+    where the same generations were measured before. ``model`` names the rows of the report.
     """
     from augesc_builder.filtering import filter_report, merge
     from augesc_builder.report import filter_table
@@ -213,7 +214,7 @@ def filter_(
     facts = run.shard_facts("filter", len(shards))
     report = filter_report(fact["counts"] for fact in facts)
     run.write_json(f"{place}/filter_report.json", report)
-    run.write_text(f"{place}/filter_report.md", filter_table(report) + "\n")
+    run.write_text(f"{place}/filter_report.md", filter_table(report, model) + "\n")
     rejected = report["total"] - report["retained"]
     run.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
 
@@ -285,7 +286,7 @@ def statistics(
             bar.update(n)
     found_json = statistics(_columns(counted, list(sets)), what)
     run.write_json(f"{place}/statistics.json", found_json)
-    if not what.table_2_only:
+    if not what.basic:
         from augesc_builder.figures import draw
 
         run.write_folder(f"{place}/figures", lambda folder: draw(found_json, folder))

@@ -31,12 +31,12 @@ def summary(folder: str | Path) -> str:
     return f"""
 Kept {report["retained"]:,} of {report["total"]:,} conversations.
 
-{filter_table(report)}
+{filter_table(report, recipe.backbone.label)}
 
 {statistics_table(statistics, with_paper=True)}
 {nothing}{demo}
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
   less {corpus / "README.md"}
-  augesc filter {folder / "generations"} --out {folder}-long --set {longer}
-  augesc stats {corpus} --out {folder}-stats --paper"""
+  augesc filter --reuse {folder} --set {longer}
+  open {corpus / "figures"}"""

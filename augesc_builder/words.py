@@ -146,7 +146,7 @@ _MEMORIES = (_FIRST, _MIDDLE, _LAST, _ONLY, _FIRST_WITH_MARK, _MIDDLE_WITH_MARK)
 
 def _parts(text: str) -> list[Words] | None:
     """Give the words of each chunk; ``None`` where they are not those that NLTK gives the text."""
-    chunks = text.split(" ")
+    chunks = text.rstrip().split(" ")  # Punkt looks at no white space that nothing follows
     # Most chunks are known and stand within a sentence: those are looked up all at once.
     parts: list[Any] = list(map(_MIDDLE.get, chunks))
     final = len(chunks) - 1

@@ -1,7 +1,7 @@
 """Requirements and Table 2 of a corpus of AugESC's size, against NLTK's plain loop, with memory.
 
 The corpus is resampled from ESConv: utterances of each role drawn at random into sessions of 25, a
-typo in 3% of them. `augesc filter` judges all sessions, then `augesc stats --table-2` measures them
+typo in 3% of them. `augesc filter` judges all sessions, then `augesc stats --basic` measures them
 all; seconds are those of the commands, their start included. The plain loop counts the words of a
 sample of the same utterances by NLTK in one process; its time for all of them is what the ratio is
 against, though it judges nothing and keeps no vocabulary.
@@ -95,7 +95,7 @@ def main() -> None:
         sample = synthesize(arguments.esconv, folder, arguments.sessions)
         commands = {
             "requirements (augesc filter)": ["filter", folder / "generations.parquet"],
-            "Table 2 (augesc stats --table-2)": ["stats", folder / "sessions.parquet", "--table-2"],
+            "Table 2 (augesc stats --basic)": ["stats", folder / "sessions.parquet", "--basic"],
         }
         if arguments.all:
             commands["all measurements (augesc stats)"] = ["stats", folder / "sessions.parquet"]

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from augesc_builder import cli
 from augesc_builder.recipe import load_recipe
 from augesc_builder.settings import Recipe
 
@@ -106,3 +108,33 @@ def corpus_of(folder: Path) -> dict[str, Any]:
             for name in ("filter_report.json", "statistics.json", "README.md")
         },
     }
+
+
+@pytest.fixture
+def augesc(monkeypatch, capsys):
+    """Run the command line in this process; give exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["augesc", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(augesc):
+    """Run a command that must fail as every mistake does: one line, exit code 2."""
+
+    def run(*arguments: object) -> str:
+        code, _, err = augesc(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("augesc: ")]
+        assert code == 2, err
+        assert len(lines) == 1, err
+        assert "Traceback" not in err
+        return lines[0]
+
+    return run

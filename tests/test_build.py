@@ -34,10 +34,15 @@ QUIET = Progress(quiet=True)
 def test_the_stages_stand_where_the_design_says(built):
     assert {p.name for p in built.iterdir()} == {
         *("recipe.yaml", "manifest.json", ".lock", ".complete"),
-        *("queries", "checkpoint", "generations", "corpus"),
+        *("queries", "checkpoint", "generations", "measured", "corpus"),
     }
     assert {p.name for p in (built / "corpus").iterdir()} == {
         *("data", "rejected", "filter_report.json", "statistics.json", "README.md"),
+        *("filter_report.md", "figures"),
+    }
+    names = ("session_statistics", "lexical_diversity", "query_effect", "duplication", "novelty")
+    assert {p.name for p in (built / "corpus" / "figures").iterdir()} == {
+        f"{name}.{form}" for name in names for form in ("png", "svg")
     }
     marks = {p.stem for p in (built / ".complete").glob("*.json")}
     assert set(STAGES) <= marks
@@ -64,6 +69,7 @@ def test_tables_have_the_columns_they_promise(built):
         "generations": "generations/*.parquet",
         "sessions": "corpus/data/*.parquet",
         "rejected": "corpus/rejected/*.parquet",
+        "measured": "measured/*.parquet",
     }
     assert set(places) == set(tables.TABLES)
     for name, place in places.items():

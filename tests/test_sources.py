@@ -7,7 +7,7 @@ import pytest
 from conftest import shared
 
 from augesc_builder.errors import InputError
-from augesc_builder.requirements import decide, measure
+from augesc_builder.requirements import conversations, decide, measure
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
 from augesc_builder.sources.sessions import iterate_sessions
@@ -120,9 +120,7 @@ class TestSample:
         zeros = [0] * len(sessions)
         batch = {"query": first, "text": rest, "n_prompt_tokens": zeros, "n_tokens": zeros}
         measured = measure(batch, ["Human", "AI"])
-        assert [m and list(m) for m in measured["messages"]] == [
-            list(session.messages) for session in sessions
-        ]
+        assert conversations(batch) == [list(session.messages) for session in sessions]
         judged = decide(measured, paper.requirements.model_dump())
         assert {name for names in judged["violations"] for name in names} == set()
 

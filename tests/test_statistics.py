@@ -64,17 +64,20 @@ def test_a_small_corpus_by_hand():
         "sessions": 2,
         "mean_session_words": 6.5,
         "unique_words": 11,
+        "session_utterances": [[1, 1], [2, 1]],
         "seeker": {
             "utterances": 2,
             "mean_utterances": 1.0,
             "mean_utterance_words": 5.5,
             "unique_words": 9,
+            "utterance_words": [[4, 1], [7, 1]],
         },
         "supporter": {
             "utterances": 1,
             "mean_utterances": 0.5,
             "mean_utterance_words": 2.0,
             "unique_words": 2,
+            "utterance_words": [[2, 1]],
         },
     }
 
@@ -83,7 +86,7 @@ def test_nothing_is_undefined_and_shown_as_a_dash():
     found = SessionCounts().statistics()
     assert found["mean_session_words"] is None
     assert found["seeker"]["mean_utterance_words"] is None
-    lines = statistics_table({"x": found}, with_paper=False).splitlines()
+    lines = statistics_table({"by_source": {"x": found}}, with_paper=False).splitlines()
     assert lines[3].split("|")[1:3] == [" words a session                 ", "   - "]
 
 

@@ -59,6 +59,7 @@ def test_every_utterance_of_esconv():
 )
 @example('!"... wanna ...')  # two sentences may end in one chunk
 @example(".'ve-! yes")
+@example("Say it.) ")
 @example('He said "no." Then he left (I think.) and "what?"')
 @example("wow!! Really?! no")
 @example("So... I went at 5. Then J. Smith came.")

@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 import datasets
@@ -124,8 +124,8 @@ def z_scores(
 @functools.cache
 def stop_words() -> frozenset[str]:
     """Read our list of stop words: one a line, ``#`` begins a comment."""
-    path = Path(__file__).parents[2] / "lexicons" / "stop_words.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
+    file = resources.files("augesc_builder") / "lexicons" / "stop_words.txt"
+    lines = file.read_text(encoding="utf-8").splitlines()
     return frozenset(word for line in lines for word in line.partition("#")[0].split())
 
 
