@@ -140,6 +140,25 @@ def test_half_precision(family, dtype):
         assert result.token_ids or result.finish_reason == "eos"
 
 
+def test_an_output_layer_in_bfloat16(model):
+    some = prompts(5, 9, 3, 12)
+    exact = network_of(model, 60)
+    rounded = network_of(model, 60, bfloat16_head=True)
+    logits = []
+    for network in (exact, rounded):
+        cache = SlotCache(1, 60)
+        cache.begin_runs([Piece(0, 0, 0, 9)])
+        ids = torch.tensor(some[1].token_ids)
+        with torch.inference_mode():
+            logits.append(network.logits(ids, torch.arange(9), cache))
+    assert logits[1].dtype == torch.float32
+    off = (logits[0] - logits[1]).abs().max()
+    assert 0 < off < 0.02 * (logits[0].max() - logits[0].min())
+    assert len(run(model, some, bfloat16_head=True)) == 4
+    with pytest.raises(CheckpointError, match="bfloat16_head is for GPT-J only"):
+        SlotEngine(model_of("llama"), EOS, PAPER, 2, bfloat16_head=True)
+
+
 def test_the_model_is_left_as_it_was(model):
     ids = torch.tensor([prompts(9)[0].token_ids])
     before = model_of("gptj")(input_ids=ids).logits

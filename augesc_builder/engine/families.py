@@ -113,16 +113,20 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
         network: Network
         if type(model).__name__ == "GPTJForCausalLM":
             network = GPTJ(model, bfloat16_head=bfloat16_head)
+        elif bfloat16_head:
+            raise CheckpointError(
+                f"{_name(model)}: generate.bfloat16_head is for GPT-J only; set it to false"
+            )
         else:
             network = Family(model)
-        _check(network, config)
+        _check(network, config, torch.bfloat16 if bfloat16_head else model.dtype)
     except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
         raise CheckpointError(f"{_name(model)}: not a model for this engine{_HINT}") from error
     return network
 
 
 @torch.inference_mode()
-def _check(network: Network, config: Any) -> None:
+def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
     """Compare with the model's own forward pass, for two texts in two parts each."""
     model, n = network.model, 7
     device = model.device
@@ -145,7 +149,7 @@ def _check(network: Network, config: Any) -> None:
         return  # rows will be stopped and named as they come
     span = (theirs.amax() - theirs.amin()).clamp(min=1e-3)
     off = float((ours.float() - theirs).abs().amax() / span)
-    if not off <= _TOLERANCE.get(model.dtype, 1e-3):
+    if not off <= _TOLERANCE.get(dtype, 1e-3):
         raise CheckpointError(
             f"{_name(model)}: this engine's logits differ from the model's own by "
             f"{off:.1%} of their range{_HINT}"
