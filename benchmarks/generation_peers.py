@@ -8,8 +8,12 @@ CTranslate2's seconds are the processor's, vLLM's the clock's: it has processes 
 
 from __future__ import annotations
 
-import json
 import sys
+
+# Not this folder, whose statistics.py would hide the standard library's.
+del sys.path[0]
+
+import json
 import time
 from pathlib import Path
 from typing import Any
