@@ -1,8 +1,8 @@
 """Who generates: this process, or several that each have a model of their own.
 
-On CPU two processes with one thread each beat one with two threads (``benchmarks/generation.py
---processes``). A row is the same whoever makes it: all decode with as many slots, and a model below
-1 GB with one thread.
+On CPU processes with one thread each are used, not one with several: beside any other load, threads
+wait for each other at every small operation (``benchmarks/generation.py --processes`` compares). A
+row is the same whoever makes it: as many slots everywhere, and one thread for models below 1 GB.
 """
 
 from __future__ import annotations
