@@ -76,8 +76,8 @@ def statistics(
 ) -> None:
     """Measure each of the sets ``given`` (``PATH`` or ``NAME=PATH``), and print Table 2."""
     from augesc_builder.measuring import Measuring
-    from augesc_builder.metrics.duplication.duplication import DEFAULT
-    from augesc_builder.metrics.novelty.novelty import utterances_of
+    from augesc_builder.metrics.duplication.counts import DEFAULT
+    from augesc_builder.metrics.novelty.counts import utterances_of
     from augesc_builder.sources.esconv import read_esconv
 
     sets = _sets(given)

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augesc_builder.metrics.duplication.duplication import DuplicationCounts
-from augesc_builder.metrics.lexical_diversity.lexical_diversity import DiversityCounts
-from augesc_builder.metrics.novelty.novelty import NoveltyCounts
-from augesc_builder.metrics.query_effect.query_effect import QueryCounts
-from augesc_builder.metrics.session_statistics.session_statistics import SessionCounts
+from augesc_builder.metrics.duplication.counts import DuplicationCounts
+from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
+from augesc_builder.metrics.novelty.counts import NoveltyCounts
+from augesc_builder.metrics.query_effect.counts import QueryCounts
+from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.spoken import Spoken, spoken
-from augesc_builder.metrics.topic_correlates.topic_correlates import TopicCounts, correlates
+from augesc_builder.metrics.topic_correlates.counts import TopicCounts, correlates
 from augesc_builder.settings import NearDuplicates
 from augesc_builder.sources.pieces import Piece
 from augesc_builder.sources.sessions import parse_sessions

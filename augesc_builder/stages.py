@@ -244,7 +244,7 @@ def _beside(
 def finetuned_on(run: RunFolder, recipe: Recipe) -> tuple[str, ...]:
     """Give the utterances that the backbone was fine-tuned on, as the finetune stage drew them."""
     from augesc_builder.examples import sample_sessions
-    from augesc_builder.metrics.novelty.novelty import utterances_of
+    from augesc_builder.metrics.novelty.counts import utterances_of
     from augesc_builder.sources.sessions import read_training_sessions
 
     known = run.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)

@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 
 import augesc_builder.metrics
 from augesc_builder.measuring import Counts, Measuring, merged, statistics
-from augesc_builder.metrics.duplication.duplication import DEFAULT, Duplication, DuplicationCounts
-from augesc_builder.metrics.lexical_diversity.lexical_diversity import DiversityCounts
-from augesc_builder.metrics.novelty.novelty import Automaton, NoveltyCounts
-from augesc_builder.metrics.query_effect.query_effect import QueryCounts
+from augesc_builder.metrics.duplication.counts import DEFAULT, DuplicationCounts
+from augesc_builder.metrics.duplication.duplication import Duplication
+from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
+from augesc_builder.metrics.novelty.counts import Automaton, NoveltyCounts
+from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.sketch import DistinctItems, hash_of
 from augesc_builder.metrics.spoken import spoken
-from augesc_builder.metrics.topic_correlates.topic_correlates import (
+from augesc_builder.metrics.topic_correlates.counts import (
     TopicCounts,
     correlates,
     stop_words,

@@ -6,11 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augesc_builder import words
-from augesc_builder.metrics.session_statistics.session_statistics import (
-    SessionCounts,
-    SessionStatistics,
-    count_sessions,
-)
+from augesc_builder.metrics.session_statistics.counts import SessionCounts, count_sessions
+from augesc_builder.metrics.session_statistics.session_statistics import SessionStatistics
 from augesc_builder.report import statistics_table
 from augesc_builder.sources.sessions import iterate_sessions
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import datasets
-
 from augesc_builder.prompts import Message
 from augesc_builder.words import tokenize
 
 ROLES = {"user": "seeker", "assistant": "supporter"}
 """What the paper calls the roles of messages."""
-
-FEATURES = datasets.Features(
-    {"messages": [{"role": datasets.Value("string"), "content": datasets.Value("string")}]}
-)
-"""What every measurement takes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,11 @@ Spoken = list[Utterance]
 def spoken(messages: Sequence[Message]) -> Spoken:
     """Tokenize a session."""
     return [Utterance(m["role"], m["content"], tokenize(m["content"])) for m in messages]
+
+
+def text_of(session: Spoken) -> str:
+    """Give all that is said in a session, and by whom: equal for equal sessions alone."""
+    return "\n".join(f"{said.role} {said.text}" for said in session)
 
 
 def mean(total: float, n: int) -> float | None:

@@ -81,16 +81,20 @@ def parse_sessions(piece: Piece) -> Iterator[SourcedSession]:
         raise InputError(f"no column messages; found {found}", piece.path)
     stem = piece.path.stem
     for number, value in piece.values():
-        if isinstance(value, list):
-            yield SourcedSession(stem, _pairs(value, piece.path, number))
-        elif isinstance(value, dict) and "messages" in value:
-            messages = check_messages(value["messages"], piece.path, number)
-            if not messages:
-                raise InputError("a session without messages; remove the row", piece.path, number)
-            yield SourcedSession(value.get("source") or stem, messages)
-        else:
-            session = esconv.parse_session(value, f"{stem}-{number}", piece.path, number)
-            yield SourcedSession(stem, list(session.messages))
+        messages = messages_of(value, piece.path, number)
+        if not messages:
+            raise InputError("a session without messages; remove the row", piece.path, number)
+        source = value.get("source") if isinstance(value, dict) else None
+        yield SourcedSession(source or stem, messages)
+
+
+def messages_of(value: Any, path: Path, number: int) -> list[Message]:
+    """Read a session in any of the forms that lines and rows have."""
+    if isinstance(value, list):
+        return _pairs(value, path, number)
+    if isinstance(value, dict) and "messages" in value:
+        return check_messages(value["messages"], path, number)
+    return list(esconv.parse_session(value, f"{path.stem}-{number}", path, number).messages)
 
 
 def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
@@ -136,8 +140,6 @@ def _pairs(pairs: list[Any], path: Path, number: int) -> list[Message]:
                 raise InputError(
                     f'expected pairs ["usr" or "sys", text], found {_brief(pair)}', path, number
                 )
-    if not messages:
-        raise InputError("a session without utterances; remove the line", path, number)
     return messages
 
 

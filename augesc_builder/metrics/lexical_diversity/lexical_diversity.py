@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import evaluate
-import numpy as np
 
-from augesc_builder.metrics.sketch import LIMIT, DistinctItems, Hashes, hash_of, mixed
-from augesc_builder.metrics.spoken import FEATURES, Spoken, mean, spoken
+from augesc_builder.metrics.features import FEATURES
+from augesc_builder.metrics.lexical_diversity.counts import POINTS, DiversityCounts
+from augesc_builder.metrics.spoken import spoken
 from augesc_builder.prompts import Message
 
 DESCRIPTION = """\
@@ -47,73 +47,6 @@ Li, Galley, Brockett, Gao, Dolan (2016): A Diversity-Promoting Objective Functio
 Conversation Models. Zheng, Sabour, Wen, Huang (2022): AugESC. arXiv 2202.13047, Figure 5.
 """
 
-_NAMES = ("unigrams", "bigrams", "trigrams")
-_POINTS = 100
-
-_hashes: dict[str, int] = {}
-
-
-class DiversityCounts:
-    """Distinct n-grams that can be counted piece by piece and merged in any order."""
-
-    def __init__(self, seed: int = 0, limit: int = LIMIT) -> None:
-        self.seed = seed
-        self.grams = [DistinctItems(limit) for _ in _NAMES]
-        self.totals = [0 for _ in _NAMES]
-        self._sessions: list[Hashes] = []
-
-    def add(self, sessions: Sequence[Spoken]) -> None:
-        """Count sessions."""
-        words = [_hash(word) for s in sessions for said in s for word in said.words]
-        in_said = [len(said.words) for s in sessions for said in s]
-        ranks = np.array([self._rank(session) for session in sessions], np.uint64)
-        in_session = [sum(len(said.words) for said in session) for session in sessions]
-        utterance = np.repeat(np.arange(len(in_said)), np.array(in_said, np.int64))
-        rank = np.repeat(ranks, np.array(in_session, np.int64))
-        grams = hashed = np.array(words, np.uint64)
-        for n, items in enumerate(self.grams):
-            if n:
-                grams = mixed(grams[:-1], hashed[n:])  # each one word longer
-            whole = utterance[: len(grams)] == utterance[n:]
-            self.totals[n] += int(whole.sum())
-            items.add(grams[whole], rank[: len(grams)][whole])
-        self._sessions.append(ranks)
-
-    def merge(self, other: DiversityCounts) -> None:
-        """Add the counts of other sessions."""
-        for mine, theirs in zip(self.grams, other.grams, strict=True):
-            mine.merge(theirs)
-        self.totals = [a + b for a, b in zip(self.totals, other.totals, strict=True)]
-        self._sessions += other._sessions
-
-    def statistics(self, points: int = _POINTS) -> dict[str, Any]:
-        """Give the measurement."""
-        ranks = np.sort(np.concatenate([np.empty(0, np.uint64), *self._sessions]))
-        at = np.unique(np.linspace(1, len(ranks), min(points, len(ranks))).round().astype(int))
-        growth = self.grams[1].growth(ranks[at - 1])
-        distinct = [items.count() for items in self.grams]
-        return {
-            **{
-                f"distinct_{n}": mean(found, total)
-                for n, (found, total) in enumerate(zip(distinct, self.totals, strict=True), 1)
-            },
-            **{f"unique_{name}": n for name, n in zip(_NAMES, distinct, strict=True)},
-            "exact": all(items.exact for items in self.grams),
-            "bigram_growth": [[n, found] for n, found in zip(at.tolist(), growth, strict=True)],
-        }
-
-    def _rank(self, session: Spoken) -> int:
-        return hash_of("\n".join(f"{u.role} {u.text}" for u in session), seed=self.seed)
-
-
-def _hash(word: str) -> int:
-    found = _hashes.get(word)
-    if found is None:
-        if len(_hashes) >= 1 << 18:
-            _hashes.clear()
-        found = _hashes[word] = hash_of(word)
-    return found
-
 
 class LexicalDiversity(evaluate.Measurement):  # type: ignore[misc]
     """Distinct-n and Figure 5 of the paper as an ``evaluate`` measurement."""
@@ -127,7 +60,7 @@ class LexicalDiversity(evaluate.Measurement):  # type: ignore[misc]
         )
 
     def _compute(
-        self, messages: Iterable[Sequence[Message]], seed: int = 0, points: int = _POINTS
+        self, messages: Iterable[Sequence[Message]], seed: int = 0, points: int = POINTS
     ) -> dict[str, Any]:
         counts = DiversityCounts(seed)
         counts.add([spoken(session) for session in messages])

@@ -9,18 +9,15 @@ or by ``evaluate.load("PATH/topic_correlates", module_type="measurement")``.
 
 from __future__ import annotations
 
-import functools
-import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
 import evaluate
 
-from augesc_builder.metrics.spoken import FEATURES, ROLES, Spoken, spoken
+from augesc_builder.metrics.features import FEATURES
+from augesc_builder.metrics.spoken import spoken
+from augesc_builder.metrics.topic_correlates.counts import TOP, TopicCounts, correlates
 from augesc_builder.prompts import Message
 
 DESCRIPTION = """\
@@ -54,80 +51,6 @@ Monroe, Colaresi, Quinn (2008): Fightin' Words: Lexical Feature Selection and Ev
 Identifying the Content of Political Conflict. Political Analysis 16(4), equations 16 and 22.
 """
 
-_TOP = 10
-
-
-class TopicCounts:
-    """How often each role says each word; counts of other sessions can be merged in."""
-
-    def __init__(self) -> None:
-        self.words: dict[str, Counter[str]] = {role: Counter() for role in ROLES}
-
-    def add(self, session: Spoken) -> None:
-        """Count a session."""
-        for said in session:
-            self.words[said.role].update(said.words)
-
-    def merge(self, other: TopicCounts) -> None:
-        """Add the counts of other sessions."""
-        for role, counter in other.words.items():
-            self.words[role].update(counter)
-
-    def lowered(self, role: str, *, keep_stop_words: bool) -> Counter[str]:
-        """Give a role's counts of words in lower case."""
-        counts: Counter[str] = Counter()
-        for word, n in self.words[role].items():
-            lower = word.lower()
-            if keep_stop_words or (_WORD.search(lower) and lower not in stop_words()):
-                counts[lower] += n
-        return counts
-
-
-_WORD = re.compile(r"[^\W_]")
-
-
-def correlates(
-    sets: Mapping[str, TopicCounts], top: int = _TOP, *, keep_stop_words: bool = False
-) -> dict[str, dict[str, list[list[Any]]]]:
-    """Give each set's words of the highest z against all other sets."""
-    found: dict[str, dict[str, list[list[Any]]]] = {name: {} for name in sets}
-    for role, label in ROLES.items():
-        counts = {
-            name: part.lowered(role, keep_stop_words=keep_stop_words) for name, part in sets.items()
-        }
-        pooled: Counter[str] = Counter()
-        for part in counts.values():
-            pooled.update(part)
-        for name, part in counts.items():
-            scores = z_scores(part, pooled - part, pooled) if len(sets) > 1 else {}
-            ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-            found[name][label] = [[word, z] for word, z in ranked[:top] if z > 0]
-    return found
-
-
-def z_scores(
-    here: Mapping[str, int], there: Mapping[str, int], prior: Mapping[str, int]
-) -> dict[str, float]:
-    """Give z of every word of the prior: above 0 where it is said more here than there."""
-    n_here, n_there, n_prior = sum(here.values()), sum(there.values()), sum(prior.values())
-    scores = {}
-    for word, a in prior.items():
-        y, other = here.get(word, 0) + a, there.get(word, 0) + a
-        rest, other_rest = n_here + n_prior - y, n_there + n_prior - other
-        if not rest or not other_rest:  # the only word there is
-            continue
-        delta = math.log(y / rest) - math.log(other / other_rest)
-        scores[word] = delta / math.sqrt(1 / y + 1 / other)
-    return scores
-
-
-@functools.cache
-def stop_words() -> frozenset[str]:
-    """Read our list of stop words: one a line, ``#`` begins a comment."""
-    file = resources.files("augesc_builder") / "lexicons" / "stop_words.txt"
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines for word in line.partition("#")[0].split())
-
 
 class TopicCorrelates(evaluate.Measurement):  # type: ignore[misc]
     """Figure 4 of the paper as an ``evaluate`` measurement."""
@@ -144,7 +67,7 @@ class TopicCorrelates(evaluate.Measurement):  # type: ignore[misc]
         self,
         messages: Iterable[Sequence[Message]],
         sets: Iterable[str],
-        top: int = _TOP,
+        top: int = TOP,
         keep_stop_words: bool = False,
     ) -> dict[str, Any]:
         counts: dict[str, TopicCounts] = {}
