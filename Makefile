@@ -1,12 +1,13 @@
 # make quickstart   install what is needed, then build a small corpus
 # make test         install what is needed, then run the tests
 # make check        format, lint and types, as CI runs them
+# make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
 
-.PHONY: quickstart test check format bench clean
+.PHONY: quickstart test check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -40,5 +41,20 @@ bench: $(BIN)/installed
 	$(BIN)/python benchmarks/queries.py
 	$(BIN)/python benchmarks/generation.py
 
+PEERS := benchmarks/.peers
+
+bench-peers: $(PEERS)/ctranslate2/installed $(PEERS)/vllm/installed
+
+$(PEERS)/ctranslate2/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet torch==2.13.0
+	$(@D)/bin/python -m pip install --quiet ctranslate2 'transformers<5'
+	touch $@
+
+# vLLM's package on PyPI is for GPUs; its own index has the one for CPUs. A failure is no harm.
+$(PEERS)/vllm/installed:
+	$(PYTHON) -m venv $(@D)
+	-$(@D)/bin/python -m pip install --quiet vllm --extra-index-url https://wheels.vllm.ai/nightly/cpu && touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

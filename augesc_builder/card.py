@@ -182,10 +182,14 @@ def _triggers(manifest: Mapping[str, Any]) -> str:
 
 def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     settings, n_rows = recipe.generate, manifest["tables"]["generations"]
+    how = f"top-p {settings.top_p}, temperature {settings.temperature}"
+    if settings.greedy:
+        how = "the most likely token each time"
+    elif settings.top_k or settings.min_p:
+        how += f", top-k {settings.top_k or 'none'}, min-p {settings.min_p}"
     return (
-        f"{n_rows:,} conversations, top-p {settings.top_p}, temperature "
-        f"{settings.temperature}, repetition penalty {settings.repetition_penalty}, at most "
-        f"{settings.max_tokens:,} tokens"
+        f"{n_rows:,} conversations, {how}, repetition penalty {settings.repetition_penalty}, at "
+        f"most {settings.max_tokens:,} tokens"
     )
 
 

@@ -198,13 +198,20 @@ class Queries(Section):
 class Generate(Section):
     """Sampling of conversations (section 4.1, Inference)."""
 
-    engine: Literal["simple"]
+    engine: Literal["slots", "simple"]
     samples_per_query: Positive | dict[str, Positive]
     max_tokens: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     temperature: Annotated[float, Field(gt=0)]
     repetition_penalty: Annotated[float, Field(gt=0)]
+    top_k: Positive | None
+    min_p: Fraction
+    greedy: bool
     dtype: Literal["float32", "bfloat16", "float16"]
+    bfloat16_head: bool
+    device_map: str | None
+    slots: Positive | None
+    workers: Positive | None
     batch_size: Positive
     shard_size: Positive
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from augesc_builder.errors import InputError
+from augesc_builder.errors import CheckpointError, InputError
 from augesc_builder.progress import Progress
 from augesc_builder.run_folder import RunFolder, shard_path
 from augesc_builder.settings import Queries, Recipe
@@ -94,34 +94,54 @@ def generate(
     progress: Progress,
 ) -> None:
     """Generate conversations, shard by shard; finished shards are never made again."""
-    from augesc_builder.generations import Generator, n_shards, shard_of, tasks
+    from augesc_builder import generation_workers as workers
+    from augesc_builder.generations import Place, Row, n_shards, shard_of, tasks
+    from augesc_builder.live import LiveLine
     from augesc_builder.queries import read_queries
+    from augesc_builder.tables import GENERATIONS, to_table
 
     size = recipe.generate.shard_size
     todo = tasks(read_queries(queries_at), recipe.generate)
     shards = n_shards(todo, size)
-    missing = list(run.shards("generate", shards))
-    done = len(todo) - sum(len(shard_of(todo, i, size)) for i in missing)
-    tokens = 0
-    generator = Generator(checkpoint, recipe) if missing else None
-    with progress.bar(len(todo), "generating", "session", done=done) as bar:
-
-        def on_step(finished: int, made: int) -> None:
-            nonlocal tokens
-            tokens += made
-            bar.update(finished, tokens=f"{tokens:,}")
-
-        for number in missing:
-            table = generator.generate(shard_of(todo, number, size), on_step)  # type: ignore[union-attr]
+    missing = [(number, shard_of(todo, number, size)) for number in run.shards("generate", shards)]
+    n_missing = sum(len(some) for _, some in missing)
+    with LiveLine(progress, recipe.requirements, len(todo), len(todo) - n_missing) as line:
+        rows: Iterator[tuple[Place, Row]] = iter(())
+        if missing:
+            n = workers.n_workers(recipe, checkpoint, n_missing, len(missing))
+            # Another number of slots may round otherwise: a run keeps the one it began with.
+            known = run.manifest.get("generate", {}).get("slots")
+            slots = known or workers.n_slots(recipe, checkpoint, n)
+            run.add(generate={"slots": slots})
+            rows = workers.generate(checkpoint, recipe, slots, missing, line.step, n)
+        unfinished = {number: dict.fromkeys(range(len(some))) for number, some in missing}
+        for at, row in rows:
+            line.row(row)
+            if row["finish_reason"] == "not_finite":
+                progress.say(
+                    f"  query {row['query_id']}, sample {row['sample']}: the model's logits are no "
+                    f"numbers; its row is empty"
+                )
+            shard: dict[int, Any] = unfinished[at.shard]
+            shard[at.row] = row
+            if None in shard.values():
+                continue
+            table = to_table(shard.values(), GENERATIONS)
             ended = Counter(table["finish_reason"].to_pylist())
+            if set(ended) == {"not_finite"}:
+                raise CheckpointError(
+                    "the model's logits are no numbers, whatever the query; try "
+                    "--set generate.dtype=float32, or train again"
+                )
             run.write_shard(
                 "generate",
-                number,
+                at.shard,
                 shards,
                 {f"{place}/generations": table},
                 tokens=sum(table["n_tokens"].to_pylist()),
                 finish_reasons=dict(sorted(ended.items())),
             )
+            del unfinished[at.shard]
     facts = run.shard_facts("generate", shards)
     reasons: Counter[str] = Counter()
     for fact in facts:

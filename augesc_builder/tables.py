@@ -58,7 +58,8 @@ GENERATIONS = Features(
 - ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped
 - ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
 - ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted
-- ``finish_reason``: ``eos``, ``length`` (the limit was reached) or ``prompt_too_long``
+- ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
+  ``not_finite`` (the model's logits were no numbers; the text is empty)
 - ``seed``: the seed of the random streams
 """
 

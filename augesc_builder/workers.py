@@ -71,10 +71,10 @@ def _begin(process: int) -> None:
     look through what is remembered again and again, and take a third of the time.
     """
     gc.set_threshold(200_000, 20, 100)
-    _die_with(process)
+    die_with(process)
 
 
-def _die_with(process: int) -> None:
+def die_with(process: int) -> None:
     """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
     def watch() -> None:
