@@ -51,7 +51,7 @@ def _generate(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
 def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
     generations = stages.table_files(run.path / "generations", "generations")
-    stages.filter_(run, recipe.requirements, generations, "corpus", progress)
+    stages.filter_(run, recipe.requirements, generations, "corpus", progress, recipe.safety)
 
 
 def _statistics(run: RunFolder, _: Recipe, progress: Progress) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from augesc_builder.errors import InputError
 from augesc_builder.progress import Progress
 from augesc_builder.run_folder import RunFolder, shard_path
-from augesc_builder.settings import Queries, Recipe, Requirements
+from augesc_builder.settings import Queries, Recipe, Requirements, Safety
 
 
 def queries(
@@ -135,30 +135,45 @@ def filter_(
     generations_at: Sequence[Path],
     place: str,
     progress: Progress,
+    safety: Safety | None = None,
 ) -> None:
-    """Split generations into sessions and rejected rows, a shard for each shard of theirs."""
+    """Split generations into sessions and rejected rows, a shard for each shard of theirs.
+
+    Every session goes through the safety pass.
+    """
     from augesc_builder.filtering import filter_generations, filter_report
+    from augesc_builder.safety import flag_sessions, merge_counts, scanner_of
     from augesc_builder.sources.sessions import read_table
     from augesc_builder.tables import GENERATIONS
 
     shards = len(generations_at)
+    scanner = scanner_of(safety and safety.classifier)
     with progress.bar(shards, "filtering", "shard") as bar:
         for number in run.shards("filter", shards):
             table = read_table(generations_at[number], list(GENERATIONS))
             check_generations(table, generations_at[number])
             sessions, rejected, counts = filter_generations(table, limits)
+            sessions, flags = flag_sessions(sessions, scanner)
             run.write_shard(
                 "filter",
                 number,
                 shards,
                 {f"{place}/data/train": sessions, f"{place}/rejected/train": rejected},
                 counts=counts,
+                safety=flags,
             )
             bar.update(1)
     report = filter_report(fact["counts"] for fact in run.shard_facts("filter", shards))
     if not report["total"]:
         raise InputError("no generations to filter", generations_at[0].parent)
     run.write_json(f"{place}/filter_report.json", report)
+    flags = merge_counts(fact["safety"] for fact in run.shard_facts("filter", shards))
+    run.write_json(f"{place}/safety_report.json", flags)
+    if flags["flagged"]:
+        progress.say(
+            f"  safety: {flags['flagged']:,} of {flags['sessions']:,} sessions are flagged; "
+            f"`augesc safety` shows them"
+        )
     rejected = report["total"] - report["retained"]
     run.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
 
