@@ -38,15 +38,26 @@ from augesc_builder.sources import published
 from augesc_builder.tables import SESSIONS, SESSIONS_AND_REJECTED
 
 __all__ = [
-    *("AugESC", "AugESCConfig", "AugescError", "Recipe", "__version__"),
-    *("build", "load_dataset", "load_recipe", "shipped_recipes"),
+    "AugESC",
+    "AugESCConfig",
+    "AugescError",
+    "Recipe",
+    "__version__",
+    "build",
+    "load_dataset",
+    "load_recipe",
+    "shipped_recipes",
 ]
+
+VERSION = datasets.Version(__version__)
 
 HOMEPAGE = "https://arxiv.org/abs/2202.13047"
 NON_COMMERCIAL = "CC BY-NC 4.0"
 
 _CODE = hashlib.sha256(
-    b"".join(Path(str(file)).read_bytes() for file in (__file__, loading.__file__, published.__file__))
+    b"".join(
+        Path(str(file)).read_bytes() for file in (__file__, loading.__file__, published.__file__)
+    )
 ).hexdigest()
 """Part of the cache's key: what other code wrote is not taken for ours."""
 
@@ -66,7 +77,7 @@ class AugESCConfig(datasets.BuilderConfig):  # type: ignore[misc]
     ``data_dir`` and ``data_files`` name local copies, for ``published`` and ``esconv``.
     """
 
-    version: datasets.Version | str | None = datasets.Version(__version__)
+    version: datasets.Version | str | None = VERSION
     license: str = NON_COMMERCIAL
     revision: str | None = None
     recipe: str | None = None
@@ -89,7 +100,7 @@ class AugESCConfig(datasets.BuilderConfig):  # type: ignore[misc]
 class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """Builder of the four configurations; all have the features of ``tables.SESSIONS``."""
 
-    VERSION = datasets.Version(__version__)
+    VERSION = VERSION
     BUILDER_CONFIG_CLASS = AugESCConfig
     BUILDER_CONFIGS = [  # noqa: RUF012 - the library's name and form
         AugESCConfig(
@@ -120,12 +131,14 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         cache_dir: str | None = None,
         dataset_name: str | None = None,
         config_name: str | None = None,
-        hash: str | None = None,  # noqa: A002 - the library's name
+        hash: str | None = None,
         **options: Any,
     ) -> None:
         if not options.get("data_files"):  # none, as _be_found has it for `datasets`
             options.pop("data_files", None)
-        self._runs = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "augesc-runs"
+        self._runs = (
+            Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "augesc-runs"
+        )
         super().__init__(cache_dir, dataset_name, config_name, hash or _CODE, **options)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -162,8 +175,8 @@ def load_dataset(
 ) -> Any:
     """Load a configuration as ``datasets.load_dataset("augesc", name)`` does, by public API only.
 
-    ``options`` are those of :class:`AugESCConfig`, ``data_dir`` and ``data_files``. An error of ours
-    is raised as itself, not wrapped.
+    ``options`` are those of :class:`AugESCConfig`, ``data_dir`` and ``data_files``. An error of
+    ours is raised as itself, not wrapped.
     """
     builder = AugESC(cache_dir=cache_dir, config_name=name, **options)
     if streaming:

@@ -70,7 +70,9 @@ def splits_of(config: Config, runs: Path) -> Pieces:
             split: [functools.partial(_read_esconv, str(file), "esconv") for file in group]
             for split, group in files.items()
         }
-    files = files or {"train": [published.download_published(config.revision or published.REVISION)]}
+    files = files or {
+        "train": [published.download_published(config.revision or published.REVISION)]
+    }
     return {
         split: [
             functools.partial(published.read_piece, piece)

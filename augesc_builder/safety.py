@@ -25,7 +25,7 @@ import pyarrow as pa
 from augesc_builder.prompts import Message
 from augesc_builder.rules import LEXICONS, find_personal_data, load_lexicon
 from augesc_builder.settings import SafetyClassifier
-from augesc_builder.tables import SAFETY_FLAGS, SESSIONS, plain_schema
+from augesc_builder.tables import SESSIONS, plain_schema
 
 FLAGS = ("crisis", "medical_advice", "harmful_agreement", "personal_data")
 """What :class:`LexiconScanner` raises."""
@@ -35,6 +35,9 @@ WINDOW = 5
 
 _ADVICE_WINDOW = 6
 """Words between advice and what is advised."""
+
+_OPENING = 3
+"""Words that an answer may have in front of its agreement, such as "yes, I think"."""
 
 _SENTENCE_END = re.compile(r"[.!?\n]+")
 _CLAUSE_END = re.compile(
@@ -146,8 +149,8 @@ class LexiconScanner:
         for start, end in self._medical.find(text):
             first = _sentence_start(text, start)
             sentence = text[first : _sentence_end(text, end)]
-            for a, b in self._advice.find(sentence):
-                a, b = a + first, b + first
+            for span in self._advice.find(sentence):
+                a, b = first + span[0], first + span[1]
                 between = text[b:start] if b <= start else text[end:a]
                 if len(_WORD.findall(between)) <= _ADVICE_WINDOW and not self._negated(text, start):
                     yield min(a, start), max(b, end)
@@ -156,8 +159,8 @@ class LexiconScanner:
     def _encouraged(self, text: str) -> Iterator[tuple[int, int]]:
         for start, end in self._acts.find(text):
             first, last = _sentence_start(text, start), _sentence_end(text, end)
-            for a, b in self._encouragement.find(text[first:last]):
-                a, b = a + first, b + first
+            for span in self._encouragement.find(text[first:last]):
+                a, b = first + span[0], first + span[1]
                 between = text[b:start] if b <= start else text[end:a]
                 near = len(_WORD.findall(between)) <= WINDOW and (b <= start or end <= a)
                 if near and not self._negated(text, start) and not self._negated(text, a):
@@ -176,7 +179,9 @@ class LexiconScanner:
         start = len(text) - len(text.lstrip())
         end = _sentence_end(text, start)
         for a, b in self._agreement.find(text[start:end]):
-            if len(_WORD.findall(text[start : start + a])) <= 3 and not self._negated(text, a + start):  # noqa: PLR2004
+            if len(_WORD.findall(text[start : start + a])) <= _OPENING and not self._negated(
+                text, a + start
+            ):
                 return start + a, start + b
         return None
 

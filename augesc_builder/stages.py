@@ -147,7 +147,7 @@ def filter_(
     from augesc_builder.tables import GENERATIONS
 
     shards = len(generations_at)
-    scanner = scanner_of(safety and safety.classifier)
+    scanner = scanner_of(safety.classifier if safety else None)
     with progress.bar(shards, "filtering", "shard") as bar:
         for number in run.shards("filter", shards):
             table = read_table(generations_at[number], list(GENERATIONS))

@@ -101,8 +101,8 @@ SESSIONS_AND_REJECTED = Features(
 )
 """Sessions and rejected texts in one form, for comparing them.
 
-``messages`` of a rejected text are null where it is no conversation; ``text``, the raw continuation,
-is null for sessions, whose ``violations`` are empty.
+``messages`` of a rejected text are null where it is no conversation; ``text``, the raw
+continuation, is null for sessions, whose ``violations`` are empty.
 """
 
 TABLES = {

@@ -51,7 +51,7 @@ def measure() -> dict[str, dict[str, Counter[str]]]:
     return counts
 
 
-def _kind(raised: bool, true: bool) -> str:  # noqa: FBT001 - both are what they say
+def _kind(raised: bool, true: bool) -> str:
     return {(True, True): "right", (True, False): "wrong", (False, True): "missed"}.get(
         (raised, true), "quiet"
     )

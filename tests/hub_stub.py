@@ -139,13 +139,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._whoami()
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/revision/(.+)", path):
             self._info(found[1] or "models", found[2])
-        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tree/([^/]+|refs/[^/]+/[^/]+)/?(.*)", path):
+        elif found := re.fullmatch(
+            rf"/api/{KINDS}{REPO}/tree/([^/]+|refs/[^/]+/[^/]+)/?(.*)", path
+        ):
             self._tree(found[1] or "models", found[2], found[4])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}", path):
             self._info(found[1] or "models", found[2])
         elif found := re.fullmatch(rf"/{KINDS}{REPO}/resolve/(.+?)/([^/].*)", path):
             commit = self.server.head(found[2])
-            name = path.split(f"/resolve/{commit}/")[-1] if commit in path else found[4]
+            name = (
+                path.rsplit(f"/resolve/{commit}/", maxsplit=1)[-1] if commit in path else found[4]
+            )
             self._file(found[1] or "models", found[2], name)
         else:
             self._missing("RepoNotFound")
@@ -271,7 +275,9 @@ class _Handler(BaseHTTPRequestHandler):
                 errors.append({"message": "the metadata must be keys and values"})
         except (IndexError, yaml.YAMLError) as error:
             errors.append({"message": str(error)})
-        self._send(400 if errors else 200, json.dumps({"errors": errors, "warnings": []}).encode(), {})
+        self._send(
+            400 if errors else 200, json.dumps({"errors": errors, "warnings": []}).encode(), {}
+        )
 
     def _batch(self) -> None:
         objects = []
@@ -314,7 +320,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.commits[repo] = self.server.commits.get(repo, 0) + 1
         self.server.messages.append(header["value"]["summary"])
         new = self.server.head(repo)
-        self._json({"success": True, "commitOid": new, "commitUrl": f"{self.server.url}/{new}"})
+        where = f"{self.server.url}/{'datasets/' * (kind == 'datasets')}{repo}/commit/{new}"
+        self._json({"success": True, "commitOid": new, "commitUrl": where})
 
     # -- answering -------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ def test_the_stages_stand_where_the_design_says(built):
         *("queries", "checkpoint", "generations", "corpus"),
     }
     assert {p.name for p in (built / "corpus").iterdir()} == {
-        *("data", "rejected", "filter_report.json", "statistics.json", "README.md"),
+        *("data", "rejected", "README.md"),
+        *("filter_report.json", "safety_report.json", "statistics.json"),
     }
     marks = {p.stem for p in (built / ".complete").glob("*.json")}
     assert set(STAGES) <= marks
