@@ -135,7 +135,7 @@ def split_card(card: str) -> tuple[dict[str, Any], str]:
     """Part a card into its metadata and its text."""
     if not card.startswith("---\n"):
         return {}, card
-    head, _, body = card[4:].partition("\n---")
+    head, _, body = card[3:].partition("\n---")
     try:
         values = yaml.safe_load(head)
     except yaml.YAMLError as error:

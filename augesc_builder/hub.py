@@ -158,6 +158,8 @@ def carry_out(push: Push, *, private: bool, message: str) -> str:
                 parent_commit=commit,
             )
         except Exception as error:
+            if _status(error) == _CONFLICT:
+                raise
             # The answer to a commit can get lost on its way back.
             if _look_at(push.repo, push.kind).commit not in {commit, None}:
                 raise PublishError(
@@ -190,7 +192,7 @@ def check_token(who: Mapping[str, Any], repo: str) -> None:
 @contextlib.contextmanager
 def sending(repo: str) -> Iterator[None]:
     """Turn any failure to push into one line that says what happened and what to do."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     try:
         yield
@@ -202,14 +204,24 @@ def sending(repo: str) -> Iterator[None]:
             f"HF_TOKEN"
         ) from None
     except Exception as error:
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        status = _status(error)
         if status in {401, 403}:
             mend = "give `hf auth login` a token with the role `write` for that repo"
-        elif status == 412:  # noqa: PLR2004 - precondition failed
+        elif status == _CONFLICT:
             mend = "somebody else pushed meanwhile; run the same command again"
         else:
             mend = "run the same command again; what was sent already is not sent twice"
         raise PublishError(f"{repo} was not changed: {_reason(error)}; {mend}") from error
+
+
+_CONFLICT = 412
+"""The status for a commit whose parent is not the newest any more."""
+
+
+def _status(error: Exception) -> int | None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
 def _reason(error: BaseException) -> str:

@@ -30,8 +30,9 @@ ROLES = {"hf_write": "write", "hf_read": "read"}
 class Fault:
     """What happens to requests of ``method`` whose path matches: ``times`` times, then no more.
 
-    ``how``: an HTTP status, ``drop`` (the connection closes without an answer) or ``corrupt`` (a
-    byte of what is sent, or received, is another).
+    ``how``: an HTTP status, ``drop`` (the connection closes without an answer), ``corrupt`` (a
+    byte of what is sent, or received, is another), ``lose the answer`` (done, but not answered), or
+    ``let somebody else push`` (a commit comes in between).
     """
 
     method: str
@@ -121,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0].replace("%2F", "/")
         self.server.requests.append(path)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.method, self.corrupt = method, False
+        self.method, self.corrupt, self.lose = method, False, False
         how = self.server.fault(method, path)
         if how == "drop":
             self.close_connection = True
@@ -129,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(how, int):
             self._send(how, b'{"error": "injected"}', {"Retry-After": "0"})
         else:
-            self.corrupt = how == "corrupt"
+            self.corrupt, self.lose = how == "corrupt", how == "lose the answer"
+            if how == "let somebody else push":
+                repo = re.search(rf"/api/{KINDS}{REPO}/", path)[2]
+                self.server.commits[repo] = self.server.commits.get(repo, 0) + 1
             (self._write if method in {"POST", "PUT"} else self._read)(path)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -335,6 +339,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(value).encode(), {})
 
     def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        if self.lose:
+            self.close_connection = True
+            self.connection.close()
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
