@@ -1,12 +1,13 @@
 # make quickstart   install what is needed, then build a small corpus
 # make test         install what is needed, then run the tests
+# make versions     run the tests of load_dataset under datasets 3.6.0 and 4.4.2 too
 # make check        format, lint and types, as CI runs them
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
 
-.PHONY: quickstart test check format bench clean
+.PHONY: quickstart test versions check format bench clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -25,6 +26,10 @@ quickstart: $(BIN)/installed
 
 test: $(BIN)/installed
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/versions.py
+
+versions: $(BIN)/installed
+	$(BIN)/python tests/versions.py
 
 check: $(BIN)/installed
 	$(BIN)/ruff format --check .
@@ -38,6 +43,8 @@ format: $(BIN)/installed
 bench: $(BIN)/installed
 	$(BIN)/python benchmarks/words.py
 	$(BIN)/python benchmarks/queries.py
+	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/generation.py
 
 clean:

@@ -45,10 +45,12 @@ def content_of(config: Config) -> str | None:
 
     _check(config)
     if config.name == "regenerated":
-        what = [run_settings(_recipe(config)), config.work_dir]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    files = _local_files(config)
-    return digest([file for group in files.values() for file in group]) if files else None
+        what: Any = [run_settings(_recipe(config)), config.work_dir]
+    else:
+        what = {split: digest(files) for split, files in _local_files(config).items()}
+        if not what:
+            return None
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def splits_of(config: Config, runs: Path) -> Pieces:

@@ -65,6 +65,10 @@ class HubStub(ThreadingHTTPServer):
     def head(self, repo: str) -> str:
         return commit_of(repo, self.commits.get(repo, 0))
 
+    def resolve(self, repo: str, revision: str) -> str:
+        """Give the commit of a revision; any commit asked for is taken for the newest."""
+        return revision if re.fullmatch("[0-9a-f]{40}", revision) else self.head(repo)
+
     def files(self, kind: str, repo: str) -> dict[str, bytes]:
         folder = self.root / kind / repo
         files = (p for p in sorted(folder.rglob("*")) if p.is_file())
@@ -97,6 +101,7 @@ def serving(root: Path) -> Iterator[HubStub]:
 
 
 KINDS, REPO = "(?:(models|datasets)/)?", "([^/]+/[^/]+)"
+REVISION = "(refs/[^/]+/[^/]+|[^/]+)"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -142,19 +147,14 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             self._whoami()
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/revision/(.+)", path):
-            self._info(found[1] or "models", found[2])
-        elif found := re.fullmatch(
-            rf"/api/{KINDS}{REPO}/tree/([^/]+|refs/[^/]+/[^/]+)/?(.*)", path
-        ):
+            self._info(found[1] or "models", found[2], found[3])
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tree/{REVISION}/?(.*)", path):
             self._tree(found[1] or "models", found[2], found[4])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}", path):
-            self._info(found[1] or "models", found[2])
-        elif found := re.fullmatch(rf"/{KINDS}{REPO}/resolve/(.+?)/([^/].*)", path):
-            commit = self.server.head(found[2])
-            name = (
-                path.rsplit(f"/resolve/{commit}/", maxsplit=1)[-1] if commit in path else found[4]
-            )
-            self._file(found[1] or "models", found[2], name)
+            self._info(found[1] or "models", found[2], "main")
+        elif found := re.fullmatch(rf"/{KINDS}{REPO}/resolve/{REVISION}/(.+)", path):
+            commit = self.server.resolve(found[2], found[3])
+            self._file(found[1] or "models", found[2], commit, found[4])
         else:
             self._missing("RepoNotFound")
 
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         me = {"type": "user", "name": "someone", "orgs": [], "auth": {"accessToken": token}}
         self._json(me)
 
-    def _info(self, kind: str, repo: str) -> None:
+    def _info(self, kind: str, repo: str, revision: str) -> None:
         if not (self.server.root / kind / repo).is_dir():
             self._missing("RepoNotFound")
             return
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "_id": "0" * 24,
                 "id": repo,
-                "sha": self.server.head(repo),
+                "sha": self.server.resolve(repo, revision),
                 "private": self.server.private.get(repo, False),
                 "siblings": [{"rfilename": name} for name in self.server.files(kind, repo)],
             }
@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._json([e for e in inside if deep or "/" not in e["path"][len(prefix) :]])
 
-    def _file(self, kind: str, repo: str, name: str) -> None:
+    def _file(self, kind: str, repo: str, commit: str, name: str) -> None:
         data = self.server.files(kind, repo).get(name)
         if data is None:
             exists = (self.server.root / kind / repo).is_dir()
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         etag = _sha256(data) if name.endswith(LARGE) else _git(data)
         headers = {
             "ETag": f'"{etag}"',
-            "X-Repo-Commit": self.server.head(repo),
+            "X-Repo-Commit": commit,
             "X-Linked-Etag": f'"{etag}"',
             "X-Linked-Size": str(len(data)),
             "Accept-Ranges": "bytes",
