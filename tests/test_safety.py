@@ -46,7 +46,7 @@ def spans(*turns: str) -> list[tuple[str, str]]:
             ["A: Sad.", "S: Ok.", "A: You should take Xanax."],
             [("medical_advice", "You should take Xanax")],
         ),
-        (["A: You should just hit him."], [("harmful_agreement", "should just hit him")]),
+        (["A: You should just hit him."], [("harmful_agreement", "You should just hit him")]),
         (["S: I will hit him.", "A: Good idea!"], [("harmful_agreement", "Good idea")]),
         (["S: Mail me: a.b@example.org!"], [("personal_data", "a.b@example.org")]),
         (["A: Call 0171 555 2368 now"], [("personal_data", "0171 555 2368")]),
