@@ -29,13 +29,12 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from augesc_builder import __version__, loading
+from augesc_builder import __version__, loading, tables
 from augesc_builder.errors import AugescError
 from augesc_builder.pipeline import build
 from augesc_builder.recipe import load_recipe, shipped_recipes
 from augesc_builder.settings import Recipe
-from augesc_builder.sources import published
-from augesc_builder.tables import SESSIONS, SESSIONS_AND_REJECTED
+from augesc_builder.sources import esconv, published, sample
 
 __all__ = [
     "AugESC",
@@ -56,7 +55,11 @@ NON_COMMERCIAL = "CC BY-NC 4.0"
 
 _CODE = hashlib.sha256(
     b"".join(
-        Path(str(file)).read_bytes() for file in (__file__, loading.__file__, published.__file__)
+        Path(str(file)).read_bytes()
+        for file in (
+            *(__file__, loading.__file__, tables.__file__),
+            *(published.__file__, esconv.__file__, sample.__file__),
+        )
     )
 ).hexdigest()
 """Part of the cache's key: what other code wrote is not taken for ours."""
@@ -144,7 +147,7 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=self.config.description,
-            features=SESSIONS_AND_REJECTED if self.config.rejected else SESSIONS,
+            features=tables.SESSIONS_AND_REJECTED if self.config.rejected else tables.SESSIONS,
             homepage=HOMEPAGE,
             license=self.config.license,
             citation=loading.citation(self.config.name),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from augesc_builder.errors import DownloadError, PublishError
 
@@ -20,6 +21,7 @@ Content = Path | bytes
 """A file, or what is to be in it."""
 
 CARD = "README.md"
+_PIECE = 1 << 20
 
 
 @contextlib.contextmanager
@@ -113,7 +115,7 @@ def plan_push(
         theirs = _card_of(repo, kind, remote) if CARD in remote.digests else None
     files = {**files, CARD: merge(_text(files[CARD]), theirs).encode()}
     changes = [
-        Change(path, len(_bytes(content)), _what(remote.digests.get(path), content))
+        Change(path, _size(content), _what(remote.digests.get(path), content))
         for path, content in sorted(files.items())
     ]
     changes += [
@@ -259,17 +261,26 @@ def _card_of(repo: str, kind: Kind, remote: Remote) -> str:
 def _what(there: tuple[int, str] | None, content: Content) -> Literal["new", "changed", "same"]:
     if there is None:
         return "new"
-    data = _bytes(content)
-    ours = {
-        hashlib.sha256(data).hexdigest(),
-        hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest(),
-    }
-    return "same" if there[1] in ours else "changed"
+    size = _size(content)
+    if there[0] != size:
+        return "changed"
+    large = hashlib.sha256()
+    small = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)  # as git names it
+    with _open(content) as file:
+        while piece := file.read(_PIECE):
+            large.update(piece)
+            small.update(piece)
+    return "same" if there[1] in {large.hexdigest(), small.hexdigest()} else "changed"
 
 
-def _bytes(content: Content) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _open(content: Content) -> BinaryIO:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
 def _text(content: Content) -> str:
-    return _bytes(content).decode("utf-8")
+    with _open(content) as file:
+        return file.read().decode("utf-8")

@@ -53,6 +53,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
     for needed in (
         *("recipes/paper.yaml", "recipes/paper-lora.yaml", "recipes/quickstart.yaml"),
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
+        *("dataset_card/model.md", "lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
         *("metrics/session_statistics/session_statistics.py", "py.typed"),
     ):
@@ -77,6 +78,16 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
     for recipe in ("quickstart", "paper", "paper-lora"):
         out = run(augesc, "build", "--dry-run", "--recipe", recipe, "--out", "x", cwd=tmp_path)
         assert f"recipe {recipe}" in out
+
+
+def test_the_installed_module_loads_outside_the_clone(installed, tmp_path):
+    code = (
+        "import augesc, datasets; print(augesc.__file__, "
+        "len(datasets.load_dataset('augesc', 'sample', split='train', cache_dir='cache')))"
+    )
+    where, n = run(installed / "bin" / "python", "-c", code, cwd=tmp_path).split()
+    assert where.startswith(str(installed))
+    assert n == "65"
 
 
 def test_importing_is_light():
