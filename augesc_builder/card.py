@@ -18,8 +18,10 @@ from augesc_builder import __version__
 from augesc_builder.card_metadata import BEGIN, END, FREE, LICENSE_NAMES, NON_COMMERCIAL, metadata
 from augesc_builder.citations import card_file, cite
 from augesc_builder.errors import InputError
+from augesc_builder.prompts import Message
 from augesc_builder.recipe import differences, load_recipe
 from augesc_builder.report import filter_table, markdown_table, statistics_table
+from augesc_builder.safety import LexiconScanner
 from augesc_builder.settings import Recipe
 
 
@@ -230,7 +232,10 @@ def reviewed_sessions(corpus: Path) -> set[str]:
 
 
 def _kept_example(corpus: Path) -> str:
-    row = _first_row(corpus / "data")
+    rows = _first_rows(corpus / "data")
+    row = next((row for row in rows if not row["safety_flags"]), None)
+    if rows and row is None:
+        return "The first sessions all carry safety flags, so none is shown here."
     if row is None:
         return "No text met all requirements, so there is no kept example."
     words = {"user": "Seeker", "assistant": "Supporter"}
@@ -241,7 +246,10 @@ def _kept_example(corpus: Path) -> str:
 
 
 def _rejected_example(corpus: Path) -> str:
-    row = _first_row(corpus / "rejected")
+    rows, scanner = _first_rows(corpus / "rejected"), LexiconScanner()
+    row = next((row for row in rows if not scanner.scan(_as_turns(row))), None)
+    if rows and row is None:
+        return "The first rejected texts would all carry safety flags, so none is shown here."
     if row is None:
         return "No text was rejected, so there is no rejected example."
     names = ", ".join(f"`{name}`" for name in row["violations"])
@@ -254,12 +262,21 @@ def _quoted(text: str) -> str:
     return text.replace("<", "&lt;")
 
 
-def _first_row(folder: Path) -> dict[str, Any] | None:
+def _as_turns(row: Mapping[str, Any]) -> list[Message]:
+    return [
+        {"role": "user", "content": row["query"]},
+        {"role": "assistant", "content": row["text"]},
+    ]
+
+
+def _first_rows(folder: Path, n: int = 100) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1):
-            row: dict[str, Any] = batch.to_pylist()[0]
-            return row
-    return None
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=n):
+            rows += batch.to_pylist()
+            if len(rows) >= n:
+                return rows[:n]
+    return rows
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import yaml
-from conftest import ROOT
+from conftest import ROOT, rows_of
 
 from augesc_builder.card import citation, license_of, render_card
 from augesc_builder.card_metadata import split_card
@@ -70,6 +70,28 @@ def test_figures_are_shown_where_there_are_some(built, tmp_path):
         "![Requirements](figures/requirements.svg)",
         "![Session lengths](figures/session_lengths.png)",
     ]
+
+
+def test_flagged_texts_are_no_examples(built, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    flag = {"flag": "crisis", "utterance": 0, "start": 0, "end": 1}
+
+    def change(folder, change):
+        for path in (run / "corpus" / folder).glob("*.parquet"):
+            table = pq.read_table(path)
+            rows = [change(row) for row in table.to_pylist()]
+            pq.write_table(type(table).from_pylist(rows, schema=table.schema), path)
+
+    clean = next(r["session_id"] for r in rows_of(run / "corpus" / "data") if not r["safety_flags"])
+    change("data", lambda r: r if r["session_id"] == clean else {**r, "safety_flags": [flag]})
+    change("rejected", lambda row: {**row, "text": "You should take Xanax."})
+    card = render_card(run, run / "corpus", read_manifest(run))
+    assert f"A kept session (`{clean}`)" in card
+    assert "The first rejected texts would all carry safety flags" in card
+    change("data", lambda row: {**row, "safety_flags": [flag]})
+    card = render_card(run, run / "corpus", read_manifest(run))
+    assert "The first sessions all carry safety flags" in card
 
 
 def test_every_ingredient_is_cited(built):
