@@ -45,7 +45,8 @@ def content_of(config: Config) -> str | None:
 
     _check(config)
     if config.name == "regenerated":
-        what: Any = [run_settings(_recipe(config)), config.work_dir]
+        folder = _work_dir(config)
+        what: Any = [run_settings(_recipe(config)), folder and str(folder)]
     else:
         what = {split: digest(files) for split, files in _local_files(config).items()}
         if not what:
@@ -138,6 +139,10 @@ def _recipe(config: Config) -> Recipe:
     return load_recipe(config.recipe or "quickstart", given)
 
 
+def _work_dir(config: Config) -> Path | None:
+    return Path(config.work_dir).expanduser().resolve() if config.work_dir else None
+
+
 def _regenerated(config: Config, runs: Path) -> Pieces:
     """Build what is not built yet, and hand back the sessions."""
     from datasets.utils import are_progress_bars_disabled
@@ -146,8 +151,7 @@ def _regenerated(config: Config, runs: Path) -> Pieces:
     from augesc_builder.progress import Progress
 
     recipe = _recipe(config)
-    folder = Path(config.work_dir).expanduser() if config.work_dir else None
-    run = folder or runs / f"{recipe.name}-{content_of(config)}"
+    run = _work_dir(config) or runs / f"{recipe.name}-{content_of(config)}"
     build(recipe, run, Progress(quiet=are_progress_bars_disabled()))
     found: Pieces = {}
     for split, table in (("train", "data"), *((("rejected", "rejected"),) * config.rejected)):

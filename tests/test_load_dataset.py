@@ -441,7 +441,7 @@ class TestRegenerated:
         same = load("regenerated", set={"seed": 13, "queries.max_per_source": 12}, **given)
         assert len(same["train"]) == len(rows_of(built / "corpus" / "data"))
 
-    def test_other_recipes_have_other_places(self, tiny_file):
+    def test_other_recipes_have_other_places(self, tiny_file, tmp_path, monkeypatch):
         def config(**options):
             return augesc.AugESCConfig(name="regenerated", recipe=str(tiny_file), **options)
 
@@ -451,6 +451,8 @@ class TestRegenerated:
         ]
         assert len(set(names)) == 4
         assert names[1] == augesc.loading.content_of(config(set=["seed=1"]))
+        monkeypatch.chdir(tmp_path)
+        assert augesc.loading.content_of(config(work_dir="x")) != names[3]
 
     def test_nothing_kept_is_said(self, load, built, tmp_path, tiny_file):
         run = tmp_path / "run"
