@@ -1,5 +1,6 @@
 # make quickstart   install what is needed, then build a small corpus
 # make test         install what is needed, then run the tests
+# make versions     run the tests of load_dataset under datasets 3.6.0 and 4.4.2 too
 # make check        format, lint and types, as CI runs them
 # make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
 
-.PHONY: quickstart test check format bench bench-peers clean
+.PHONY: quickstart test versions check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -26,6 +27,10 @@ quickstart: $(BIN)/installed
 
 test: $(BIN)/installed
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/versions.py
+
+versions: $(BIN)/installed
+	$(BIN)/python tests/versions.py
 
 check: $(BIN)/installed
 	$(BIN)/ruff format --check .
@@ -39,6 +44,8 @@ format: $(BIN)/installed
 bench: $(BIN)/installed
 	$(BIN)/python benchmarks/words.py
 	$(BIN)/python benchmarks/queries.py
+	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/generation.py
 
 PEERS := benchmarks/.peers

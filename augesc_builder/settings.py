@@ -267,6 +267,21 @@ class Requirements(Section):
     supporter_utterance_length: UtteranceLength
 
 
+class SafetyClassifier(Section):
+    """A multi-label classifier whose labels raise flags at or above the threshold."""
+
+    model: str
+    revision: str | None
+    threshold: Fraction
+    labels: dict[str, str]
+
+
+class Safety(Section):
+    """What scans the sessions besides the word lists."""
+
+    classifier: SafetyClassifier | None
+
+
 class Recipe(Section):
     """Every setting of a run."""
 
@@ -279,6 +294,7 @@ class Recipe(Section):
     queries: Queries
     generate: Generate
     requirements: Requirements
+    safety: Safety
 
     def settings(self) -> dict[str, Any]:
         """Give the recipe as plain JSON values."""

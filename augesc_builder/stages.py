@@ -175,6 +175,7 @@ def filter_(
     """
     from augesc_builder.filtering import filter_report, merge
     from augesc_builder.report import filter_table
+    from augesc_builder.safety import merge_counts
     from augesc_builder.sources.generations import read_generations, shards_of
     from augesc_builder.sources.pieces import count_rows
 
@@ -189,7 +190,7 @@ def filter_(
     results = in_order(
         judge.piece if measured is None else judge.again,
         work,
-        num_proc or (cores() if total > _WORTH_PROCESSES else 1),
+        1 if judge.classifier else num_proc or (cores() if total > _WORTH_PROCESSES else 1),
         preload="augesc_builder.filtering",
     )
     done = sum(rows for number, (_, rows) in enumerate(shards) if number not in missing)
@@ -210,11 +211,19 @@ def filter_(
                 len(shards),
                 {name: pa.concat_tables(found) for name, found in tables.items()},
                 counts=merge(part.counts for part in parts),
+                safety=merge_counts(part.flags for part in parts),
             )
     facts = run.shard_facts("filter", len(shards))
     report = filter_report(fact["counts"] for fact in facts)
     run.write_json(f"{place}/filter_report.json", report)
     run.write_text(f"{place}/filter_report.md", filter_table(report, model) + "\n")
+    flags = merge_counts(fact["safety"] for fact in facts)
+    run.write_json(f"{place}/safety_report.json", flags)
+    if flags["flagged"]:
+        progress.say(
+            f"  safety: {flags['flagged']:,} of {flags['sessions']:,} sessions are flagged; "
+            f"`augesc safety` shows them"
+        )
     rejected = report["total"] - report["retained"]
     run.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
 

@@ -13,6 +13,17 @@ from datasets import Features, Value
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
 
+SAFETY_FLAGS = [
+    {
+        "flag": Value("string"),
+        "utterance": Value("int32"),
+        "start": Value("int32"),
+        "end": Value("int32"),
+    }
+]
+"""What :mod:`augesc_builder.safety` found: which flag, in which of ``messages`` (from 0), and the
+span of its characters."""
+
 QUERIES = Features(
     {
         "query_id": Value("string"),
@@ -70,6 +81,7 @@ SESSIONS = Features(
         "query_id": Value("string"),
         "messages": MESSAGES,
         "n_tokens": Value("int32"),
+        "safety_flags": SAFETY_FLAGS,
     }
 )
 """A row is one conversation.
@@ -79,6 +91,7 @@ SESSIONS = Features(
 - ``query_id``: the query that triggered it, or null
 - ``messages``: utterances in order; ``user`` is the seeker, ``assistant`` the supporter
 - ``n_tokens``: tokens of prompt and continuation together, or null where no model wrote it
+- ``safety_flags``: what the safety pass found, or null where it did not run
 """
 
 REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})
@@ -110,6 +123,15 @@ MEASURED = Features(
 - ``n_role_words``: role words inside utterances
 - ``seeker_words``, ``supporter_words``: the length of each utterance in words
 - ``seeker_mean_words``, ``supporter_mean_words``: their means; null where there is no utterance
+"""
+
+SESSIONS_AND_REJECTED = Features(
+    {**SESSIONS, "text": Value("string"), "violations": [Value("string")]}
+)
+"""Sessions and rejected texts in one form, for comparing them.
+
+``messages`` of a rejected text are null where it is no conversation; ``text``, the raw
+continuation, is null for sessions, whose ``violations`` are empty.
 """
 
 TABLES = {

@@ -19,6 +19,7 @@ from augesc_builder.prompts import Message, collapse
 from augesc_builder.sources.lines import json_of, read_json_rows
 
 REPO = "thu-coai/esconv"
+_SPLITS = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 _ROLES = {"usr": "user", "seeker": "user", "sys": "assistant", "supporter": "assistant"}
 
 
@@ -86,6 +87,19 @@ def download_esconv(revision: str) -> tuple[Path, str]:
     mend = "give a local file with --set finetune.sessions=PATH"
     folder, commit = download_dataset(REPO, revision, ["train.txt"], mend)
     return folder / "train.txt", commit
+
+
+def esconv_files(folder: str | Path | None, revision: str) -> dict[str, Path]:
+    """Give ESConv's files by split: those in a local folder, or those on the Hub."""
+    if folder is None:
+        mend = "give a folder of local files with data_dir=FOLDER"
+        place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), mend)
+    else:
+        place = Path(folder).expanduser()
+    files = {split: place / name for split, name in _SPLITS.items() if (place / name).is_file()}
+    if not files:
+        raise InputError(f"no files of ESConv there; expected {', '.join(_SPLITS.values())}", place)
+    return files
 
 
 def _brief(value: Any) -> str:

@@ -80,7 +80,7 @@ def parse_sessions(piece: Piece) -> Iterator[SourcedSession]:
         found = ", ".join(piece.rows.column_names) or "none"  # type: ignore[union-attr]
         raise InputError(f"no column messages; found {found}", piece.path)
     stem = piece.path.stem
-    for number, value in piece.values():
+    for number, value in piece.values(["messages", "source"]):
         messages = messages_of(value, piece.path, number)
         if not messages:
             raise InputError("a session without messages; remove the row", piece.path, number)
