@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from conftest import ROOT, rows_of
+from conftest import ROOT, rows_of, shared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +14,13 @@ from augesc_builder.safety import (
     FLAGS,
     Flag,
     LexiconScanner,
+    Phrases,
     Scanners,
     count_flags,
     flag_sessions,
     merge_counts,
 )
+from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.tables import SESSIONS, to_table
 
 SCANNER = LexiconScanner()
@@ -55,6 +57,24 @@ def spans(*turns: str) -> list[tuple[str, str]]:
 )
 def test_the_span_is_what_raised_it(turns, found):
     assert spans(*turns) == found
+
+
+def test_the_quick_look_at_words_misses_nothing(monkeypatch):
+    rows = (ROOT / "tests" / "data" / "safety_sentences.tsv").read_text().splitlines()
+    said = [row.split("\t")[-1] for row in rows]
+    roles = ("user", "assistant")
+    sessions = [
+        [{"role": roles[(i + j) % 2], "content": text} for i, text in enumerate(said)]
+        for j in range(2)
+    ]
+    files = ("train", "valid", "test")
+    sessions += [
+        list(s.messages) for name in files for s in read_esconv(shared(f"esconv/{name}.txt"))
+    ]
+    found = [SCANNER.scan(messages) for messages in sessions]
+    monkeypatch.setattr(Phrases, "may_stand_in", lambda *_: True)
+    assert [SCANNER.scan(messages) for messages in sessions] == found
+    assert sum(map(len, found)) > 100
 
 
 @pytest.mark.parametrize("word", ["kill", "kills", "killed", "killing"])
