@@ -141,7 +141,7 @@ def test_a_corpus_there_and_back(hub, run):
     assert set(files) == set(changes(done))
     assert {
         *("README.md", "recipe.yaml", "manifest.json", "filter_report.json", "statistics.json"),
-        *("safety_report.json", "safety_review.json", "data/train-00000-of-00003.parquet"),
+        *("safety_report.json", "safety_review.json", "data/train-00000-of-00001.parquet"),
     } <= set(files)
     assert not [name for name in files if name.endswith(".py")]
     assert f'load_dataset("{hub.repo}"' in files["README.md"].decode()
@@ -178,7 +178,6 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
     (there / "augesc.py").write_text("raise SystemExit")
     (there / "dataset_infos.json").write_text("{}")
     (there / "notes.md").write_text("mine")
-    (there / "figures").mkdir()
     (there / "figures" / "old.png").write_bytes(b"png")
     card = (there / "README.md").read_text()
     values, body = split_card(card)
