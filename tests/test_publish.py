@@ -188,19 +188,20 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
     (there / "README.md").write_text(
         f"---\n{yaml.safe_dump(values)}---\nWords of mine.\n\n{body}\nAnd a last one.\n"
     )
-    # The corpus shrinks to its first shard.
-    corpus = run / "corpus"
-    shards = sorted((corpus / "data").glob("*.parquet"))
-    table = pq.read_table(shards[0])
-    for shard in shards:
-        shard.unlink()
-    pq.write_table(table, corpus / "data" / "train-00000-of-00001.parquet")
+    # The corpus is parted anew.
+    data = run / "corpus" / "data"
+    (shard,) = data.glob("*.parquet")
+    table = pq.read_table(shard).slice(0, 6)
+    shard.unlink()
+    new = {f"data/train-0000{i}-of-00002.parquet" for i in range(2)}
+    for i, name in enumerate(sorted(new)):
+        pq.write_table(table.slice(3 * i, 3), data.parent / name)
     claim(run, table.num_rows)
 
     done = push(hub, run)
     assert done.returncode == 0, done.stderr
     files = hub.files("datasets", hub.repo)
-    assert {n for n in files if n.startswith("data/")} == {"data/train-00000-of-00001.parquet"}
+    assert {n for n in files if n.startswith("data/")} == new
     assert "notes.md" in files
     assert not [name for name in files if name.endswith(".py")]
     assert not {"dataset_infos.json", "figures/old.png"} & set(files)
