@@ -1,4 +1,4 @@
-"""Phrases of a lexicon: their word forms, finding them, and a quick look whether one may be there."""
+"""Phrases of a lexicon: their word forms, finding them, and a quick look for their words."""
 
 from __future__ import annotations
 
