@@ -24,7 +24,7 @@ from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 PROVED_ON = "3.10.4"
 """The version of NLTK that the fast path was fuzzed against; others are checked before use."""
 
-_REMEMBERED = 1 << 17
+_REMEMBERED = 1 << 16
 """Chunks that each memory keeps; then it starts anew."""
 
 _words = NLTKWordTokenizer()

@@ -33,7 +33,7 @@ _WITH_MESSAGES = _SCHEMA.append(plain_schema(SESSIONS).field("messages")).append
     plain_schema(SESSIONS).field("session_id")
 )
 
-PIECE = 2000
+PIECE = 4000
 """Rows that a process is given at a time."""
 
 _SHARD = 20_000
