@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augesc_builder import __version__
+from augesc_builder import __version__, cli_training
 from augesc_builder.errors import AugescError
 from augesc_builder.progress import Progress
 
@@ -256,6 +256,9 @@ def card(
     from augesc_builder import alone
 
     alone.card(folder, Progress(quiet=quiet))
+
+
+cli_training.register(app)
 
 
 @app.callback(invoke_without_command=True)

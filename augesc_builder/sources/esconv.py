@@ -19,6 +19,7 @@ from augesc_builder.prompts import Message, collapse
 from augesc_builder.sources.lines import json_of, read_json_rows
 
 REPO = "thu-coai/esconv"
+_SPLITS = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 _ROLES = {"usr": "user", "seeker": "user", "sys": "assistant", "supporter": "assistant"}
 
 
@@ -46,7 +47,9 @@ def read_esconv(path: str | Path) -> list[Session]:
     return sessions
 
 
-def parse_session(value: Any, session_id: str, path: Path, line: int) -> Session:
+def parse_session(
+    value: Any, session_id: str, path: Path, line: int, *, keep_greetings: bool = False
+) -> Session:
     """Check one session of ESConv's format."""
 
     def fail(message: str) -> InputError:
@@ -74,9 +77,9 @@ def parse_session(value: Any, session_id: str, path: Path, line: int) -> Session
             raise fail(f"utterance {i}: expected the speaker usr or sys, found {_brief(speaker)}")
         if not text.strip():
             raise fail(f"utterance {i} has no words; remove it")
-        if messages or _ROLES[speaker] == "user":
+        if messages or keep_greetings or _ROLES[speaker] == "user":
             messages.append({"role": _ROLES[speaker], "content": collapse(text)})
-    if not messages:
+    if not any(message["role"] == "user" for message in messages):
         raise fail("no utterance of the seeker (usr); remove the session")
     return Session(session_id, tuple(messages), problem.strip().lower() if problem else None)
 
@@ -86,6 +89,19 @@ def download_esconv(revision: str) -> tuple[Path, str]:
     mend = "give a local file with --set finetune.sessions=PATH"
     folder, commit = download_dataset(REPO, revision, ["train.txt"], mend)
     return folder / "train.txt", commit
+
+
+def esconv_files(folder: str | Path | None, revision: str) -> dict[str, Path]:
+    """Give ESConv's files by split: those in a local folder, or those on the Hub."""
+    if folder is None:
+        mend = "give a folder of local files with data_dir=FOLDER"
+        place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), mend)
+    else:
+        place = Path(folder).expanduser()
+    files = {split: place / name for split, name in _SPLITS.items() if (place / name).is_file()}
+    if not files:
+        raise InputError(f"no files of ESConv there; expected {', '.join(_SPLITS.values())}", place)
+    return files
 
 
 def _brief(value: Any) -> str:

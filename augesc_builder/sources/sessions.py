@@ -31,6 +31,7 @@ class SourcedSession:
 
     source: str
     messages: list[Message]
+    problem_type: str | None = None
 
 
 def read_training_sessions(name: str, revision: str | None) -> tuple[list[Session], str | None]:
@@ -71,9 +72,10 @@ def sessions_pieces(files: list[Path], size: int = _PIECE) -> Iterator[Piece]:
             first = piece.first + len(piece.rows)
 
 
-def parse_sessions(piece: Piece) -> Iterator[SourcedSession]:
+def parse_sessions(piece: Piece, *, keep_greetings: bool = False) -> Iterator[SourcedSession]:
     """Check the sessions of a piece.
 
+    ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
     Raises :class:`~augesc_builder.errors.InputError` with file and row.
     """
     if piece.path.suffix == PARQUET and "messages" not in piece.rows.column_names:  # type: ignore[union-attr]
@@ -87,10 +89,15 @@ def parse_sessions(piece: Piece) -> Iterator[SourcedSession]:
             messages = check_messages(value["messages"], piece.path, number)
             if not messages:
                 raise InputError("a session without messages; remove the row", piece.path, number)
-            yield SourcedSession(value.get("source") or stem, messages)
+            kind = value.get("problem_type")
+            yield SourcedSession(
+                value.get("source") or stem, messages, kind if isinstance(kind, str) else None
+            )
         else:
-            session = esconv.parse_session(value, f"{stem}-{number}", piece.path, number)
-            yield SourcedSession(stem, list(session.messages))
+            session = esconv.parse_session(
+                value, f"{stem}-{number}", piece.path, number, keep_greetings=keep_greetings
+            )
+            yield SourcedSession(stem, list(session.messages), session.problem_type)
 
 
 def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
