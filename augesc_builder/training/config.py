@@ -151,6 +151,12 @@ class Config(Section):
                 raise ValueError(f"{name!r}: a phase is named by letters, digits, - and _")
         return value
 
+    @model_validator(mode="after")
+    def _made_new_as_encoder_decoder(self) -> Config:
+        if self.method == "sft" and self.model.name is None:
+            raise ValueError("method sft needs model.name: from_scratch makes a Blenderbot-small")
+        return self
+
     def settings(self) -> dict[str, Any]:
         """Give the config as plain JSON values."""
         return self.model_dump(mode="json")

@@ -149,6 +149,7 @@ class Training:
 
     def _step(self, model: Any, optimizer: Any, batch: Sequence[Pair]) -> float:
         examples = [self.encoder.encode(pair.history, pair.response) for pair in batch]
+        examples.sort(key=lambda example: -len(example.target))  # little padding in a micro-batch
         n_tokens = sum(len(example.target) for example in examples)
         while True:
             # Nothing of a failed attempt may be held when its memory is needed again.
@@ -238,7 +239,7 @@ class Training:
         """Give the mean loss of a response token of the validation set."""
         share = self.validation[self.accelerator.process_index :: self.accelerator.num_processes]
         examples = [self.encoder.encode(pair.history, pair.response) for pair in share]
-        examples.sort(key=lambda example: len(example.source))
+        examples.sort(key=lambda example: -len(example.target))
         sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
         model.eval()
         with torch.no_grad():

@@ -132,6 +132,16 @@ def check_belong(name: str | Path, model: Any, tokenizer: Any) -> None:
             )
 
 
+def check_method(method: str, model: Any) -> None:
+    """Refuse to train an encoder-decoder as a causal LM, and the other way round."""
+    fits = "seq2seq" if model.config.is_encoder_decoder else "sft"
+    if method != fits:
+        raise CheckpointError(
+            f"a model of the type {model.config.model_type} is trained with method: {fits}, found "
+            f"method: {method}; set method={fits}"
+        )
+
+
 def position_limit(model: Any, tokenizer: Any) -> int | None:
     """Give the tokens that model and tokenizer allow, where they say so."""
     limit = max_positions(model.config)

@@ -27,7 +27,7 @@ from augesc_builder.training.data import (
     without,
 )
 from augesc_builder.training.loop import Fill, Mixed, Outputs, Place, Training
-from augesc_builder.training.models import load, load_model
+from augesc_builder.training.models import check_method, load, load_model
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ def train(
     """
     check_trackers(config)
     if resume_from is not None:
+        if config.method == "sft":
+            raise TrainingError("--resume-from is for method: seq2seq; sft takes the newest in OUT")
         folders.check_checkpoint(resume_from, config)
     data = read_data(config)
     if int(os.environ.get("RANK", "0")):
@@ -68,12 +70,7 @@ def train(
             f"{len(data.validation):,} for validation"
         )
         with disk_errors(out):
-            if config.method == "sft":
-                from augesc_builder.training.sft import train_sft
-
-                place = train_sft(config, data, run, progress)
-            else:
-                place = _train(config, data, _outputs(run), out, progress)
+            place = _train(config, data, _outputs(run), out, progress)
         _finish(config, data, place, run)
         progress.say(f"The model is {_model_of(config, out)}")
 
@@ -135,6 +132,11 @@ def check_trackers(config: Config) -> None:
 def _train(
     config: Config, data: TrainingData, outputs: Outputs, out: Path, progress: Progress
 ) -> Place:
+    if config.method == "sft":
+        from augesc_builder.training.sft import train_sft
+
+        return train_sft(config, data.phases, data.validation, outputs, out, progress)
+
     def newest() -> Path | None:
         states = saved_states(outputs.checkpoints)
         return states[-1] if states else None
@@ -152,6 +154,7 @@ def _train(
             model, tokenizer = load_model(config.model, texts, config.seed)
         else:
             model, tokenizer = load(out / folders.model_folder(names[number - 1]))
+        check_method(config.method, model)
         training.run_phase(number, mixed, model, tokenizer)
     training.end()
     return training.place
