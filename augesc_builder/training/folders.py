@@ -91,7 +91,7 @@ def put_state(state: Path, out: Path) -> Path:
     if state.resolve().parent != states.resolve():
         for model in state.parent.parent.glob("model-*"):
             shutil.copytree(model, out / model.name, dirs_exist_ok=True)
-        states.mkdir(exist_ok=True)
+        states.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(states / "copying", ignore_errors=True)
         shutil.copytree(state, states / "copying")
         shutil.rmtree(states / state.name, ignore_errors=True)

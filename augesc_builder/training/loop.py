@@ -112,7 +112,7 @@ class Training:
     def run_phase(self, number: int, mixed: Mixed, model: Any, tokenizer: Any) -> None:
         """Train a model until the phase is over; its best checkpoint is written."""
         name, phase = list(self.config.phases.items())[number]
-        plan = _Plan(self.config, number, name, phase, mixed)
+        plan = _Plan(self.config, number, phase, mixed)
         self.encoder = Encoder(model, tokenizer, self.config.examples)
         self.tokenizer, self.name = tokenizer, name
         model.config.use_cache = False
@@ -284,15 +284,11 @@ class Training:
 class _Plan:
     """The batches of a phase, in their order."""
 
-    def __init__(self, config: Config, number: int, name: str, phase: Phase, mixed: Mixed) -> None:
+    def __init__(self, config: Config, number: int, phase: Phase, mixed: Mixed) -> None:
         self._key, self._phase, self._mixed = f"{config.seed}/{number}", phase, mixed
         self._size = config.train.batch_size
         self._sizes = [len(pairs) for pairs in mixed.sets]
         in_epoch = len(epoch_order(self._sizes, mixed.weights, self._key))
-        if not in_epoch:
-            raise TrainingError(
-                f"phases.{name}.sessions: the weights leave no example; give larger ones"
-            )
         self.n_steps = phase.epochs * math.ceil(in_epoch / self._size)
 
     def batches(self) -> Iterator[list[Pair]]:

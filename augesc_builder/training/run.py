@@ -87,7 +87,14 @@ def read_data(config: Config) -> TrainingData:
         sets = [without(read[item.path], left_out, item.path) for item in mix]
         return Mixed(sets, [item.weight for item in mix])
 
-    phases = [pairs(phase.sessions) for phase in config.phases.values()]
+    phases = []
+    for name, phase in config.phases.items():
+        mixed = pairs(phase.sessions)
+        if not epoch_order([len(pairs) for pairs in mixed.sets], mixed.weights, name):
+            raise TrainingError(
+                f"phases.{name}.sessions: the weights leave no example; give larger ones"
+            )
+        phases.append(mixed)
     validation = pairs(config.data.validation)
     check_problem_types([pair for every in read.values() for pair in every], config.data.leave_out)
     sizes = [len(some) for some in validation.sets]
@@ -178,7 +185,6 @@ def _outputs(run: RunFolder) -> Outputs:
         run.write_folder(folders.model_folder(phase), fill)
 
     checkpoints = run.path / folders.CHECKPOINTS
-    checkpoints.mkdir(exist_ok=True)
     return Outputs(checkpoints, run.path / folders.LOGS, model, curve, started)
 
 
