@@ -1,12 +1,14 @@
 # make quickstart   install what is needed, then build a small corpus
 # make test         install what is needed, then run the tests
+# make versions     run the tests of load_dataset under datasets 3.6.0 and 4.4.2 too
 # make check        format, lint and types, as CI runs them
+# make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
 
-.PHONY: quickstart test check format bench clean
+.PHONY: quickstart test versions check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -25,6 +27,10 @@ quickstart: $(BIN)/installed
 
 test: $(BIN)/installed
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/versions.py
+
+versions: $(BIN)/installed
+	$(BIN)/python tests/versions.py
 
 check: $(BIN)/installed
 	$(BIN)/ruff format --check .
@@ -38,7 +44,24 @@ format: $(BIN)/installed
 bench: $(BIN)/installed
 	$(BIN)/python benchmarks/words.py
 	$(BIN)/python benchmarks/queries.py
+	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/generation.py
 
+PEERS := benchmarks/.peers
+
+bench-peers: $(PEERS)/ctranslate2/installed $(PEERS)/vllm/installed
+
+$(PEERS)/ctranslate2/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet torch==2.13.0
+	$(@D)/bin/python -m pip install --quiet ctranslate2 'transformers<5'
+	touch $@
+
+# vLLM's package on PyPI is for GPUs; its own index has the one for CPUs. A failure is no harm.
+$(PEERS)/vllm/installed:
+	$(PYTHON) -m venv $(@D)
+	-$(@D)/bin/python -m pip install --quiet vllm --extra-index-url https://wheels.vllm.ai/nightly/cpu && touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

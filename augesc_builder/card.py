@@ -5,7 +5,6 @@ No number is typed into the template; a slot that stays empty is an error.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,111 +14,78 @@ import jinja2
 import pyarrow.parquet as pq
 import yaml
 
+from augesc_builder import __version__
+from augesc_builder.card_metadata import BEGIN, END, FREE, LICENSE_NAMES, NON_COMMERCIAL, metadata
+from augesc_builder.citations import card_file, cite
 from augesc_builder.errors import InputError
+from augesc_builder.prompts import Message
 from augesc_builder.recipe import differences, load_recipe
-from augesc_builder.report import filter_table, statistics_table
+from augesc_builder.report import filter_table, markdown_table, statistics_table
+from augesc_builder.safety import LexiconScanner
 from augesc_builder.settings import Recipe
-
-NON_COMMERCIAL = "cc-by-nc-4.0"
-
-_HERE = Path(__file__).parent
 
 
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     """Write the card of a run's corpus, in Markdown with the Hub's metadata in front."""
     recipe = load_recipe(run / "recipe.yaml")
-    report, statistics = _load(corpus / "filter_report.json"), _load(corpus / "statistics.json")
-    own = set(manifest["stages"]["queries"]["report"]) | {recipe.finetune.sessions}
-    template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        autoescape=False,
-    ).from_string(_read("template.md"))
-    return (
-        template.render(
-            metadata=yaml.safe_dump(
-                _metadata(recipe, report, own, corpus), sort_keys=False
-            ).strip(),
-            title=f"AugESC, regenerated ({recipe.name})",
-            folder=corpus.name,
-            recipe=recipe,
-            backbone=recipe.backbone,
-            report=report,
-            model=_model(recipe, manifest),
-            finetuning=_finetuning(recipe, manifest),
-            triggers=_triggers(manifest),
-            generation=_generation(recipe, manifest),
-            versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
-            differences=_differences(recipe),
-            recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
-            filter_table=filter_table(report, recipe.backbone.label),
-            statistics_table=statistics_table(statistics, with_paper=True),
-            kept_example=_kept_example(corpus),
-            rejected_example=_rejected_example(corpus),
-            license_text=_license_text(own),
-            citation=_citation(recipe, own),
-        )
-        + "\n"
+    report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
+    own = ingredients(recipe, manifest)
+    license_ = license_of(own)
+    title = f"AugESC, regenerated ({recipe.name})"
+    safety = load_report(corpus, "safety")
+    return render(
+        "template.md",
+        metadata=_yaml(metadata(title, license_, own, corpus)),
+        title=title,
+        made_with=__version__,
+        folder=corpus.name,
+        recipe=recipe,
+        backbone=recipe.backbone,
+        report=report,
+        ingredients=_ingredients(recipe, manifest),
+        model=describe_model(recipe, manifest),
+        finetuning=describe_finetuning(recipe, manifest),
+        triggers=_triggers(manifest),
+        generation=_generation(recipe, manifest),
+        producers=_producers(own),
+        versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
+        differences=_differences(recipe),
+        recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
+        filter_table=filter_table(report, recipe.backbone.label),
+        statistics_table=statistics_table(statistics, with_paper=True),
+        figures=_figures(corpus),
+        kept_example=_kept_example(corpus),
+        rejected_example=_rejected_example(corpus),
+        classifier=recipe.safety.classifier and recipe.safety.classifier.model,
+        safety_table=_safety_table(safety),
+        safety_text=_safety_text(safety, corpus),
+        license_name=LICENSE_NAMES[license_],
+        license_text=license_text(own),
+        citation=citation(recipe, own),
     )
 
 
-def _read(name: str) -> str:
-    """Read a file of ``dataset_card/``: beside the package in a clone, inside it in a wheel."""
-    places = (_HERE / "dataset_card", _HERE.parent / "dataset_card")
-    folder = next(place for place in places if place.is_dir())
-    return (folder / name).read_text(encoding="utf-8")
+def render(template: str, **slots: Any) -> str:
+    """Fill a template of ``dataset_card/``; an unknown slot is an error."""
+    found = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+    ).from_string(card_file(template))
+    return found.render(**slots, begin=BEGIN, end=END) + "\n"
 
 
-def _metadata(
-    recipe: Recipe, report: Mapping[str, Any], own: set[str], corpus: Path
-) -> dict[str, Any]:
-    """Give the Hub's metadata.
-
-    ``datasets`` keys its cache of a local folder by the card's configurations and never looks at
-    the files, so that two corpora with the same patterns would be taken for one. The digest in
-    each description keeps them apart.
-    """
-    n = report["retained"]
-    rejected = {
-        "config_name": "rejected",
-        "description": f"content {_digest(corpus / 'rejected')}",
-        "data_files": [{"split": "train", "path": "rejected/train-*.parquet"}],
-    }
-    sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
-    return {
-        "language": ["en"],
-        "license": _license(own),
-        "pretty_name": f"AugESC, regenerated ({recipe.name})",
-        "task_categories": ["text-generation"],
-        "tags": ["synthetic", "conversational", "emotional-support"],
-        "size_categories": [next((s for limit, s in sizes.items() if n < limit), "1M<n<10M")],
-        "configs": [
-            {
-                "config_name": "default",
-                "default": True,
-                "description": f"content {_digest(corpus / 'data')}",
-                "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
-            },
-            *([rejected] if n < report["total"] else []),  # datasets cannot load a split of nothing
-        ],
-    }
+def ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> set[str]:
+    """Name what a run was made of: the sources of its queries, and its training sessions."""
+    return set(manifest["stages"]["queries"]["report"]) | {recipe.finetune.sessions}
 
 
-def _digest(folder: Path) -> str:
-    """Give a digest of a table's files."""
-    running = hashlib.sha256()
-    for path in sorted(folder.glob("*.parquet")):
-        running.update(path.read_bytes())
-    return running.hexdigest()[:16]
-
-
-def _license(own: set[str]) -> str:
+def license_of(own: set[str]) -> str:
     """Sessions of ESConv's form from a local file are taken for ESConv: the stricter licence."""
-    return "apache-2.0" if own <= {"sample"} else NON_COMMERCIAL
+    return FREE if own <= {"sample"} else NON_COMMERCIAL
 
 
-def _license_text(own: set[str]) -> str:
-    if _license(own) != NON_COMMERCIAL:
+def license_text(own: set[str]) -> str:
+    """Say which licence it is, and what forces it."""
+    if license_of(own) != NON_COMMERCIAL:
         return (
             "Apache-2.0: the model was trained on the sample that comes with augesc, and the "
             "triggers are from it too. Corpora made from ESConv or EmpatheticDialogues inherit "
@@ -132,20 +98,25 @@ def _license_text(own: set[str]) -> str:
     )
 
 
-def _citation(recipe: Recipe, own: set[str]) -> str:
+def citation(recipe: Recipe, own: set[str]) -> str:
+    """Cite every ingredient of a run."""
     keys = ["zheng2022augesc"]
     if own - {"sample", "empathetic_dialogues", "reddit"}:
         keys.append("liu2021esconv")
     if "empathetic_dialogues" in own:
         keys.append("rashkin2019empathetic")
+    if "reddit" in own:
+        keys.append("baumgartner2020pushshift")
     if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
         keys.append("wang2021gptj")
-    entries = _read("citations.bib").strip().split("\n\n")
-    chosen = [entry for key in keys for entry in entries if f"{{{key}," in entry]
-    return "```bibtex\n" + "\n\n".join(chosen) + "\n```"
+    if recipe.finetune.lora:
+        keys.append("hu2022lora")
+    keys += ["wolf2020transformers", "bird2009nltk"]
+    return f"```bibtex\n{cite(keys)}\n```"
 
 
-def _model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+def describe_model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    """Say which model was fine-tuned, at which commit."""
     shape = recipe.backbone.from_scratch
     if shape is not None:
         return (
@@ -157,7 +128,8 @@ def _model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     return f"`{recipe.backbone.name}`" + (f" at commit `{commit}`" if commit else "")
 
 
-def _finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+def describe_finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    """Say how the model was fine-tuned, on what."""
     facts, settings = manifest["stages"]["finetune"], recipe.finetune
     commit = manifest.get("revisions", {}).get("sessions")
     return (
@@ -182,10 +154,14 @@ def _triggers(manifest: Mapping[str, Any]) -> str:
 
 def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     settings, n_rows = recipe.generate, manifest["tables"]["generations"]
+    how = f"top-p {settings.top_p}, temperature {settings.temperature}"
+    if settings.greedy:
+        how = "the most likely token each time"
+    elif settings.top_k or settings.min_p:
+        how += f", top-k {settings.top_k or 'none'}, min-p {settings.min_p}"
     return (
-        f"{n_rows:,} conversations, top-p {settings.top_p}, temperature "
-        f"{settings.temperature}, repetition penalty {settings.repetition_penalty}, at most "
-        f"{settings.max_tokens:,} tokens"
+        f"{n_rows:,} conversations, {how}, repetition penalty {settings.repetition_penalty}, at "
+        f"most {settings.max_tokens:,} tokens"
     )
 
 
@@ -199,8 +175,70 @@ def _differences(recipe: Recipe) -> str:
     return "\n".join(lines) or "Nothing; the paper's Reddit posts are not part of that recipe."
 
 
+def _ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    triggers = manifest["stages"]["queries"]["report"]
+    names = dict.fromkeys(
+        [
+            f"`{recipe.backbone.name}`" if recipe.backbone.name else "a GPT-J with random weights",
+            *(f"`{name}`" for name in [Path(recipe.finetune.sessions).name, *triggers]),
+        ]
+    )
+    return ", ".join(names)
+
+
+def _producers(own: set[str]) -> str:
+    people = {
+        "sample": "The sessions and posts of the sample were written for `augesc`.",
+        "esconv": "The sessions of ESConv were written by crowd workers.",
+        "empathetic_dialogues": "The posts of EmpatheticDialogues were written by crowd workers.",
+        "reddit": "The posts of Reddit were written by its users, whose names were never read.",
+    }
+    known = [said for name, said in people.items() if name in own]
+    return " ".join(known) or "What it was trained on came from a file of whoever ran the recipe."
+
+
+def _figures(corpus: Path) -> list[dict[str, str]]:
+    """List the figures of a corpus, one for each name; a PNG is shown before an SVG."""
+    folder = corpus / "figures"
+    found = {path.stem: path for kind in ("svg", "png") for path in folder.glob(f"*.{kind}")}
+    return [
+        {"title": name.replace("_", " ").capitalize(), "path": f"figures/{found[name].name}"}
+        for name in sorted(found)
+    ]
+
+
+def _safety_table(safety: Mapping[str, Any]) -> str:
+    rows = [
+        [f"`{name}`", f"{numbers['sessions']:,}", f"{numbers['spans']:,}"]
+        for name, numbers in safety["flags"].items()
+    ]
+    return markdown_table(["flag", "sessions", "spans"], rows)
+
+
+def _safety_text(safety: Mapping[str, Any], corpus: Path) -> str:
+    reviewed = len(reviewed_sessions(corpus))
+    return (
+        f"{safety['flagged']:,} of {safety['sessions']:,} sessions carry a flag"
+        + (f"; a person looked at {reviewed:,} of them and let them stand" if reviewed else "")
+        + ". `crisis`: the seeker speaks of suicide, self-harm, abuse or violence. "
+        "`medical_advice`: the supporter advises for or against a medicine or a test. "
+        "`harmful_agreement`: the supporter encourages or agrees with a harmful act. "
+        "`personal_data`: an e-mail address, phone number, user name, long number or street "
+        "address."
+    )
+
+
+def reviewed_sessions(corpus: Path) -> set[str]:
+    """Give the flagged sessions that a person looked at and let stand."""
+    path = corpus / "safety_review.json"
+    return set(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
+
+
 def _kept_example(corpus: Path) -> str:
-    row = _first_row(corpus / "data")
+    rows = _first_rows(corpus / "data")
+    row = next((row for row in rows if not row["safety_flags"]), None)
+    if rows and row is None:
+        return "The first sessions all carry safety flags, so none is shown here."
     if row is None:
         return "No text met all requirements, so there is no kept example."
     words = {"user": "Seeker", "assistant": "Supporter"}
@@ -211,7 +249,10 @@ def _kept_example(corpus: Path) -> str:
 
 
 def _rejected_example(corpus: Path) -> str:
-    row = _first_row(corpus / "rejected")
+    rows, scanner = _first_rows(corpus / "rejected"), LexiconScanner()
+    row = next((row for row in rows if not scanner.scan(_as_turns(row))), None)
+    if rows and row is None:
+        return "The first rejected texts would all carry safety flags, so none is shown here."
     if row is None:
         return "No text was rejected, so there is no rejected example."
     names = ", ".join(f"`{name}`" for name in row["violations"])
@@ -224,15 +265,34 @@ def _quoted(text: str) -> str:
     return text.replace("<", "&lt;")
 
 
-def _first_row(folder: Path) -> dict[str, Any] | None:
+def _as_turns(row: Mapping[str, Any]) -> list[Message]:
+    return [
+        {"role": "user", "content": row["query"]},
+        {"role": "assistant", "content": row["text"]},
+    ]
+
+
+def _first_rows(folder: Path, n: int = 100) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1):
-            row: dict[str, Any] = batch.to_pylist()[0]
-            return row
-    return None
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=n):
+            rows += batch.to_pylist()
+            if len(rows) >= n:
+                return rows[:n]
+    return rows
 
 
-def _load(path: Path) -> Any:
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False).strip()
+
+
+def _several(statistics: Mapping[str, Any]) -> bool:
+    return len(statistics["by_source"]) != 1
+
+
+def load_report(corpus: Path, name: str) -> Any:
+    """Read a report of a corpus folder: ``filter``, ``statistics`` or ``safety``."""
+    path = corpus / ("statistics.json" if name == "statistics" else f"{name}_report.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

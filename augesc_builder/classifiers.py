@@ -49,25 +49,11 @@ class Judges:
         return found
 
     def _load(self, settings: EmotionClassifier | ToxicityClassifier, expected: set[str]) -> Any:
-        name, revision = settings.model, settings.revision
-        if not Path(name).is_dir():
-            revision = self.revisions[name] = resolve_model(name, revision)
-        try:
-            model = pipeline(
-                "text-classification",
-                model=name,
-                revision=revision,
-                device="cuda" if torch.cuda.is_available() else "cpu",
-            )
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
-        labels = {str(label).lower() for label in model.model.config.id2label.values()}
-        if missing := sorted(expected - labels):
-            raise CheckpointError(
-                f"{name}: lacks the labels {', '.join(missing)} that the recipe names; it has "
-                f"{', '.join(sorted(labels))}"
-            )
+        name = settings.model
+        model, commit = load_classifier(name, settings.revision, expected)
+        if commit is not None:
+            self.revisions[name] = commit
+        labels = labels_of(model)
         if isinstance(settings, EmotionClassifier) and (unknown := sorted(labels - expected)):
             raise CheckpointError(
                 f"{name}: has the labels {', '.join(unknown)}, of which the recipe does not say "
@@ -84,6 +70,33 @@ class Judges:
             batch_size=self.settings.batch_size,
         )
         return [{str(r["label"]).lower(): float(r["score"]) for r in result} for result in results]
+
+
+def load_classifier(name: str, revision: str | None, expected: set[str]) -> tuple[Any, str | None]:
+    """Load a text classifier that has the ``expected`` labels; give its commit on the Hub too."""
+    commit = None if Path(name).is_dir() else resolve_model(name, revision)
+    try:
+        model = pipeline(
+            "text-classification",
+            model=name,
+            revision=commit or revision,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
+    labels = labels_of(model)
+    if missing := sorted(expected - labels):
+        raise CheckpointError(
+            f"{name}: lacks the labels {', '.join(missing)} that the recipe names; it has "
+            f"{', '.join(sorted(labels))}"
+        )
+    return model, commit
+
+
+def labels_of(model: Any) -> set[str]:
+    """Give the labels of a classifier in small letters."""
+    return {str(label).lower() for label in model.model.config.id2label.values()}
 
 
 def predicted(scores: Scores, settings: EmotionClassifier) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augesc_builder import __version__, cli_training
+from augesc_builder import __version__, cli_hub, cli_training
 from augesc_builder.errors import AugescError
 from augesc_builder.progress import Progress
 
@@ -258,6 +258,7 @@ def card(
     alone.card(folder, Progress(quiet=quiet))
 
 
+cli_hub.register(app)
 cli_training.register(app)
 
 

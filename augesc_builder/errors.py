@@ -11,6 +11,7 @@
     ├── CheckpointError         a model or tokenizer cannot be loaded, or does not fit the recipe
     ├── TrainingError           fine-tuning cannot go on (loss not finite, batch not divisible)
     ├── DownloadError           something on the Hub could not be had
+    ├── PublishError            a corpus is not fit to be published, or the Hub did not take it
     └── MissingExtraError       an optional package is needed
 
 A message says what was expected, what was found, and what mends it.
@@ -67,6 +68,10 @@ class TrainingError(AugescError):
 
 class DownloadError(AugescError):
     """A file on the Hugging Face Hub could not be had."""
+
+
+class PublishError(AugescError):
+    """A corpus or model is not fit to be published as it is, or the Hub did not take it."""
 
 
 class MissingExtraError(AugescError):

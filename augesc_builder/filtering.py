@@ -24,7 +24,8 @@ from augesc_builder.requirements import (
     passed,
     whole_text,
 )
-from augesc_builder.settings import Requirements
+from augesc_builder.safety import Scanner, flag_sessions, scanner_of
+from augesc_builder.settings import Requirements, SafetyClassifier
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.sources.pieces import Piece
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
@@ -35,12 +36,16 @@ KEYS = ("query_id", "sample", "source")
 
 @dataclass(frozen=True)
 class Filtered:
-    """What came of some generations; ``counts`` holds texts, violations and kept ones a source."""
+    """What came of some generations.
+
+    ``counts`` holds texts, violations and kept ones a source; ``flags``, what the safety pass saw.
+    """
 
     sessions: pa.Table
     rejected: pa.Table
     measured: pa.Table
     counts: dict[str, dict[str, int]]
+    flags: dict[str, Any]
 
     def __len__(self) -> int:
         return int(self.measured.num_rows)
@@ -51,12 +56,15 @@ class Filter:
     """The eight requirements, ready for worker processes.
 
     ``counter`` counts the tokens of texts that come without counts, behind ``instruction``.
+    Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
+    given.
     """
 
     limits: Requirements
     includes_query: bool = False
     instruction: str = ""
     counter: TokenCounter | None = None
+    classifier: SafetyClassifier | None = None
 
     def piece(self, piece: Piece) -> Filtered:
         """Measure and judge a piece of anybody's generations."""
@@ -66,6 +74,7 @@ class Filter:
             measured = generations.map(
                 measure,
                 batched=True,
+                batch_size=None,
                 fn_kwargs={"role_words": self.limits.role_words.words},
                 remove_columns=[name for name in rows.column_names if name not in KEYS],
             )
@@ -84,20 +93,27 @@ class Filter:
         """Judge generations by what was measured of them."""
         with _quiet_bars():
             judged = Dataset(measured).map(
-                decide, batched=True, fn_kwargs={"thresholds": self.limits.model_dump()}
+                decide,
+                batched=True,
+                batch_size=None,
+                fn_kwargs={"thresholds": self.limits.model_dump()},
             )
             violations = judged.data.table["violations"]
-            texts = rows.append_column("violations", violations).append_column(
-                "total_tokens", measured["total_tokens"]
-            )
-            # Each filter gives rows one by one, as slices of the whole; flat, they are copies.
-            kept = Dataset(texts).filter(passed, batched=True).flatten_indices()
-            dropped = Dataset(texts).filter(failed, batched=True).flatten_indices()
+        texts = rows.append_column("violations", violations)
+        texts = texts.append_column("total_tokens", measured["total_tokens"])
+        # Arrow's filter copies rows; that of `datasets` gives slices, each of which a process would
+        # be sent with all the rest.
+        kept, dropped = (
+            texts.filter(pa.array(part({"violations": violations.to_pylist()}), pa.bool_()))
+            for part in (passed, failed)
+        )
+        sessions, flags = flag_sessions(_sessions(kept), _scanner(self.classifier))
         return Filtered(
-            _sessions(kept.data.table),
-            dropped.data.table.select(list(REJECTED)).cast(plain_schema(REJECTED)),
+            sessions,
+            dropped.select(list(REJECTED)).cast(plain_schema(REJECTED)),
             measured,
             count(measured, violations.to_pylist()),
+            flags,
         )
 
     def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:
@@ -117,6 +133,17 @@ class Filter:
         return measured.set_column(at, field, pa.array(values, field.type))
 
 
+_scanners: dict[str, Scanner] = {}
+
+
+def _scanner(classifier: SafetyClassifier | None) -> Scanner:
+    """Make a process's scanner once."""
+    key = "" if classifier is None else classifier.model_dump_json()
+    if key not in _scanners:
+        _scanners[key] = scanner_of(classifier)
+    return _scanners[key]
+
+
 def _sessions(kept: pa.Table) -> pa.Table:
     """Make sessions of rows that met every requirement."""
     columns = kept.to_pydict()
@@ -129,6 +156,7 @@ def _sessions(kept: pa.Table) -> pa.Table:
             "query_id": columns["query_id"],
             "messages": conversations(columns),
             "n_tokens": columns["total_tokens"],
+            "safety_flags": [None] * len(made),
         },
         schema=plain_schema(SESSIONS),
     )

@@ -1,24 +1,30 @@
-"""Queries to generations: prompts in, raw continuations out, shard by shard."""
+"""Queries to generations: prompts in, raw continuations out.
+
+Conversations of all shards go through the engine in one stream, so that its slots never wait for
+the last row of a shard; a row says which shard it belongs to.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from augesc_builder import backbone
-from augesc_builder.engine import Prompt, Sampling
+from augesc_builder.engine import Engine, OnStep, Prompt, Sampling
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.simple import SimpleEngine
+from augesc_builder.engine.slots import SlotEngine
 from augesc_builder.errors import CheckpointError
 from augesc_builder.prompts import render_query, with_instruction
 from augesc_builder.settings import Generate, Recipe
-from augesc_builder.tables import GENERATIONS, to_table
+
+Row = dict[str, Any]
+"""A row of the generations table."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,14 @@ class Task:
 
     query: dict[str, Any]
     sample: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a conversation belongs: the number of its shard, and its row there."""
+
+    shard: int
+    row: int
 
 
 def tasks(queries: Sequence[dict[str, Any]], settings: Generate) -> list[Task]:
@@ -49,39 +63,51 @@ def n_shards(all_tasks: Sequence[Task], size: int) -> int:
 
 
 class Generator:
-    """A loaded checkpoint that turns tasks into rows of the generations table."""
+    """A loaded checkpoint that turns tasks into rows of the generations table.
 
-    def __init__(self, checkpoint: Path, recipe: Recipe) -> None:
+    ``slots`` is how many conversations are decoded together.
+    """
+
+    def __init__(self, checkpoint: Path, recipe: Recipe, slots: int) -> None:
         settings = recipe.generate
-        self.recipe = recipe
-        model, self.tokenizer = backbone.load(checkpoint, revision=None, dtype=settings.dtype)
+        self.recipe, self.slots = recipe, slots
+        model, self.tokenizer = backbone.load(
+            checkpoint, revision=None, dtype=settings.dtype, device_map=settings.device_map
+        )
         limit = backbone.max_positions(model.config)
         if limit and settings.max_tokens > limit:
             raise CheckpointError(
                 f"generate.max_tokens is {settings.max_tokens}, but the model has positions for "
                 f"{limit}; lower it"
             )
-        sampling = Sampling(
-            max_tokens=settings.max_tokens,
-            top_p=settings.top_p,
-            temperature=settings.temperature,
-            repetition_penalty=settings.repetition_penalty,
-        )
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and settings.device_map is None:
             model = model.to("cuda")
-        self.engine = SimpleEngine(
-            model, self.tokenizer.eos_token_id, sampling, settings.batch_size
-        )
+        self.engine = self._engine(model)
 
-    def generate(self, shard: Sequence[Task], on_step: Callable[[int, int], None]) -> pa.Table:
-        """Generate a shard; ``on_step(conversations finished, tokens made)`` as it goes."""
-        seed = self.recipe.seed
-        prompts = [
-            Prompt(self._encode(task.query["text"]), self._stream(task, seed)) for task in shard
-        ]
-        results = self.engine.generate(prompts, on_step)
-        return to_table(
-            (
+    @property
+    def utilisation(self) -> float | None:
+        """Give the share of the slots' steps that made a token; static batches do not count it."""
+        return self.engine.utilisation if isinstance(self.engine, SlotEngine) else None
+
+    def stream(
+        self, shards: Iterable[tuple[int, Sequence[Task]]], on_step: OnStep
+    ) -> Iterator[tuple[Place, Row]]:
+        """Generate the tasks of numbered shards; give rows as they end, in no order."""
+        at_work: dict[int, tuple[Place, Task, Prompt]] = {}
+
+        def prompts() -> Iterator[Prompt]:
+            places = (
+                (Place(shard, row), task) for shard, some in shards for row, task in enumerate(some)
+            )
+            for number, (place, task) in enumerate(places):
+                prompt = Prompt(self._encode(task.query["text"]), self._stream(task))
+                at_work[number] = place, task, prompt
+                yield prompt
+
+        for number, result in self.engine.stream(prompts(), on_step):
+            place, task, prompt = at_work.pop(number)
+            yield (
+                place,
                 {
                     "query_id": task.query["query_id"],
                     "sample": task.sample,
@@ -91,12 +117,25 @@ class Generator:
                     "n_prompt_tokens": len(prompt.token_ids),
                     "n_tokens": len(result.token_ids),
                     "finish_reason": result.finish_reason,
-                    "seed": seed,
-                }
-                for task, prompt, result in zip(shard, prompts, results, strict=True)
-            ),
-            GENERATIONS,
+                    "seed": self.recipe.seed,
+                },
+            )
+
+    def _engine(self, model: Any) -> Engine:
+        settings = self.recipe.generate
+        sampling = Sampling(
+            max_tokens=settings.max_tokens,
+            top_p=settings.top_p,
+            temperature=settings.temperature,
+            repetition_penalty=settings.repetition_penalty,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            greedy=settings.greedy,
         )
+        eos = self.tokenizer.eos_token_id
+        if settings.engine == "simple":
+            return SimpleEngine(model, eos, sampling, settings.batch_size)
+        return SlotEngine(model, eos, sampling, self.slots, bfloat16_head=settings.bfloat16_head)
 
     def _encode(self, query: str) -> tuple[int, ...]:
         text = with_instruction(self.recipe.prompt.instruction, render_query(query))
@@ -106,6 +145,5 @@ class Generator:
         text: str = self.tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
         return text
 
-    @staticmethod
-    def _stream(task: Task, seed: int) -> int:
-        return stream_key(seed, task.query["query_id"], task.sample)
+    def _stream(self, task: Task) -> int:
+        return stream_key(self.recipe.seed, task.query["query_id"], task.sample)

@@ -54,7 +54,8 @@ def filter_(
             revision = recipe.backbone.revision
         counter = load_counter(name, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
-    judge = Filter(recipe.requirements, includes_query, recipe.prompt.instruction, counter)
+    instruction, classifier = recipe.prompt.instruction, recipe.safety.classifier
+    judge = Filter(recipe.requirements, includes_query, instruction, counter, classifier)
     with RunFolder(out, settings) as run:
         if is_new(run, "filter", progress):
             run.record(files=[str(file.resolve()) for file in files])

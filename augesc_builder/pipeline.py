@@ -54,8 +54,8 @@ def _filter(run: RunFolder, recipe: Recipe, progress: Progress) -> None:
     from augesc_builder.filtering import Filter
 
     generations = stages.table_files(run.path / "generations", "generations")
-    judge, model = Filter(recipe.requirements), recipe.backbone.label
-    stages.filter_(run, judge, generations, "corpus", progress, model=model)
+    judge = Filter(recipe.requirements, classifier=recipe.safety.classifier)
+    stages.filter_(run, judge, generations, "corpus", progress, model=recipe.backbone.label)
 
 
 def _statistics(run: RunFolder, recipe: Recipe, progress: Progress) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from augesc_builder import pipeline
 from augesc_builder.backbone import size_of
+from augesc_builder.engine.memory import MOST
 from augesc_builder.prompts import SUPPORTER
 from augesc_builder.queries import Collected, collect_queries
 from augesc_builder.report import markdown_table
@@ -33,7 +34,10 @@ DOWNLOADED_QUERIES = {"empathetic_dialogues": 8_950}
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_SECONDS = {"cpu": 2e-3, "cuda": 1.5e-4}
 _LONGEST = 1.6
-"""How much longer the longest conversation of a batch is than the mean, about."""
+"""How much longer the longest conversation of a static batch is than the mean, about."""
+
+_REFILLED = 1.1
+"""The same where a place is filled again at once: only the last ones stay empty."""
 
 
 def plan(recipe: Recipe, folder: Path) -> list[str]:
@@ -147,11 +151,13 @@ def _generating_seconds(
     bandwidth: float,
     device: str,
 ) -> float:
-    """Every step reads all weights and pays for its launches; a batch lasts as its longest row."""
+    """Every step reads all weights and pays for its launches; not all places are at work."""
     settings = recipe.generate
-    steps = _LONGEST * per_session * n_generated / settings.batch_size
+    with_slots = settings.engine == "slots"
+    places = (settings.slots or MOST[device]) if with_slots else settings.batch_size
+    steps = (_REFILLED if with_slots else _LONGEST) * per_session * n_generated / places
     reading = parameters * _BYTES[settings.dtype] / bandwidth
-    computing = 2 * parameters * settings.batch_size / (0.4 * flops)
+    computing = 2 * parameters * places / (0.4 * flops)
     return steps * (max(reading, computing) + layers * _LAYER_SECONDS[device])
 
 

@@ -7,7 +7,7 @@ Its reasons are all those of that group.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,15 +116,24 @@ def _speaks_lingo(low: str) -> bool:
 
 def has_personal_data(text: str) -> bool:
     """Find e-mail addresses, phone numbers, user names and long runs of digits."""
+    return next(find_personal_data(text), None) is not None
+
+
+def find_personal_data(text: str) -> Iterator[tuple[int, int]]:
+    """Give the spans of e-mail addresses, phone numbers, user names and long runs of digits."""
     signs = ("@", "u/", "(at)", "[at]")
-    if any(sign in text for sign in signs) and (_EMAIL.search(text) or _HANDLE.search(text)):
-        return True
+    if any(sign in text for sign in signs):
+        emails = [m.span() for m in _EMAIL.finditer(text)]
+        yield from emails
+        for handle in _HANDLE.finditer(text):
+            if not any(a <= handle.start() < b for a, b in emails):
+                yield handle.span()
     if len(_DIGIT.findall(text)) < _DIGITS_OF_A_LONG_NUMBER:
-        return False
-    return _LONG_NUMBER.search(text) is not None or any(
-        len(_DIGIT.findall(phone.group())) >= _DIGITS_OF_A_PHONE_NUMBER
-        for phone in _PHONE.finditer(text)
-    )
+        return
+    yield from (m.span() for m in _LONG_NUMBER.finditer(text))
+    for phone in _PHONE.finditer(text):
+        if len(_DIGIT.findall(phone.group())) >= _DIGITS_OF_A_PHONE_NUMBER:
+            yield phone.span()
 
 
 def too_long_at_a_glance(text: str, bounds: Bounds) -> bool:
@@ -159,22 +168,23 @@ def load_subreddits(settings: RedditRules) -> frozenset[str]:
     return frozenset(name.lower() for name in _load(given, "subreddits.yaml", _is_list))
 
 
-def _lexicon(path: str | None, shipped: str) -> Lexicon:
-    return Lexicon(_load(path, shipped, _is_list))
-
-
 def _load(path: str | None, shipped: str, fits: Callable[[Any], bool]) -> Any:
     place = Path(path) if path else LEXICONS / shipped
+    value = load_lexicon(place)
+    if not fits(value):
+        raise InputError(f"expected the form of the shipped {shipped}, lists of texts", place)
+    return value
+
+
+def load_lexicon(place: Path) -> Any:
+    """Read a YAML file of words."""
     try:
-        value = yaml.safe_load(place.read_text(encoding="utf-8"))
+        return yaml.safe_load(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}; check the path", place) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"not a YAML file in UTF-8: {reason}", place) from None
-    if not fits(value):
-        raise InputError(f"expected the form of the shipped {shipped}, lists of texts", place)
-    return value
 
 
 def _is_list(value: Any) -> bool:

@@ -198,13 +198,20 @@ class Queries(Section):
 class Generate(Section):
     """Sampling of conversations (section 4.1, Inference)."""
 
-    engine: Literal["simple"]
+    engine: Literal["slots", "simple"]
     samples_per_query: Positive | dict[str, Positive]
     max_tokens: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     temperature: Annotated[float, Field(gt=0)]
     repetition_penalty: Annotated[float, Field(gt=0)]
+    top_k: Positive | None
+    min_p: Fraction
+    greedy: bool
     dtype: Literal["float32", "bfloat16", "float16"]
+    bfloat16_head: bool
+    device_map: str | None
+    slots: Positive | None
+    workers: Positive | None
     batch_size: Positive
     shard_size: Positive
 
@@ -260,6 +267,21 @@ class Requirements(Section):
     supporter_utterance_length: UtteranceLength
 
 
+class SafetyClassifier(Section):
+    """A multi-label classifier whose labels raise flags at or above the threshold."""
+
+    model: str
+    revision: str | None
+    threshold: Fraction
+    labels: dict[str, str]
+
+
+class Safety(Section):
+    """What scans the sessions besides the word lists."""
+
+    classifier: SafetyClassifier | None
+
+
 class Recipe(Section):
     """Every setting of a run."""
 
@@ -272,6 +294,7 @@ class Recipe(Section):
     queries: Queries
     generate: Generate
     requirements: Requirements
+    safety: Safety
 
     def settings(self) -> dict[str, Any]:
         """Give the recipe as plain JSON values."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from augesc_builder.errors import InputError
+from augesc_builder.errors import CheckpointError, InputError
 from augesc_builder.progress import Progress
 from augesc_builder.run_folder import RunFolder, shard_path
 from augesc_builder.settings import Queries, Recipe
@@ -94,34 +94,54 @@ def generate(
     progress: Progress,
 ) -> None:
     """Generate conversations, shard by shard; finished shards are never made again."""
-    from augesc_builder.generations import Generator, n_shards, shard_of, tasks
+    from augesc_builder import generation_workers as workers
+    from augesc_builder.generations import Place, Row, n_shards, shard_of, tasks
+    from augesc_builder.live import LiveLine
     from augesc_builder.queries import read_queries
+    from augesc_builder.tables import GENERATIONS, to_table
 
     size = recipe.generate.shard_size
     todo = tasks(read_queries(queries_at), recipe.generate)
     shards = n_shards(todo, size)
-    missing = list(run.shards("generate", shards))
-    done = len(todo) - sum(len(shard_of(todo, i, size)) for i in missing)
-    tokens = 0
-    generator = Generator(checkpoint, recipe) if missing else None
-    with progress.bar(len(todo), "generating", "session", done=done) as bar:
-
-        def on_step(finished: int, made: int) -> None:
-            nonlocal tokens
-            tokens += made
-            bar.update(finished, tokens=f"{tokens:,}")
-
-        for number in missing:
-            table = generator.generate(shard_of(todo, number, size), on_step)  # type: ignore[union-attr]
+    missing = [(number, shard_of(todo, number, size)) for number in run.shards("generate", shards)]
+    n_missing = sum(len(some) for _, some in missing)
+    with LiveLine(progress, recipe.requirements, len(todo), len(todo) - n_missing) as line:
+        rows: Iterator[tuple[Place, Row]] = iter(())
+        if missing:
+            n = workers.n_workers(recipe, checkpoint, n_missing, len(missing))
+            # Another number of slots may round otherwise: a run keeps the one it began with.
+            known = run.manifest.get("generate", {}).get("slots")
+            slots = known or workers.n_slots(recipe, checkpoint, n)
+            run.add(generate={"slots": slots})
+            rows = workers.generate(checkpoint, recipe, slots, missing, line.step, n)
+        unfinished = {number: dict.fromkeys(range(len(some))) for number, some in missing}
+        for at, row in rows:
+            line.row(row)
+            if row["finish_reason"] == "not_finite":
+                progress.say(
+                    f"  query {row['query_id']}, sample {row['sample']}: the model's logits are no "
+                    f"numbers; its row is empty"
+                )
+            shard: dict[int, Any] = unfinished[at.shard]
+            shard[at.row] = row
+            if None in shard.values():
+                continue
+            table = to_table(shard.values(), GENERATIONS)
             ended = Counter(table["finish_reason"].to_pylist())
+            if set(ended) == {"not_finite"}:
+                raise CheckpointError(
+                    "the model's logits are no numbers, whatever the query; try "
+                    "--set generate.dtype=float32, or train again"
+                )
             run.write_shard(
                 "generate",
-                number,
+                at.shard,
                 shards,
                 {f"{place}/generations": table},
                 tokens=sum(table["n_tokens"].to_pylist()),
                 finish_reasons=dict(sorted(ended.items())),
             )
+            del unfinished[at.shard]
     facts = run.shard_facts("generate", shards)
     reasons: Counter[str] = Counter()
     for fact in facts:
@@ -155,6 +175,7 @@ def filter_(
     """
     from augesc_builder.filtering import filter_report, merge
     from augesc_builder.report import filter_table
+    from augesc_builder.safety import merge_counts
     from augesc_builder.sources.generations import read_generations, shards_of
     from augesc_builder.sources.pieces import count_rows
 
@@ -169,7 +190,7 @@ def filter_(
     results = in_order(
         judge.piece if measured is None else judge.again,
         work,
-        num_proc or (cores() if total > _WORTH_PROCESSES else 1),
+        1 if judge.classifier else num_proc or (cores() if total > _WORTH_PROCESSES else 1),
         preload="augesc_builder.filtering",
     )
     done = sum(rows for number, (_, rows) in enumerate(shards) if number not in missing)
@@ -190,11 +211,19 @@ def filter_(
                 len(shards),
                 {name: pa.concat_tables(found) for name, found in tables.items()},
                 counts=merge(part.counts for part in parts),
+                safety=merge_counts(part.flags for part in parts),
             )
     facts = run.shard_facts("filter", len(shards))
     report = filter_report(fact["counts"] for fact in facts)
     run.write_json(f"{place}/filter_report.json", report)
     run.write_text(f"{place}/filter_report.md", filter_table(report, model) + "\n")
+    flags = merge_counts(fact["safety"] for fact in facts)
+    run.write_json(f"{place}/safety_report.json", flags)
+    if flags["flagged"]:
+        progress.say(
+            f"  safety: {flags['flagged']:,} of {flags['sessions']:,} sessions are flagged; "
+            f"`augesc safety` shows them"
+        )
     rejected = report["total"] - report["retained"]
     run.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
 

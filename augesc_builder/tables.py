@@ -13,6 +13,17 @@ from datasets import Features, Value
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
 
+SAFETY_FLAGS = [
+    {
+        "flag": Value("string"),
+        "utterance": Value("int32"),
+        "start": Value("int32"),
+        "end": Value("int32"),
+    }
+]
+"""What :mod:`augesc_builder.safety` found: which flag, in which of ``messages`` (from 0), and the
+span of its characters."""
+
 QUERIES = Features(
     {
         "query_id": Value("string"),
@@ -58,7 +69,8 @@ GENERATIONS = Features(
 - ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped
 - ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
 - ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted
-- ``finish_reason``: ``eos``, ``length`` (the limit was reached) or ``prompt_too_long``
+- ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
+  ``not_finite`` (the model's logits were no numbers; the text is empty)
 - ``seed``: the seed of the random streams
 """
 
@@ -69,6 +81,7 @@ SESSIONS = Features(
         "query_id": Value("string"),
         "messages": MESSAGES,
         "n_tokens": Value("int32"),
+        "safety_flags": SAFETY_FLAGS,
     }
 )
 """A row is one conversation.
@@ -78,6 +91,7 @@ SESSIONS = Features(
 - ``query_id``: the query that triggered it, or null
 - ``messages``: utterances in order; ``user`` is the seeker, ``assistant`` the supporter
 - ``n_tokens``: tokens of prompt and continuation together, or null where no model wrote it
+- ``safety_flags``: what the safety pass found, or null where it did not run
 """
 
 REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})
@@ -109,6 +123,15 @@ MEASURED = Features(
 - ``n_role_words``: role words inside utterances
 - ``seeker_words``, ``supporter_words``: the length of each utterance in words
 - ``seeker_mean_words``, ``supporter_mean_words``: their means; null where there is no utterance
+"""
+
+SESSIONS_AND_REJECTED = Features(
+    {**SESSIONS, "text": Value("string"), "violations": [Value("string")]}
+)
+"""Sessions and rejected texts in one form, for comparing them.
+
+``messages`` of a rejected text are null where it is no conversation; ``text``, the raw
+continuation, is null for sessions, whose ``violations`` are empty.
 """
 
 TABLES = {

@@ -121,7 +121,12 @@ _KINDS, _ENDINGS = _Kinds(), _Endings()
 def tokenize(text: str) -> list[str]:
     """Split a text into words and punctuation marks, case kept."""
     parts = _parts(text) if _fast_path_holds() else None
-    return tokenize_plainly(text) if parts is None else list(chain.from_iterable(parts))
+    if parts is None:
+        return tokenize_plainly(text)
+    words: list[str] = []
+    for part in parts:
+        words += part
+    return words
 
 
 def count(text: str) -> int:

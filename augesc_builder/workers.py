@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -34,7 +35,7 @@ def in_order(
         yield from map(function, pieces)
         return
     pieces = iter(pieces)
-    with ProcessPoolExecutor(num_proc, _context(preload), _die_with, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(num_proc, _context(preload), _begin, (os.getpid(),)) as pool:
         try:
             waiting = deque(pool.submit(function, p) for p in islice(pieces, _AHEAD * num_proc))
             while waiting:
@@ -63,7 +64,17 @@ def _context(preload: str) -> Any:
     return context
 
 
-def _die_with(process: int) -> None:
+def _begin(process: int) -> None:
+    """Prepare a worker of ``process``.
+
+    Nearly all that it makes is freed as soon as nothing refers to it. The search for cycles would
+    look through what is remembered again and again, and take a third of the time.
+    """
+    gc.set_threshold(200_000, 20, 100)
+    die_with(process)
+
+
+def die_with(process: int) -> None:
     """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
     def watch() -> None:

@@ -105,7 +105,10 @@ def corpus_of(folder: Path) -> dict[str, Any]:
         "rejected": rows_of(folder / "corpus" / "rejected"),
         **{
             name: (folder / "corpus" / name).read_text()
-            for name in ("filter_report.json", "statistics.json", "README.md")
+            for name in (
+                *("filter_report.json", "safety_report.json"),
+                *("statistics.json", "README.md"),
+            )
         },
     }
 

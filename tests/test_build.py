@@ -37,8 +37,8 @@ def test_the_stages_stand_where_the_design_says(built):
         *("queries", "checkpoint", "generations", "measured", "corpus"),
     }
     assert {p.name for p in (built / "corpus").iterdir()} == {
-        *("data", "rejected", "filter_report.json", "statistics.json", "README.md"),
-        *("filter_report.md", "figures"),
+        *("data", "rejected", "README.md", "filter_report.json", "filter_report.md", "figures"),
+        *("safety_report.json", "statistics.json"),
     }
     names = ("session_statistics", "lexical_diversity", "query_effect", "duplication", "novelty")
     assert {p.name for p in (built / "corpus" / "figures").iterdir()} == {

@@ -17,7 +17,10 @@ from conftest import ROOT, corpus_of, rows_of, shared
 
 from augesc_builder.pipeline import STAGES
 
-COMMANDS = ("build", "queries", "finetune", "generate", "filter", "stats", "card")
+COMMANDS = (
+    *("build", "queries", "finetune", "generate", "filter", "stats", "card"),
+    *("push", "safety", "test"),
+)
 
 
 # -- what works -----------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LogitsProcessorList,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     Qwen2Config,
@@ -23,7 +25,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from augesc_builder.engine import Prompt, Sampling
+from augesc_builder.engine import Prompt, Sampling, generate
 from augesc_builder.engine.sampling import choose, stream_key, uniforms
 from augesc_builder.engine.simple import SimpleEngine
 from augesc_builder.errors import CheckpointError
@@ -58,6 +60,7 @@ FAMILIES = {
     "gptj": gptj,
     "gpt_neox": lambda: llama_like(GPTNeoXConfig, GPTNeoXForCausalLM),
     "llama": lambda: llama_like(LlamaConfig, LlamaForCausalLM),
+    "mistral": lambda: llama_like(MistralConfig, MistralForCausalLM),
     "qwen2": lambda: llama_like(Qwen2Config, Qwen2ForCausalLM),
     "opt": lambda: OPTForCausalLM(
         OPTConfig(**SMALL, **HEADS, eos_token_id=EOS, ffn_dim=64, word_embed_proj_dim=32)
@@ -73,6 +76,15 @@ def model_of(family):
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = EOS
     return model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Two threads wait for each other at every one of so many small steps."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +103,7 @@ def prompts(*lengths, seed=1):
 def run(model, some, sampling, batch_size=8):
     steps = []
     engine = SimpleEngine(model, EOS, sampling, batch_size)
-    results = engine.generate(some, lambda rows, tokens: steps.append((rows, tokens)))
+    results = generate(engine, some, lambda rows, tokens: steps.append((rows, tokens)))
     assert sum(rows for rows, _ in steps) == len(some)
     made = sum(len(r.token_ids) + (r.finish_reason == "eos") for r in results)
     assert sum(tokens for _, tokens in steps) == made
@@ -162,7 +174,8 @@ def test_end_of_sequence_as_first_token(model):
             logits[..., EOS] = 99
             return type("Output", (), {"logits": logits})
 
-    (result,) = SimpleEngine(Ends(), EOS, Sampling(20), 4).generate(prompts(3), lambda *_: None)
+    engine = SimpleEngine(Ends(), EOS, Sampling(20), 4)
+    (result,) = generate(engine, prompts(3), lambda *_: None)
     assert (result.finish_reason, result.token_ids) == ("eos", ())
 
 

@@ -93,6 +93,22 @@ def test_every_form_of_the_same_conversations_gives_the_same(augesc, esconv_sess
     assert 0 < report["retained"] < 195
 
 
+def test_published_lines_and_esconvs_are_judged_as_they_are(augesc, esconv_sessions, tmp_path):
+    speakers = {"user": "usr", "assistant": "sys"}
+    file = lines(
+        tmp_path / "augesc.jsonl",
+        [[[speakers[m["role"]], m["content"]] for m in s] for s in esconv_sessions],
+    )
+    kept = []
+    for number, source in enumerate((file, shared("esconv/test.txt"))):
+        code, _, err = augesc("filter", source, "--out", tmp_path / str(number))
+        assert code == 0, err
+        kept.append([row["messages"] for row in rows_of(tmp_path / str(number) / "data")])
+    key = json.dumps
+    assert sorted(kept[0], key=key) == sorted(kept[1], key=key)
+    assert kept[0]
+
+
 def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):
     from transformers import GPT2Tokenizer
 

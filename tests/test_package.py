@@ -53,6 +53,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
     for needed in (
         *("recipes/paper.yaml", "recipes/paper-lora.yaml", "recipes/quickstart.yaml"),
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
+        *("dataset_card/model.md", "lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
         *("metrics/session_statistics/session_statistics.py", "py.typed"),
     ):
@@ -79,8 +80,18 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
         assert f"recipe {recipe}" in out
 
 
+def test_the_installed_module_loads_outside_the_clone(installed, tmp_path):
+    code = (
+        "import augesc, datasets; print(augesc.__file__, "
+        "len(datasets.load_dataset('augesc', 'sample', split='train', cache_dir='cache')))"
+    )
+    where, n = run(installed / "bin" / "python", "-c", code, cwd=tmp_path).split()
+    assert where.startswith(str(installed))
+    assert n == "65"
+
+
 def test_importing_is_light():
-    heavy = {"torch", "transformers", "matplotlib", "datasets", "pyarrow", "nltk", "accelerate"}
+    heavy = {"torch", "transformers", "matplotlib", "pyarrow", "nltk", "accelerate"}
     code = "import sys, augesc; print(*sorted(set(sys.modules) & %r))" % heavy  # noqa: UP031
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() in {"", "pyarrow"}
 

@@ -126,7 +126,7 @@ def test_no_sessions_are_no_numbers(augesc, tmp_path):
         ({"messages": []}, "line 1: a session without messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "line 1: half of a surrogate"),
         ([["usr", "x"], ["bot", "y"]], 'expected pairs ["usr" or "sys", text]'),
-        ([], "line 1: a session without utterances"),
+        ([], "line 1: a session without messages"),
         ({"dialog": []}, "'dialog' must be a list with utterances"),
         ({"text": "x"}, "the key 'dialog' is missing, found text"),
     ],

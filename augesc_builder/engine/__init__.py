@@ -3,28 +3,46 @@
 Nothing here knows of files, requirements or text. Every row draws from a random stream of its own,
 so what is drawn for it depends neither on its neighbours nor on the order of the prompts. Rounding
 in the model's arithmetic still may, where a batch has another shape.
+
+``slots.py`` is the loop, ``cache.py`` the keys and values with attention over them, ``families.py``
+and ``gptj.py`` the models, ``sampling.py`` the choice of a token, ``memory.py`` how many rows fit,
+``graphs.py`` the captured steps on CUDA; ``simple.py`` is the plain loop of ``transformers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FinishReason = Literal["eos", "length", "prompt_too_long"]
+FinishReason = Literal["eos", "length", "prompt_too_long", "not_finite"]
+
+OnStep = Callable[[int, int], None]
+"""Called with ``(rows finished, tokens made)`` after each step."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to continue, and the 128-bit key of the row's random stream."""
+    """Tokens to continue, at least one, and the 128-bit key of the row's random stream.
+
+    ``limit`` ends the row earlier than ``Sampling.max_tokens``; it counts the prompt too.
+    """
 
     token_ids: tuple[int, ...]
     stream: int
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            raise ValueError("a prompt has at least one token, found none")
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Generated tokens, without the end-of-sequence token, and why they end."""
+    """Generated tokens, without the end-of-sequence token, and why they end.
+
+    A row whose logits are no numbers ends as ``not_finite``, without tokens.
+    """
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
@@ -32,18 +50,42 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen (section 4.1); ``max_tokens`` counts the prompt too."""
+    """How the next token is chosen (section 4.1); ``max_tokens`` counts the prompt too.
+
+    The order is that of ``transformers``: repetition penalty, temperature, ``top_k``, ``top_p``,
+    ``min_p``; ``greedy`` takes the most likely token after the penalty.
+    """
 
     max_tokens: int
     top_p: float = 1.0
     temperature: float = 1.0
     repetition_penalty: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, fits, expected in (
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
+            ("temperature", self.temperature, self.temperature > 0, "above 0 (or greedy)"),
+            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
+            ("top_k", self.top_k, self.top_k is None or self.top_k > 0, "above 0, or none"),
+            ("min_p", self.min_p, 0 <= self.min_p <= 1, "in [0, 1]"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {value}; expected a number {expected}")
 
 
 class Engine(Protocol):
     """What every decoding loop offers."""
 
-    def generate(
-        self, prompts: Sequence[Prompt], on_step: Callable[[int, int], None]
-    ) -> list[Continuation]:
-        """Continue every prompt, in order; ``on_step(rows finished, tokens made)`` each step."""
+    def stream(
+        self, prompts: Iterable[Prompt], on_step: OnStep
+    ) -> Iterator[tuple[int, Continuation]]:
+        """Give ``(number of the prompt, continuation)`` as rows end; prompts are read as needed."""
+
+
+def generate(engine: Engine, prompts: Sequence[Prompt], on_step: OnStep) -> list[Continuation]:
+    """Continue every prompt; the continuations stand in the prompts' order."""
+    ended = dict(engine.stream(prompts, on_step))
+    return [ended[i] for i in range(len(prompts))]

@@ -1,15 +1,31 @@
-"""From logits to tokens: repetition penalty, temperature, nucleus, and one uniform a token."""
+"""From logits to tokens: repetition penalty, temperature, nucleus, and one uniform a token.
+
+A token is the inverse of the cumulative distribution at the row's uniform, over its nucleus in
+falling order (equal logits: the smaller id first). :func:`choose` sorts all logits and is what
+"correct" means here; :func:`choose_fast` looks at few of them, and at all where few will not do.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from augesc_builder.engine import Sampling
 from augesc_builder.errors import CheckpointError
+
+NOT_FINITE = -1
+"""Stands for a token where the logits of a row are no numbers."""
+
+_FLOORS = (2.0**-10, 2.0**-14)
+"""Probabilities from which tokens are looked at: in a trained model few are above the first."""
+
+_FEW = (1024, 8192)
+"""Tokens that are looked at on CUDA, before all of them."""
 
 
 def stream_key(seed: int, query_id: str, sample: int) -> int:
@@ -30,24 +46,139 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, sampling: Sampling) -> Tenso
     """Choose a token for each row.
 
     ``logits`` (B, V) are the model's, ``seen`` (B, V) says which tokens stand in prompt or
-    continuation, ``u`` (B,) holds a uniform for each row. Returns tokens (B,): for each row the
-    inverse of the cumulative distribution at ``u``, over its nucleus in falling order.
+    continuation, ``u`` (B,) holds a uniform for each row. Returns tokens (B,).
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where logits are no numbers.
     """
     logits = logits.float()
-    penalized = torch.where(
-        logits < 0, logits * sampling.repetition_penalty, logits / sampling.repetition_penalty
-    )
-    logits = torch.where(seen, penalized, logits) / sampling.temperature
+    logits = torch.where(seen, _penalized(logits, sampling.repetition_penalty), logits)
+    logits = logits / sampling.temperature
     ordered, tokens = torch.sort(logits, dim=-1, descending=True, stable=True)  # (B, V)
-    mass = torch.softmax(ordered.double(), dim=-1).cumsum(-1)  # (B, V)
-    if not bool(torch.isfinite(mass[:, -1]).all()):
+    masses = torch.softmax(ordered.double(), dim=-1)
+    if not bool(masses[:, 0].isfinite().all()):
         raise CheckpointError(
             "the model's logits are no numbers; try --set generate.dtype=float32, or train again"
         )
-    # The nucleus ends with the token that reaches top_p.
-    size = (mass < sampling.top_p).sum(-1).clamp(max=mass.shape[-1] - 1)  # (B,)
-    target = u.to(mass) * mass.gather(-1, size[:, None]).squeeze(-1)
+    return _draw(ordered, masses, tokens, u, sampling)
+
+
+def choose_fast(logits: Tensor, seen_ids: Tensor, u: Tensor, sampling: Sampling) -> Tensor:
+    """Choose a token for each row, as :func:`choose` does, without sorting the vocabulary.
+
+    ``logits`` (B, V) are overwritten where they are float32; ``seen_ids`` (B, W) lists the tokens
+    in prompt and continuation, any of them more than once. Returns tokens (B,), and
+    :data:`NOT_FINITE` where a row's logits are no numbers.
+    """
+    logits = logits.float()
+    if sampling.repetition_penalty != 1:
+        said = logits.gather(1, seen_ids)  # (B, W)
+        logits.scatter_(1, seen_ids, _penalized(said, sampling.repetition_penalty))
+    if sampling.greedy:
+        best, tokens = logits.max(-1)
+        return tokens.where(best.isfinite(), NOT_FINITE)
+    if sampling.temperature != 1:
+        logits.div_(sampling.temperature)
+    p = torch.softmax(logits, dim=-1)  # (B, V)
+    few = _few_on_cpu if logits.device.type == "cpu" else few_by_top_k
+    for found in few(logits, p, sampling):
+        if _enough(*found[:2], u, sampling):
+            break
+    return _draw(*found, u, sampling).where(p[:, 0].isfinite(), NOT_FINITE)
+
+
+def _penalized(logits: Tensor, penalty: float) -> Tensor:
+    return torch.where(logits < 0, logits * penalty, logits / penalty)
+
+
+Few = Iterator[tuple[Tensor, Tensor, Tensor]]
+"""Ever more of the likeliest tokens: logits, probabilities (float64) and ids (B, K), in order."""
+
+
+def _few_on_cpu(logits: Tensor, p: Tensor, sampling: Sampling) -> Few:
+    # A token below (1 - top_p) / V is never in the nucleus: all such together have less than that.
+    n_rows, n_tokens = p.shape
+    bound = 0.999 * (1 - sampling.top_p) / n_tokens
+    flat_p, flat_logits = p.view(-1).numpy(), logits.view(-1).numpy()
+    for floor in (*_FLOORS, bound, 0.0):
+        places = np.flatnonzero(flat_p >= floor)
+        rows, ids = np.divmod(places, n_tokens)
+        counts = np.bincount(rows, minlength=n_rows)
+        ranks = np.arange(len(places)) - np.repeat(counts.cumsum() - counts, counts)
+        keys = np.full((n_rows, max(int(counts.max()), 1)), _LAST_KEY)
+        keys[rows, ranks] = _falling(flat_logits[places]) << np.uint64(32) | ids.astype(np.uint64)
+        keys.sort(axis=1)
+        beyond = keys == _LAST_KEY
+        tokens = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        tokens[beyond] = 0
+        at = tokens + np.arange(n_rows)[:, None] * n_tokens
+        ordered, masses = flat_logits[at], flat_p[at].astype(np.float64)
+        ordered[beyond], masses[beyond] = -np.inf, 0
+        yield torch.from_numpy(ordered), torch.from_numpy(masses), torch.from_numpy(tokens)
+
+
+_LAST_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+def _falling(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """Give 32-bit numbers that rise where ``x`` falls: whole numbers are sorted much faster."""
+    bits = (x + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    rising = bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    return (~rising).astype(np.uint64)
+
+
+def few_by_top_k(logits: Tensor, p: Tensor, sampling: Sampling) -> Few:
+    """Give the likeliest thousand, then more, then all, as CUDA is fast at."""
+    n_tokens = p.shape[-1]
+    for width in (*_FEW, n_tokens):
+        if width < n_tokens:
+            ids = logits.topk(width, dim=-1).indices.sort(-1).values
+        else:
+            ids = torch.arange(n_tokens, device=p.device).expand_as(p)
+        ordered, order = logits.gather(1, ids).sort(dim=-1, descending=True, stable=True)
+        tokens = ids.gather(1, order)
+        yield ordered, p.gather(1, tokens).double(), tokens
+
+
+def _enough(ordered: Tensor, masses: Tensor, u: Tensor, sampling: Sampling) -> bool:
+    """Say whether the tokens at hand hold every row's choice, whatever the others are.
+
+    The last one at hand never counts: others that are not at hand may be as likely.
+    """
+    width = ordered.shape[-1]
+    if sampling.top_k is not None:
+        k = sampling.top_k
+        return width > k and bool((ordered[:, k - 1] > ordered[:, -1]).all())
+    mass = masses.cumsum(-1)
+    need = u.to(mass)[:, None] if sampling.top_p == 1 else sampling.top_p
+    reaches = (mass <= need).sum(-1, keepdim=True)
+    held = ordered.gather(-1, reaches.clamp(max=width - 1)) > ordered[:, -1:]
+    held &= (reaches < width) & (sampling.top_p < 1 or sampling.min_p == 0)
+    if sampling.min_p:
+        last = masses.masked_fill(~ordered.isfinite(), torch.inf).amin(-1, keepdim=True)
+        held |= last < sampling.min_p * masses[:, :1]
+    return bool(held.all())
+
+
+def _draw(ordered: Tensor, masses: Tensor, tokens: Tensor, u: Tensor, sampling: Sampling) -> Tensor:
+    """Cut the nucleus out of the likeliest tokens (B, K), in order, and draw from it."""
+    if sampling.greedy:
+        return tokens[:, 0]
+    last = torch.full_like(tokens[:, 0], masses.shape[-1] - 1)  # index of the nucleus's last token
+    mass = masses.cumsum(-1)
+    whole = torch.ones_like(mass[:, 0])
+    if sampling.top_k is not None:
+        k = min(sampling.top_k, masses.shape[-1])
+        last = (ordered >= ordered[:, k - 1 : k]).sum(-1) - 1
+        whole = mass.gather(-1, last[:, None]).squeeze(-1)
+    if sampling.top_p < 1:
+        reaches = (mass < sampling.top_p * whole[:, None]).sum(-1)
+        last = torch.minimum(reaches, last)
+    if sampling.min_p:
+        likely = (masses >= sampling.min_p * masses[:, :1]).sum(-1) - 1
+        last = torch.minimum(likely.clamp(min=0), last)
+    full = mass.gather(-1, last[:, None]).squeeze(-1)
+    if sampling.top_p == 1 and sampling.top_k is None and not sampling.min_p:
+        full = whole
+    target = u.to(mass) * full
     index = torch.searchsorted(mass, target[:, None], right=True).squeeze(-1)
-    return tokens.gather(-1, torch.minimum(index, size)[:, None]).squeeze(-1)
+    return tokens.gather(-1, torch.minimum(index, last)[:, None]).squeeze(-1)

@@ -6,19 +6,20 @@ Works with any causal language model of ``transformers``. Rows that have ended l
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from augesc_builder.engine import Continuation, FinishReason, Prompt, Sampling
+from augesc_builder.engine import Continuation, FinishReason, OnStep, Prompt, Sampling
 from augesc_builder.engine.sampling import choose, uniforms
 
 
 class SimpleEngine:
-    """Decodes ``batch_size`` prompts of similar length at a time."""
+    """Decodes ``batch_size`` prompts at a time."""
 
     def __init__(self, model: Any, eos_token_id: int, sampling: Sampling, batch_size: int) -> None:
         self.model = model.eval()
@@ -27,30 +28,33 @@ class SimpleEngine:
         self.batch_size = batch_size
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
-    def generate(
-        self, prompts: Sequence[Prompt], on_step: Callable[[int, int], None]
-    ) -> list[Continuation]:
-        """Continue every prompt, in order."""
-        done: list[Continuation | None] = [None] * len(prompts)
-        limit = self.sampling.max_tokens
-        for i, prompt in enumerate(prompts):
-            if len(prompt.token_ids) >= limit:
-                done[i] = Continuation((), "prompt_too_long")
-        waiting = [i for i, result in enumerate(done) if result is None]
-        on_step(len(prompts) - len(waiting), 0)
-        waiting.sort(key=lambda i: (len(prompts[i].token_ids), i))
-        for first in range(0, len(waiting), self.batch_size):
-            rows = waiting[first : first + self.batch_size]
-            for row, result in self._batch([prompts[i] for i in rows], on_step):
-                done[rows[row]] = result
-        return [result for result in done if result is not None]
+    def stream(
+        self, prompts: Iterable[Prompt], on_step: OnStep
+    ) -> Iterator[tuple[int, Continuation]]:
+        """Give ``(number of the prompt, continuation)`` as rows end."""
+        coming = enumerate(prompts)
+        while batch := list(islice(coming, self.batch_size)):
+            fits = []
+            for number, prompt in batch:
+                if len(prompt.token_ids) < self._limit(prompt):
+                    fits.append((number, prompt))
+                    continue
+                on_step(1, 0)
+                yield number, Continuation((), "prompt_too_long")
+            if fits:
+                for row, result in self._batch([prompt for _, prompt in fits], on_step):
+                    yield fits[row][0], result
+
+    def _limit(self, prompt: Prompt) -> int:
+        return min(self.sampling.max_tokens, prompt.limit or self.sampling.max_tokens)
 
     @torch.inference_mode()
     def _batch(
-        self, prompts: Sequence[Prompt], on_step: Callable[[int, int], None]
+        self, prompts: Sequence[Prompt], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
         """Decode one batch; give ``(row, continuation)`` as rows end."""
-        device, limit = self.model.device, self.sampling.max_tokens
+        device, limits = self.model.device, [self._limit(prompt) for prompt in prompts]
+        limit = max(limits)
         lengths = [len(prompt.token_ids) for prompt in prompts]
         width = max(lengths)
         tokens = torch.full((len(prompts), width), self.eos_token_id)  # (B, T)
@@ -76,7 +80,7 @@ class SimpleEngine:
                     ended[place] = "eos"
                     continue
                 made[row].append(token)
-                if lengths[row] + len(made[row]) >= limit:
+                if lengths[row] + len(made[row]) >= limits[row]:
                     ended[place] = "length"
             for place, reason in ended.items():
                 yield live[place], Continuation(tuple(made[live[place]]), reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from augesc_builder.prompts import Message
 from augesc_builder.words import tokenize
@@ -12,8 +12,7 @@ ROLES = {"user": "seeker", "assistant": "supporter"}
 """What the paper calls the roles of messages."""
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """What somebody said at a time; ``role`` is ``user`` or ``assistant``."""
 
     role: str
@@ -27,6 +26,11 @@ Spoken = list[Utterance]
 def spoken(messages: Sequence[Message]) -> Spoken:
     """Tokenize a session."""
     return [Utterance(m["role"], m["content"], tokenize(m["content"])) for m in messages]
+
+
+def text_of(session: Spoken) -> str:
+    """Give all that is said in a session, and by whom: equal for equal sessions alone."""
+    return "\n".join(f"{said.role} {said.text}" for said in session)
 
 
 def mean(total: float, n: int) -> float | None:

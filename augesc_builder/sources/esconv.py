@@ -91,10 +91,13 @@ def download_esconv(revision: str) -> tuple[Path, str]:
     return folder / "train.txt", commit
 
 
-def esconv_files(folder: str | Path | None, revision: str) -> dict[str, Path]:
+def esconv_files(
+    folder: str | Path | None,
+    revision: str,
+    mend: str = "give a folder of local files with data_dir=FOLDER",
+) -> dict[str, Path]:
     """Give ESConv's files by split: those in a local folder, or those on the Hub."""
     if folder is None:
-        mend = "give a folder of local files with data_dir=FOLDER"
         place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), mend)
     else:
         place = Path(folder).expanduser()

@@ -4,7 +4,8 @@ A row holds one of these:
 
 - ``query`` and ``text``: a continuation of the prompt that ends with the query and ``AI:``
 - ``text`` alone, where the reader is told that it includes the query: lines ``Human:``, ``AI:``
-- ``messages``: utterances with ``role`` (``user``, ``assistant``) and ``content``
+- ``messages``: utterances with ``role`` (``user``, ``assistant``) and ``content``; or a session as
+  ESConv's lines or those of the published corpus have it
 
 ``query_id``, ``sample``, ``source``, the token counts and the rest of the generations table are
 kept where they stand. Where they do not, the id is a hash of source and query (or text), the sample
@@ -24,7 +25,7 @@ from augesc_builder.errors import InputError
 from augesc_builder.prompts import ROLE_WORD, collapse
 from augesc_builder.queries import query_id
 from augesc_builder.sources.pieces import Piece, read_pieces
-from augesc_builder.sources.sessions import check_messages
+from augesc_builder.sources.sessions import check_messages, messages_of
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema
 
 _SCHEMA = plain_schema(GENERATIONS)
@@ -116,6 +117,8 @@ def _row(
     def fail(message: str) -> InputError:
         return InputError(message, piece.path, number)
 
+    if isinstance(value, list) or (isinstance(value, dict) and "dialog" in value):
+        value = {"messages": messages_of(value, piece.path, number)}
     if not isinstance(value, dict):
         raise fail(f"expected an object with text or messages, found {str(value)[:60]}")
     row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,15 @@ class Piece:
             return [number for number, _ in self.rows]
         return range(self.first_in_file + 1, self.first_in_file + 1 + self.rows.num_rows)
 
-    def values(self) -> Iterator[tuple[int, Any]]:
-        """Give ``(row or line number, value)`` of each row."""
+    def values(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+        """Give ``(row or line number, value)`` of each row, of a table with ``columns`` alone."""
         if isinstance(self.rows, list):
             for number, line in self.rows:
                 yield number, json_of(line, self.path, number)
             return
         try:
-            rows = self.rows.to_pylist()
+            named = [name for name in columns or () if name in self.rows.column_names]
+            rows = (self.rows.select(named) if named else self.rows).to_pylist()
         except UnicodeDecodeError as error:
             raise InputError(
                 f"text that is not UTF-8 ({error.reason}) behind this row; write the file anew",

@@ -82,22 +82,29 @@ def parse_sessions(piece: Piece, *, keep_greetings: bool = False) -> Iterator[So
         found = ", ".join(piece.rows.column_names) or "none"  # type: ignore[union-attr]
         raise InputError(f"no column messages; found {found}", piece.path)
     stem = piece.path.stem
-    for number, value in piece.values():
-        if isinstance(value, list):
-            yield SourcedSession(stem, _pairs(value, piece.path, number))
-        elif isinstance(value, dict) and "messages" in value:
-            messages = check_messages(value["messages"], piece.path, number)
-            if not messages:
-                raise InputError("a session without messages; remove the row", piece.path, number)
-            kind = value.get("problem_type")
-            yield SourcedSession(
-                value.get("source") or stem, messages, kind if isinstance(kind, str) else None
-            )
-        else:
-            session = esconv.parse_session(
-                value, f"{stem}-{number}", piece.path, number, keep_greetings=keep_greetings
-            )
-            yield SourcedSession(stem, list(session.messages), session.problem_type)
+    for number, value in piece.values(["messages", "source", "problem_type"]):
+        messages = messages_of(value, piece.path, number, keep_greetings=keep_greetings)
+        if not messages:
+            raise InputError("a session without messages; remove the row", piece.path, number)
+        about = value if isinstance(value, dict) else {}
+        kind = about.get("problem_type")
+        yield SourcedSession(
+            about.get("source") or stem, messages, kind if isinstance(kind, str) else None
+        )
+
+
+def messages_of(
+    value: Any, path: Path, number: int, *, keep_greetings: bool = False
+) -> list[Message]:
+    """Read a session in any of the forms that lines and rows have."""
+    if isinstance(value, list):
+        return _pairs(value, path, number)
+    if isinstance(value, dict) and "messages" in value:
+        return check_messages(value["messages"], path, number)
+    session = esconv.parse_session(
+        value, f"{path.stem}-{number}", path, number, keep_greetings=keep_greetings
+    )
+    return list(session.messages)
 
 
 def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
@@ -128,6 +135,8 @@ def check_messages(messages: Any, path: Path, number: int) -> list[Message]:
                 path,
                 number,
             )
+    if all(len(message) == len(Message.__annotations__) for message in messages):
+        return messages
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
@@ -143,8 +152,6 @@ def _pairs(pairs: list[Any], path: Path, number: int) -> list[Message]:
                 raise InputError(
                     f'expected pairs ["usr" or "sys", text], found {_brief(pair)}', path, number
                 )
-    if not messages:
-        raise InputError("a session without utterances; remove the line", path, number)
     return messages
 
 

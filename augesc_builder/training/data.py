@@ -55,7 +55,8 @@ def session_files(path: str, data: Data) -> list[Path]:
     if name == BUNDLED and split in {"", *SPLITS}:
         return [sample.SESSIONS]
     if name == ON_THE_HUB and split in {"", *SPLITS}:
-        files = esconv_files(data.esconv_folder, data.esconv_revision)
+        mend = "give local files by data.esconv_folder=FOLDER (--esconv-folder)"
+        files = esconv_files(data.esconv_folder, data.esconv_revision, mend)
         if (split or "train") not in files:
             raise InputError(f"no file of the split {split}", data.esconv_folder or path)
         return [files[split or "train"]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from augesc_builder.metrics.sketch import Hashes, hash_of
-from augesc_builder.metrics.spoken import Spoken, mean
+from augesc_builder.metrics.spoken import Spoken, mean, text_of
 from augesc_builder.near_duplicates import Sketches
 from augesc_builder.settings import NearDuplicates
 
@@ -25,7 +25,9 @@ class DuplicationCounts:
 
     def add(self, sessions: Sequence[Spoken]) -> None:
         """Count sessions."""
-        self._hashes.append(np.array([hash_of(_text(session)) for session in sessions], np.uint64))
+        self._hashes.append(
+            np.array([hash_of(text_of(session)) for session in sessions], np.uint64)
+        )
         for session in sessions:
             distinct = len({" ".join(said.text.casefold().split()) for said in session})
             self.utterances += len(session)
@@ -60,7 +62,3 @@ class DuplicationCounts:
             "sessions_with_repetition": self.with_repetition,
             "repetition_share": mean(self.with_repetition, len(hashes)),
         }
-
-
-def _text(session: Spoken) -> str:
-    return "\n".join(f"{said.role} {said.text}" for said in session)

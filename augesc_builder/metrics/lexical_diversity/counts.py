@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from augesc_builder.metrics.sketch import LIMIT, DistinctItems, Hashes, hash_of, mixed
-from augesc_builder.metrics.spoken import Spoken, mean
+from augesc_builder.metrics.spoken import Spoken, mean, text_of
 
 NAMES = ("unigrams", "bigrams", "trigrams")
 POINTS = 100
@@ -66,7 +66,7 @@ class DiversityCounts:
         }
 
     def _rank(self, session: Spoken) -> int:
-        return hash_of("\n".join(f"{u.role} {u.text}" for u in session), seed=self.seed)
+        return hash_of(text_of(session), seed=self.seed)
 
 
 def _hash(word: str) -> int:

@@ -1,0 +1,177 @@
+"""Keys and values of many conversations at once, each with a length of its own.
+
+A slot is a place for one conversation. A step brings new tokens for some slots as one flat list,
+cut into pieces: so many tokens of this slot, from that position on. There is no padding inside it.
+
+On CPU every slot attends to its own keys and to no others, so that neither its cost nor its
+rounding depends on its neighbours. On CUDA all slots attend at once up to the longest, behind a
+mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+GROWTH = 256
+"""Positions that the cache grows by."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``n`` tokens of a slot, from position ``start`` on; in the flat list they begin ``at``."""
+
+    slot: int
+    at: int
+    start: int
+    n: int
+
+    @property
+    def end(self) -> int:
+        """Give the slot's length with these tokens."""
+        return self.start + self.n
+
+
+class SlotCache:
+    """Keys and values of ``n_slots`` conversations; it grows in steps up to ``limit`` positions."""
+
+    def __init__(self, n_slots: int, limit: int) -> None:
+        self.n_slots = n_slots
+        self.limit = limit
+        self.capacity = 0
+        self.calls = 0
+        self._keys: dict[int, Tensor] = {}  # layer: (S, H, capacity, D)
+        self._values: dict[int, Tensor] = {}
+        self._pieces: list[Piece] = []
+        self._at: tuple[Tensor, ...] | None = None
+        self._together: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def reserve(self, length: int) -> None:
+        """Make room for ``length`` positions in every slot."""
+        if length <= self.capacity:
+            return
+        self.capacity = min(-(-length // GROWTH) * GROWTH, -(-self.limit // 8) * 8)
+        for stored in (self._keys, self._values):
+            for layer, old in stored.items():
+                new = self._empty(old)
+                new[:, :, : old.shape[2]] = old
+                stored[layer] = new
+
+    def begin_runs(self, pieces: list[Piece]) -> None:
+        """Say what the next call of the model brings: runs of tokens."""
+        self._begin(pieces)
+
+    def begin_step(self, pieces: list[Piece], device: torch.device) -> None:
+        """Say what the next call of the model brings: one token for each piece."""
+        self._begin(pieces)
+        columns = [[piece.slot, piece.at, piece.start] for piece in pieces]
+        self._at = torch.tensor(columns, device=device).unbind(1)
+
+    def begin_together(self, positions: Tensor, width: int) -> None:
+        """Say that the next call brings one token for every slot, at ``positions`` (S,).
+
+        Keys up to ``width`` are looked at, of which the mask leaves each slot its own.
+        """
+        self.reserve(width)
+        slots = torch.arange(self.n_slots, device=positions.device)
+        mask = torch.arange(width, device=positions.device) <= positions[:, None]  # (S, width)
+        self._together, self.calls = (slots, positions, mask[:, None, None]), 0
+
+    def clear(self, slot: int) -> None:
+        """Overwrite a slot's keys and values: a mask does not hide what is no number."""
+        for stored in (self._keys, self._values):
+            for tensor in stored.values():
+                tensor[slot] = 0
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Store keys and values of the new tokens (N, Hkv, D); attend with ``query`` (N, H, D)."""
+        self.calls += 1
+        if layer not in self._keys:
+            self._keys[layer], self._values[layer] = self._empty(key), self._empty(value)
+        keys, values = self._keys[layer], self._values[layer]
+        heads = key.shape[1]
+        if self._together is not None:
+            slots, positions, mask = self._together
+            keys[slots, :, positions] = key
+            values[slots, :, positions] = value
+            width = mask.shape[-1]
+            grouped = _by_head(query, heads)
+            out = scaled_dot_product_attention(
+                grouped, keys[:, :, :width], values[:, :, :width], attn_mask=mask, scale=scale
+            )
+            return out.flatten(1, 2)
+        out = query.new_zeros(*query.shape[:2], value.shape[-1])  # (N, H, D)
+        attend = self._one_each if self._at is not None else self._runs
+        attend(out, query, key, value, keys, values, scale)
+        return out
+
+    def _one_each(
+        self,
+        out: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+    ) -> None:
+        """Attend from one new token of each slot at hand to all that the slot has."""
+        slots, at, positions = self._at  # type: ignore[misc]
+        keys[slots, :, positions] = key[at]
+        values[slots, :, positions] = value[at]
+        grouped = _by_head(query, key.shape[1])
+        whole = _by_head(out, key.shape[1])
+        for piece in self._pieces:
+            slot, own = slice(piece.slot, piece.slot + 1), slice(piece.at, piece.at + 1)
+            whole[own] = scaled_dot_product_attention(
+                grouped[own], keys[slot, :, : piece.end], values[slot, :, : piece.end], scale=scale
+            )
+
+    def _runs(
+        self,
+        out: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+    ) -> None:
+        """Attend from several new tokens of a slot to what it had and to those before them."""
+        repeats = query.shape[1] // key.shape[1]
+        for piece in self._pieces:
+            own = slice(piece.at, piece.at + piece.n)
+            k, v = keys[piece.slot, :, : piece.end], values[piece.slot, :, : piece.end]
+            k[:, piece.start :] = key[own].transpose(0, 1)
+            v[:, piece.start :] = value[own].transpose(0, 1)
+            if repeats > 1:
+                k, v = k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)
+            attended = scaled_dot_product_attention(
+                query[own].transpose(0, 1)[None], k[None], v[None], scale=scale, **_causal(piece, k)
+            )
+            out[own] = attended[0].transpose(0, 1)
+
+    def _begin(self, pieces: list[Piece]) -> None:
+        self.reserve(max(piece.end for piece in pieces))
+        self._pieces, self._together, self._at, self.calls = pieces, None, None, 0
+
+    def _empty(self, like: Tensor) -> Tensor:
+        """Make room; zeros, because what is masked must be a number."""
+        heads, size = like.shape[1], like.shape[-1]
+        return like.new_zeros(self.n_slots, heads, self.capacity, size)
+
+
+def _by_head(x: Tensor, kv_heads: int) -> Tensor:
+    """Put heads that share keys together: (N, H, D) becomes (N, Hkv, H / Hkv, D)."""
+    return x.view(x.shape[0], kv_heads, -1, x.shape[-1])
+
+
+def _causal(piece: Piece, keys: Tensor) -> dict[str, Any]:
+    if piece.start == 0:
+        return {"is_causal": True}
+    mask = torch.ones(piece.n, piece.end, dtype=torch.bool, device=keys.device)
+    return {"attn_mask": mask.tril(piece.start)}

@@ -1,0 +1,160 @@
+"""Which models the engine takes, and how it runs them.
+
+A model of ``transformers`` whose attention takes a cache object and goes through the library's
+attention interface is given an attention of ours; GPT-J has a path of its own. Before the first
+prompt both are compared with the model's own forward pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, Cache
+
+from augesc_builder.engine.cache import Piece, SlotCache
+from augesc_builder.engine.gptj import GPTJ
+from augesc_builder.errors import CheckpointError
+
+_HINT = "; use the plain loop: --set generate.engine=simple"
+_NAMES = itertools.count()
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""Largest difference of logits, as a share of their range."""
+
+
+class Network(Protocol):
+    """A causal language model over a :class:`SlotCache`; tokens come as one flat list."""
+
+    model: Any
+
+    def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+        """Store keys and values of new tokens (N,); what is returned (N, E) is not looked at."""
+
+    def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+        """Run new tokens (N,) at their positions; give the logits (N, V) behind each."""
+
+
+class Family:
+    """Any family whose attention goes through ``transformers``' attention interface."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._cache: SlotCache | None = None
+        name = f"augesc_slots_{next(_NAMES)}"
+        AttentionInterface.register(name, self._attend)
+        self._name = name
+
+    def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+        """Run new tokens (N,) at their positions; give the last layer's output (N, E)."""
+        return self._run(self.model.base_model, tokens, positions, cache)[0][0]  # type: ignore[no-any-return]
+
+    def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+        """Run new tokens (N,) at their positions; give the logits (N, V) behind each."""
+        return self._run(self.model, tokens, positions, cache).logits[0]  # type: ignore[no-any-return]
+
+    def _run(self, part: Any, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Any:
+        before = self.model.config._attn_implementation
+        self._cache = cache
+        self.model.set_attn_implementation(self._name)
+        try:
+            return part(
+                input_ids=tokens[None],
+                position_ids=positions[None],
+                past_key_values=_PassThrough(),
+                use_cache=True,
+            )
+        finally:
+            self.model.set_attn_implementation(before)
+
+    def _attend(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, _: Any, **given: Any
+    ) -> tuple[Tensor, None]:
+        """Attend with (1, H, N, D); the interface wants (1, N, H, D) back."""
+        if given.get("softcap") is not None or given.get("s_aux") is not None:
+            raise CheckpointError(f"{_name(self.model)}: its attention is not a plain one{_HINT}")
+        scale = given.get("scaling") or query.shape[-1] ** -0.5
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return self._cache.attend(module.layer_idx, q, k, v, scale)[None], None  # type: ignore[union-attr]
+
+
+class _PassThrough(Cache):  # type: ignore[misc]
+    """Gives keys and values back as they are: our attention stores them."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(self, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return key, value
+
+    def get_seq_length(self, *_: Any) -> int:
+        return 0
+
+
+def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> Network:
+    """Give the fast form of a model.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it has none, or a wrong one.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) and window and window < max_tokens:
+        raise CheckpointError(
+            f"{_name(model)}: attends to {window} tokens at most, and generate.max_tokens is "
+            f"{max_tokens}; lower it, or use the plain loop: --set generate.engine=simple"
+        )
+    if str(rope.get("rope_type")) in {"dynamic", "longrope"}:
+        raise CheckpointError(
+            f"{_name(model)}: its positions depend on the longest text of a batch{_HINT}"
+        )
+    try:
+        network: Network
+        if type(model).__name__ == "GPTJForCausalLM":
+            network = GPTJ(model, bfloat16_head=bfloat16_head)
+        elif bfloat16_head:
+            raise CheckpointError(
+                f"{_name(model)}: generate.bfloat16_head is for GPT-J only; set it to false"
+            )
+        else:
+            network = Family(model)
+        _check(network, config, torch.bfloat16 if bfloat16_head else model.dtype)
+    except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
+        raise CheckpointError(f"{_name(model)}: not a model for this engine{_HINT}") from error
+    return network
+
+
+@torch.inference_mode()
+def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
+    """Compare with the model's own forward pass, for two texts in two parts each."""
+    model, n = network.model, 7
+    device = model.device
+    tokens = torch.arange(2 * n, device=device) * 37 % config.vocab_size
+    theirs = torch.cat([model(input_ids=t[None]).logits[0] for t in tokens.view(2, n)])
+    cache = SlotCache(2, n)
+    before = torch.tensor([*range(n - 1), *range(n - 1)], device=device)
+    rest = torch.tensor([n - 1, 2 * n - 1], device=device)
+    cache.begin_runs([Piece(0, 0, 0, n - 1), Piece(1, n - 1, 0, n - 1)])
+    heads = torch.cat([tokens[: n - 1], tokens[n : 2 * n - 1]])
+    network.hidden(heads, before, cache)
+    if cache.calls != config.num_hidden_layers:
+        raise CheckpointError(
+            f"{_name(model)}: its attention does not go through the library's interface{_HINT}"
+        )
+    cache.begin_step([Piece(0, 0, n - 1, 1), Piece(1, 1, n - 1, 1)], device)
+    ours = network.logits(tokens[rest], torch.full_like(rest, n - 1), cache)
+    theirs = theirs[rest].float()
+    if not bool(theirs.isfinite().all()):
+        return  # rows will be stopped and named as they come
+    span = (theirs.amax() - theirs.amin()).clamp(min=1e-3)
+    off = float((ours.float() - theirs).abs().amax() / span)
+    if not off <= _TOLERANCE.get(dtype, 1e-3):
+        raise CheckpointError(
+            f"{_name(model)}: this engine's logits differ from the model's own by "
+            f"{off:.1%} of their range{_HINT}"
+        )
+
+
+def _name(model: Any) -> str:
+    return type(model).__name__

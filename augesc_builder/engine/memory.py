@@ -1,0 +1,67 @@
+"""How many conversations fit in memory, and what being out of it looks like.
+
+A slot takes keys and values of ``max_tokens`` positions in every layer, and some rows of the
+vocabulary while a token is chosen::
+
+    bytes = 2 * layers * key_value_heads * head_size * max_tokens * bytes_of(dtype)
+          + 24 * vocabulary
+    slots = share * (free memory / processes - weights) / bytes
+
+with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MOST = {"cuda": 128, "cpu": 16}
+"""Slots beyond which more were not found to pay (``benchmarks/generation.py``)."""
+
+_SHARE = {"cuda": 0.85, "cpu": 0.5}
+_BYTES_A_LOGIT = 24
+"""Logits and probabilities in float32, what is copied of them, and float64 where all are sorted."""
+
+
+def bytes_a_slot(config: Any, dtype: torch.dtype, max_tokens: int) -> int:
+    """Give the bytes that one conversation takes."""
+    config = config.get_text_config()
+    n_heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    keys_and_values = 2 * config.num_hidden_layers * kv_heads * size * max_tokens
+    return int(keys_and_values * dtype.itemsize + _BYTES_A_LOGIT * config.vocab_size)
+
+
+def slots_that_fit(
+    config: Any, dtype: torch.dtype, max_tokens: int, *, weights: int, n_processes: int = 1
+) -> int:
+    """Give the number of slots for the memory that is free now, before the model is loaded.
+
+    ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own.
+    """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    free = torch.cuda.mem_get_info()[0] if kind == "cuda" else available_memory()
+    left = free / n_processes - weights
+    fitting = int(_SHARE[kind] * left / bytes_a_slot(config, dtype, max_tokens))
+    return max(1, min(fitting, MOST[kind]))
+
+
+def available_memory() -> int:
+    """Give the bytes of main memory that a program may still take, about."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", text).group(1))  # type: ignore[union-attr]
+    except (OSError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,37 @@
+"""Products with weights: on CPU oneDNN's takes half the time of the default one for few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+Product = Callable[[Tensor], Tensor]
+
+
+def product_of(layer: Any) -> Product:
+    """Give what a linear layer computes, (N, in) to (N, out), as fast as this machine has it."""
+    if type(layer) is not torch.nn.Linear:
+        product: Product = layer
+        return product
+    return product_with(layer.weight.detach(), layer.bias)
+
+
+def product_with(weight: Tensor, bias: Tensor | None = None) -> Product:
+    """Give the product with a matrix (out, in)."""
+    bias = None if bias is None else bias.detach()
+    # What the compiler of torch itself puts in a linear layer's place on CPU.
+    pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and pointwise is not None:
+        return lambda x: pointwise(x, weight, bias, "none", [], "")
+    return lambda x: linear(x, weight, bias)
+
+
+def rounded_product_of(layer: Any) -> Product:
+    """Give what a linear layer computes with its matrix rounded to bfloat16: other logits."""
+    weight = layer.weight.detach().bfloat16()
+    bias = 0.0 if layer.bias is None else layer.bias.detach().float()
+    return lambda x: linear(x.bfloat16(), weight).float() + bias

@@ -1,0 +1,169 @@
+"""Who generates: this process, or several that each have a model of their own.
+
+On CPU processes with one thread each are used, not one with several: beside any other load, threads
+wait for each other at every small operation (``benchmarks/generation.py --processes`` compares). A
+row is the same whoever makes it: as many slots everywhere, and one thread for models below 1 GB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from augesc_builder.engine.memory import available_memory, slots_that_fit
+from augesc_builder.errors import AugescError, CheckpointError, RunFolderError
+from augesc_builder.generations import Generator, Place, Row, Task
+from augesc_builder.settings import Recipe
+from augesc_builder.workers import cores, die_with
+
+Shards = Sequence[tuple[int, Sequence[Task]]]
+
+OnStep = Callable[[int, int, float | None], None]
+"""Called with ``(rows finished, tokens made, utilisation of the slots)``."""
+
+_SMALL = 1 << 30
+"""Bytes of weights up to which one thread is used."""
+
+_WORTH_IT = 1e13
+"""Bytes of weights times tokens from which several processes are worth their start."""
+
+_PATIENCE = 5.0
+_EVERY = 0.5
+"""Seconds between two words of a worker about its progress."""
+
+
+def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> int:
+    """Say how many processes generate."""
+    if recipe.generate.workers is not None:
+        return min(recipe.generate.workers, n_shards)
+    size = _weights(checkpoint)
+    work = size * n_tasks * recipe.generate.max_tokens / 2
+    if torch.cuda.is_available() or work < _WORTH_IT:
+        return 1
+    return max(1, min(cores(), n_shards, int(available_memory() / (3 * size))))
+
+
+def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
+    """Say how many conversations a process decodes together."""
+    settings = recipe.generate
+    if settings.slots is not None:
+        return settings.slots
+    weights = _weights(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(str(checkpoint))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: its config cannot be read: {error}") from error
+    dtype = getattr(torch, settings.dtype)
+    return slots_that_fit(
+        config, dtype, settings.max_tokens, weights=weights, n_processes=n_processes
+    )
+
+
+def generate(
+    checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
+) -> Iterator[tuple[Place, Row]]:
+    """Generate the tasks of numbered shards in ``n`` processes; give rows as they end."""
+    if n > 1:
+        yield from _in_processes(checkpoint, recipe, slots, shards, on_step, n)
+        return
+    with _threads(checkpoint):
+        generator = Generator(checkpoint, recipe, slots)
+        yield from generator.stream(
+            shards, lambda ended, made: on_step(ended, made, generator.utilisation)
+        )
+
+
+def _in_processes(
+    checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
+) -> Iterator[tuple[Place, Row]]:
+    """Let processes take shard after shard from one list."""
+    context = multiprocessing.get_context("spawn")
+    todo, news = context.Queue(), context.Queue()
+    for shard in shards:
+        todo.put(shard)
+    for _ in range(n):
+        todo.put(None)
+    given = (checkpoint, recipe, slots, todo, news, os.getpid())
+    workers = [context.Process(target=_work, args=given, daemon=True) for _ in range(n)]
+    for worker in workers:
+        worker.start()
+    try:
+        at_work = n
+        while at_work:
+            kind, *what = _next_word(news, workers)
+            if kind == "rows":
+                yield from what[0]
+            elif kind == "step":
+                on_step(*what)
+            elif kind == "error":
+                raise what[0]
+            else:
+                at_work -= 1
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return tuple(news.get(timeout=_PATIENCE))
+        for worker in workers:
+            if worker.exitcode:
+                raise RunFolderError(
+                    f"a process that generated ended with {worker.exitcode}, most likely for want "
+                    f"of memory; try again with --set generate.workers=1"
+                )
+
+
+def _work(checkpoint: Path, recipe: Recipe, slots: int, todo: Any, news: Any, parent: int) -> None:
+    die_with(parent)
+    counts = [0, 0]
+    told = time.monotonic()
+
+    def on_step(ended: int, made: int, utilisation: float | None) -> None:
+        nonlocal told
+        counts[0] += ended
+        counts[1] += made
+        if time.monotonic() - told > _EVERY:
+            news.put(("step", *counts, utilisation))
+            counts[:] = [0, 0]
+            told = time.monotonic()
+
+    try:
+        with _threads(checkpoint):
+            generator = Generator(checkpoint, recipe, slots)
+            shards = iter(todo.get, None)
+            for place, row in generator.stream(
+                shards, lambda ended, made: on_step(ended, made, generator.utilisation)
+            ):
+                news.put(("rows", [(place, row)]))
+        news.put(("step", *counts, generator.utilisation))
+        news.put(("done",))
+    except AugescError as error:
+        news.put(("error", error))
+
+
+@contextlib.contextmanager
+def _threads(checkpoint: Path) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if not torch.cuda.is_available() and _weights(checkpoint) < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _weights(checkpoint: Path) -> int:
+    return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))

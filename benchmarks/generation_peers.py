@@ -1,0 +1,109 @@
+"""Decodes the task with another engine, in that engine's own environment; prints tokens a second.
+
+    python benchmarks/generation_peers.py {ctranslate2|vllm} FOLDER
+
+``FOLDER`` holds ``model/`` (a checkpoint of transformers) and ``task.json``. Loading is not timed;
+CTranslate2's seconds are the processor's, vLLM's the clock's: it has processes of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# Not this folder, whose statistics.py would hide the standard library's.
+del sys.path[0]
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+EOS, TOP_P, TEMPERATURE, PENALTY = 50256, 0.9, 0.9, 1.05
+
+
+def ctranslate2(folder: Path, task: dict[str, Any]) -> float:
+    """Decode in static batches, from which rows that ended are removed."""
+    import ctranslate2 as engine
+
+    names = [f"t{i}" for i in range(50400)]
+    converted = folder / "ctranslate2"
+    if not converted.exists():
+        from ctranslate2.converters.transformers import TransformersConverter
+
+        _give_tokenizer(folder / "model", names)
+        TransformersConverter(str(folder / "model")).convert(str(converted))
+    generator = engine.Generator(str(converted), device="cpu", inter_threads=1, intra_threads=1)
+    prompts = [[names[i] for i in ids] for ids in task["prompts"]]
+    made, begun, size = 0, time.process_time(), task["slots"]
+    for first in range(0, len(prompts), size):
+        lengths = task["lengths"][first : first + size]
+
+        def ends(step: Any, lengths: list[int] = lengths) -> bool:
+            return bool(step.step + 1 >= lengths[step.batch_id])
+
+        results = generator.generate_batch(
+            prompts[first : first + size],
+            max_length=max(lengths),
+            min_length=1,
+            sampling_topk=0,
+            sampling_topp=TOP_P,
+            sampling_temperature=TEMPERATURE,
+            repetition_penalty=PENALTY,
+            include_prompt_in_result=False,
+            end_token=[],
+            callback=ends,
+        )
+        made += sum(len(result.sequences_ids[0]) for result in results)
+    return made / (time.process_time() - begun)
+
+
+def vllm(folder: Path, task: dict[str, Any]) -> float:
+    """Decode with continuous batching, as many sequences at a time as we have slots."""
+    from vllm import LLM, SamplingParams
+
+    model = LLM(
+        str(folder / "model"),
+        skip_tokenizer_init=True,
+        dtype="float32",
+        max_num_seqs=task["slots"],
+        max_model_len=2048,
+    )
+    sampling = [
+        SamplingParams(
+            top_p=TOP_P,
+            temperature=TEMPERATURE,
+            repetition_penalty=PENALTY,
+            max_tokens=n,
+            ignore_eos=True,
+            detokenize=False,
+        )
+        for n in task["lengths"]
+    ]
+    prompts = [{"prompt_token_ids": ids} for ids in task["prompts"]]
+    begun = time.perf_counter()
+    results = model.generate(prompts, sampling)
+    made = sum(len(result.outputs[0].token_ids) for result in results)
+    return made / (time.perf_counter() - begun)
+
+
+def _give_tokenizer(folder: Path, names: list[str]) -> None:
+    """Put a tokenizer of whole words beside the model: converting wants one."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="t0"))
+    end = names[EOS]
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token=end, bos_token=end, unk_token="t0"
+    ).save_pretrained(folder)
+
+
+def main() -> None:
+    """Run the engine that is asked for."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    task = json.loads((folder / "task.json").read_text())
+    print({"ctranslate2": ctranslate2, "vllm": vllm}[name](folder, task))
+
+
+if __name__ == "__main__":
+    main()
