@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from transformers import TextStreamer
+from transformers.generation.streamers import BaseStreamer
 
 from augesc_builder.errors import AugescError
 from augesc_builder.prompts import Message, collapse
@@ -80,7 +80,7 @@ class Chat:
         self._write("Supporter: ")
         streamer = None
         if self._decoding.beams == 1:
-            streamer = _Streamer(self._model.tokenizer, self._model, self._write)
+            streamer = _Streamer(self._model, self._write)
         key = f"{self._conversation}/{len(self.history)}"
         reply = printable(self._model.reply(self.history, self._decoding, key, streamer))
         self._write("\n" if streamer is not None else f"{reply}\n")
@@ -130,19 +130,19 @@ def printable(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cs"})
 
 
-class _Streamer(TextStreamer):  # type: ignore[misc]
+class _Streamer(BaseStreamer):  # type: ignore[misc]
     """Writes a reply as its tokens come, with the blanks of the whole."""
 
-    def __init__(self, tokenizer: Any, model: DialogModel, write: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=not model.encoder.is_encoder_decoder)
+    def __init__(self, model: DialogModel, write: Callable[[str], None]) -> None:
         self._decode, self._print = model.decode, write
+        self._is_prompt = not model.encoder.is_encoder_decoder  # a causal LM repeats it
         self._ids: list[int] = []
         self._shown = ""
 
     def put(self, value: Any) -> None:
         """Take the next token, and write all words but the last, which may go on."""
-        if self.skip_prompt and self.next_tokens_are_prompt:
-            self.next_tokens_are_prompt = False
+        if self._is_prompt:
+            self._is_prompt = False
             return
         self._ids += value.flatten().tolist()
         words = printable(self._decode(self._ids))
@@ -151,7 +151,6 @@ class _Streamer(TextStreamer):  # type: ignore[misc]
     def end(self) -> None:
         """Write what is left."""
         self._show(printable(self._decode(self._ids)))
-        self._ids, self._shown = [], ""
 
     def _show(self, text: str) -> None:
         if text.startswith(self._shown):

@@ -160,7 +160,9 @@ def _group(
             for estimates, one in zip(found, grams, strict=True):
                 estimates[f"distinct_{n}"] = _percent(distinct(one, n_sessions))
             if len(grams) > 1:
-                difference, p = distinct_test(*grams, n_sessions, setup.resamples, setup.seed)
+                difference, p = distinct_test(
+                    grams[0], grams[1], n_sessions, setup.resamples, setup.seed
+                )
                 tests[f"distinct_{n}"] = 100 * difference, p
     corrected = holm([p for _, p in tests.values()])
     return {

@@ -201,7 +201,7 @@ def _silent(out: Path) -> Outputs:
 def _finish(config: Config, data: TrainingData, place: Place, run: RunFolder) -> None:
     """Write the card and the mark."""
     name = folders.model_folder(list(config.phases)[-1])
-    facts = {
+    facts: dict[str, Any] = {
         "model": name,
         "steps": place.total,
         "validation_loss": place.best,

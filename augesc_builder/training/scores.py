@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from augesc_builder.errors import MissingExtraError
+from augesc_builder.prompts import Message
 from augesc_builder.training.data import Pair
 from augesc_builder.training.dialog import Likelihood
 from augesc_builder.training.statistics import Metric, Numbers
@@ -70,7 +71,7 @@ def text_numbers(pairs: Sequence[Pair], responses: Sequence[str]) -> Numbers:
         score = bleu.sentence_score(response, [pair.response])
         words = tokenize(response)
         trigrams = list(zip(words, words[1:], words[2:], strict=False))
-        session = [*pair.history, {"role": "assistant", "content": response}]
+        session: list[Message] = [*pair.history, {"role": "assistant", "content": response}]
         flags = {f.flag for f in scanner.scan(session) if f.utterance == len(session) - 1}
         values = {
             "responses": 1,
