@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -41,8 +40,9 @@ def installed(wheel, tmp_path_factory):
         python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=venv.parent
     )
     (site,) = venv.glob("lib/python*/site-packages")
-    # A bare path: what our environment knows of this clone (an editable install) does not follow.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # Bare paths: what our environment knows of this clone (an editable install) does not follow.
+    places = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(places) + "\n")
     return venv
 
 

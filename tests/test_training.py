@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -398,6 +399,31 @@ def test_a_killed_training_goes_on_to_the_same_losses_and_weights(stop, referenc
     curve, weights = trained(mini(), out)
     assert curve == reference[0]
     assert_equal_weights(weights, reference[1])
+
+
+def test_a_training_that_is_killed_outright_goes_on(reference, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "mini.yaml"
+    path.write_text(dump_config(mini("machine.save_every=1")))
+    code = "from augesc_builder.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "--config", path, "--out", out, "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([str(part) for part in command], env=environment)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if list(out.glob("checkpoints/step-*")):
+            break
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    curve, weights = trained(mini(), out)
+    assert curve == reference[0]
+    assert_equal_weights(weights, reference[1])
+
+
+def test_mixed_precision(reference, tmp_path):
+    curve, _ = trained(mini("train.mixed_precision=bf16"), tmp_path / "out")
+    assert_close_curves(curve, reference[0], tolerance=0.1)
+    assert curve != reference[0]
 
 
 def test_dropout_too_goes_on_as_it_would_have(tmp_path):
