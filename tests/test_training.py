@@ -352,6 +352,17 @@ def test_a_causal_model_is_not_trained_as_an_encoder_decoder(tmp_path):
         train(config, tmp_path / "out", Progress(quiet=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("somebody/model", "--set model.name=PATH"), ("/nowhere/model", "no such folder")],
+)
+def test_a_model_that_cannot_be_had(name, said, refused, tmp_path):
+    options = [*MINI, f"model.name={name}", "model.from_scratch=null"]
+    given = [part for option in options for part in ("--set", option)]
+    assert said in refused("train", "--config", "tiny", "--out", tmp_path / "out", *given)
+    assert not (tmp_path / "out").exists()
+
+
 # -- the loop -------------------------------------------------------------------------------------
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder import pipeline
+from augesc_builder.backbone import check_folder
 from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.hub import resolve_model
 from augesc_builder.progress import Progress
-from augesc_builder.run_folder import RunFolder, disk_errors
+from augesc_builder.run_folder import RunFolder, disk_errors, read_manifest
 from augesc_builder.stepping import saved_states
 from augesc_builder.training import folders
 from augesc_builder.training.card import render_model_card
-from augesc_builder.training.config import Config, Mix, dump_config
+from augesc_builder.training.config import Config, Mix, Model, dump_config
 from augesc_builder.training.data import (
     Pair,
     check_problem_types,
@@ -53,7 +55,7 @@ def train(
         folders.check_checkpoint(resume_from, config)
     data = read_data(config)
     if int(os.environ.get("RANK", "0")):
-        _train(config, data, _silent(out), out, Progress(quiet=True))
+        _train(config, pinned(config, out), data, _silent(out), out, Progress(quiet=True))
         return
     with RunFolder(out, run_settings(config)) as run:
         if run.is_complete("train"):
@@ -61,6 +63,9 @@ def train(
             return
         run.write_text("config.yaml", dump_config(config))
         run.record(name=config.name, seed=config.seed, versions=pipeline.versions())
+        start = pinned(config, out)
+        if start.revision is not None:
+            run.add(revisions={"model": start.revision})
         if resume_from is not None:
             with disk_errors(out):
                 folders.put_state(resume_from, out)
@@ -70,7 +75,7 @@ def train(
             f"{len(data.validation):,} for validation"
         )
         with disk_errors(out):
-            place = _train(config, data, _outputs(run), out, progress)
+            place = _train(config, start, data, _outputs(run), out, progress)
         _finish(config, data, place, run)
         progress.say(f"The model is {_model_of(config, out)}")
 
@@ -136,13 +141,29 @@ def check_trackers(config: Config) -> None:
             )
 
 
+def pinned(config: Config, out: Path) -> Model:
+    """Give the model to start from, at the commit that this training began with."""
+    model = config.model
+    if model.name is None or Path(model.name).exists():
+        return model
+    check_folder(model.name)
+    known = read_manifest(out).get("revisions", {}) if (out / "manifest.json").exists() else {}
+    commit = known.get("model") or resolve_model(model.name, model.revision, "model.name")
+    return model.model_copy(update={"revision": commit})
+
+
 def _train(
-    config: Config, data: TrainingData, outputs: Outputs, out: Path, progress: Progress
+    config: Config,
+    start: Model,
+    data: TrainingData,
+    outputs: Outputs,
+    out: Path,
+    progress: Progress,
 ) -> Place:
     if config.method == "sft":
         from augesc_builder.training.sft import train_sft
 
-        return train_sft(config, data.phases, data.validation, outputs, out, progress)
+        return train_sft(config, start, data.phases, data.validation, outputs, out, progress)
 
     def newest() -> Path | None:
         states = saved_states(outputs.checkpoints)
@@ -158,7 +179,7 @@ def _train(
             continue
         if number == 0:
             texts = _texts(data.phases[0].sets)
-            model, tokenizer = load_model(config.model, texts, config.seed)
+            model, tokenizer = load_model(start, texts, config.seed)
         else:
             model, tokenizer = load(out / folders.model_folder(names[number - 1]))
         check_method(config.method, model)

@@ -19,7 +19,7 @@ from augesc_builder.backbone import quiet_bars
 from augesc_builder.errors import MissingExtraError, TrainingError
 from augesc_builder.progress import Progress
 from augesc_builder.stepping import checkpoint_activations
-from augesc_builder.training.config import Config, Phase
+from augesc_builder.training.config import Config, Model, Phase
 from augesc_builder.training.data import Pair, epoch_order
 from augesc_builder.training.encoding import PLAIN_TEMPLATE, Encoder
 from augesc_builder.training.folders import model_folder, write_facts
@@ -29,6 +29,7 @@ from augesc_builder.training.models import check_method, load, load_model
 
 def train_sft(
     config: Config,
+    start: Model,
     phases: Sequence[Mixed],
     validation: Sequence[Pair],
     outputs: Outputs,
@@ -46,7 +47,7 @@ def train_sft(
     names = list(config.phases)
     for number, (name, phase) in enumerate(config.phases.items()):
         if number == 0:
-            model, tokenizer = load_model(config.model, [], config.seed)
+            model, tokenizer = load_model(start, [], config.seed)
         else:
             model, tokenizer = load(out / model_folder(names[number - 1]))
         check_method(config.method, model)
