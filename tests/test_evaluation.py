@@ -102,6 +102,7 @@ WORDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(WORDS, st.integers(1, 3))
 def test_distinct_and_its_jackknife_are_those_of_the_definition(sessions, n):
     def share(some):
