@@ -15,6 +15,7 @@ import typer
 from augesc_builder import __version__, cli_hub, cli_training
 from augesc_builder.errors import AugescError
 from augesc_builder.progress import Progress
+from augesc_builder.workers import warm_up
 
 app = typer.Typer(
     add_completion=False,
@@ -181,6 +182,8 @@ def filter_(
     debug: DebugOption = False,
 ) -> None:
     """Apply the eight requirements: sessions to OUT/data, the rest to OUT/rejected."""
+    if num_proc != 1:
+        warm_up("augesc_builder.filtering", [path for path in (generations, reuse) if path])
     from augesc_builder import judging
     from augesc_builder.recipe import load_recipe
 
@@ -232,6 +235,8 @@ def stats(
     debug: DebugOption = False,
 ) -> None:
     """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures."""
+    if num_proc != 1:
+        warm_up("augesc_builder.measuring", (Path(text.rpartition("=")[2]) for text in sessions))
     from augesc_builder import alone
 
     alone.statistics(

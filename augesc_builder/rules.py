@@ -119,10 +119,20 @@ def has_personal_data(text: str) -> bool:
     return next(find_personal_data(text), None) is not None
 
 
+_SIGNS = ("@", "u/", "(at)", "[at]")
+
+
+def may_have_personal_data(text: str) -> bool:
+    """Say, faster than :func:`find_personal_data`, whether there is anything to look at."""
+    return (
+        any(sign in text for sign in _SIGNS)
+        or len(_DIGIT.findall(text)) >= _DIGITS_OF_A_LONG_NUMBER
+    )
+
+
 def find_personal_data(text: str) -> Iterator[tuple[int, int]]:
     """Give the spans of e-mail addresses, phone numbers, user names and long runs of digits."""
-    signs = ("@", "u/", "(at)", "[at]")
-    if any(sign in text for sign in signs):
+    if any(sign in text for sign in _SIGNS):
         emails = [m.span() for m in _EMAIL.finditer(text)]
         yield from emails
         for handle in _HANDLE.finditer(text):

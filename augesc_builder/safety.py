@@ -22,8 +22,14 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
+from augesc_builder.phrases import Phrases, bare_words
 from augesc_builder.prompts import Message
-from augesc_builder.rules import LEXICONS, find_personal_data, load_lexicon
+from augesc_builder.rules import (
+    LEXICONS,
+    find_personal_data,
+    load_lexicon,
+    may_have_personal_data,
+)
 from augesc_builder.settings import SafetyClassifier
 from augesc_builder.tables import SESSIONS, plain_schema
 
@@ -50,7 +56,6 @@ _STREETS = (
 _STREET = re.compile(rf"\b\d{{1,5}}\s(?:[A-Z][a-z]+\s){{1,3}}(?:{'|'.join(_STREETS)})\b")
 _STREET_WORDS = frozenset(map(str.lower, _STREETS))
 _WORD = re.compile(r"[\w']+")
-_BARE_WORD = re.compile(r"\w+")
 
 
 class Flag(NamedTuple):
@@ -67,63 +72,6 @@ class Scanner(Protocol):
 
     def scan(self, messages: Sequence[Message]) -> list[Flag]:
         """Give the flags of one session, in order."""
-
-
-class Phrases:
-    """Phrases of a lexicon as one pattern; the longest that fits is found."""
-
-    def __init__(self, entries: Iterable[str], forms: Mapping[str, str]) -> None:
-        entries = list(entries)
-        self._needed: dict[str, list[list[frozenset[str]]]] = {}
-        for entry in entries:
-            words = [frozenset(_bare_words(f)) for f in _forms_of(entry, forms)]
-            for word in max(words, key=lambda alternatives: min(map(len, alternatives))):
-                self._needed.setdefault(word, []).append(words)
-        written = sorted({_pattern(entry, forms) for entry in entries}, key=len, reverse=True)
-        self._pattern = re.compile(rf"(?<![\w'])(?:{'|'.join(written)})(?![\w'])")
-
-    def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Give the spans of phrases in a text of small letters."""
-        return (m.span() for m in self._pattern.finditer(text))
-
-    def may_stand_in(self, words: frozenset[str]) -> bool:
-        """Say, many times as fast as the pattern, whether all words of a phrase are there."""
-        return any(
-            all(not words.isdisjoint(alternatives) for alternatives in needed)
-            for word in words & self._needed.keys()
-            for needed in self._needed[word]
-        )
-
-    def found_in(self, text: str) -> bool:
-        """Say whether a phrase stands in a text of small letters."""
-        return self._pattern.search(text) is not None
-
-    def begins(self, text: str) -> bool:
-        """Say whether a text of small letters begins with a phrase."""
-        return self._pattern.match(text) is not None
-
-
-def _forms_of(entry: str, forms: Mapping[str, str]) -> list[str]:
-    """Give for each word of an entry, hyphens parting words, all forms that it may have."""
-    return [
-        forms[token[1:-1]] if token.startswith("<") else part
-        for token in entry.split()
-        for part in (token.split("-") if not token.startswith("<") else [token])
-    ]
-
-
-def _bare_words(text: str) -> list[str]:
-    """Split small letters into words, apostrophes left out as writers do."""
-    return _BARE_WORD.findall(text.replace("'", ""))
-
-
-def _pattern(entry: str, forms: Mapping[str, str]) -> str:
-    def word(token: str) -> str:
-        if token.startswith("<"):
-            return f"(?:{'|'.join(map(re.escape, forms[token[1:-1]].split()))})"
-        return re.escape(token).replace("'", "'?")
-
-    return r"[\s,-]{1,3}".join(word(token) for token in entry.split())
 
 
 class LexiconScanner:
@@ -147,11 +95,12 @@ class LexiconScanner:
     def scan(self, messages: Sequence[Message]) -> list[Flag]:
         """Give the flags of one session, in order."""
         found: list[Flag] = []
+        personal = may_have_personal_data("\n".join(message["content"] for message in messages))
         intended = False  # did the seeker just speak of a harmful act in mind?
         for i, message in enumerate(messages):
             raw = message["content"]
             text = _plain(raw)
-            words = frozenset(_bare_words(text))
+            words = frozenset(bare_words(text))
             acts = self._acts.may_stand_in(words)
             spans: list[tuple[str, tuple[int, int]]] = []
             if message["role"] == "user":
@@ -166,7 +115,8 @@ class LexiconScanner:
                 if intended and (span := self._agrees(text)):
                     spans.append(("harmful_agreement", span))
                 intended = False
-            spans += [("personal_data", span) for span in find_personal_data(raw)]
+            if personal:
+                spans += [("personal_data", span) for span in find_personal_data(raw)]
             if not words.isdisjoint(_STREET_WORDS):
                 spans += [("personal_data", m.span()) for m in _STREET.finditer(raw)]
             found += [Flag(flag, i, *span) for flag, span in spans]

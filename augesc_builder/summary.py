@@ -39,4 +39,5 @@ Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
   less {corpus / "README.md"}
   augesc filter --reuse {folder} --set {longer}
+  augesc stats {corpus} --out {folder}-stats --paper
   open {corpus / "figures"}"""

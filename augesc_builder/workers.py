@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any, TypeVar
 
 from augesc_builder.errors import RunFolderError
@@ -48,6 +50,22 @@ def in_order(
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def warm_up(preload: str, paths: Iterable[Path]) -> None:
+    """Start the server of worker processes early where ``paths`` are worth several.
+
+    It loads ``preload`` while this process still loads its own modules.
+    """
+    files = (f for path in paths for f in ([path] if path.is_file() else path.rglob("*")))
+    if cores() > 1 and sum(f.stat().st_size for f in files if f.is_file()) > _LARGE:
+        context = _context(preload)
+        if context.get_start_method() == "forkserver":
+            forkserver.ensure_running()
+
+
+_LARGE = 32 << 20
+"""Bytes of input from which several processes will be at work."""
 
 
 def cores() -> int:

@@ -317,7 +317,7 @@ def test_killed_at_random_moments_of_the_command_line(built, tiny_file, tmp_path
             while process.poll() is None and not (folder / ".lock").exists():
                 time.sleep(0.01)  # importing is not what is to be killed
             try:
-                process.wait(rng.uniform(0.05, 0.4 + attempt * 0.3))
+                process.wait(rng.uniform(0.05, 0.4 + attempt * 0.6))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

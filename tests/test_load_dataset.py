@@ -403,7 +403,7 @@ class TestRegenerated:
     def test_it_goes_on_with_what_is_there(self, load, built, tmp_path, tiny_file):
         run = tmp_path / "run"
         shutil.copytree(built, run)
-        for mark in ("filter", "filter-00001", "statistics", "card"):
+        for mark in ("filter", "filter-00000", "statistics", "card"):
             (run / ".complete" / f"{mark}.json").unlink()
         weights = run / "checkpoint" / "model.safetensors"
         before = weights.stat().st_mtime_ns

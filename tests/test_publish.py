@@ -141,7 +141,7 @@ def test_a_corpus_there_and_back(hub, run):
     assert set(files) == set(changes(done))
     assert {
         *("README.md", "recipe.yaml", "manifest.json", "filter_report.json", "statistics.json"),
-        *("safety_report.json", "safety_review.json", "data/train-00000-of-00003.parquet"),
+        *("safety_report.json", "safety_review.json", "data/train-00000-of-00001.parquet"),
     } <= set(files)
     assert not [name for name in files if name.endswith(".py")]
     assert f'load_dataset("{hub.repo}"' in files["README.md"].decode()
@@ -178,7 +178,6 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
     (there / "augesc.py").write_text("raise SystemExit")
     (there / "dataset_infos.json").write_text("{}")
     (there / "notes.md").write_text("mine")
-    (there / "figures").mkdir()
     (there / "figures" / "old.png").write_bytes(b"png")
     card = (there / "README.md").read_text()
     values, body = split_card(card)
@@ -189,19 +188,20 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
     (there / "README.md").write_text(
         f"---\n{yaml.safe_dump(values)}---\nWords of mine.\n\n{body}\nAnd a last one.\n"
     )
-    # The corpus shrinks to its first shard.
-    corpus = run / "corpus"
-    shards = sorted((corpus / "data").glob("*.parquet"))
-    table = pq.read_table(shards[0])
-    for shard in shards:
-        shard.unlink()
-    pq.write_table(table, corpus / "data" / "train-00000-of-00001.parquet")
+    # The corpus is parted anew.
+    data = run / "corpus" / "data"
+    (shard,) = data.glob("*.parquet")
+    table = pq.read_table(shard).slice(0, 6)
+    shard.unlink()
+    new = {f"data/train-0000{i}-of-00002.parquet" for i in range(2)}
+    for i, name in enumerate(sorted(new)):
+        pq.write_table(table.slice(3 * i, 3), data.parent / name)
     claim(run, table.num_rows)
 
     done = push(hub, run)
     assert done.returncode == 0, done.stderr
     files = hub.files("datasets", hub.repo)
-    assert {n for n in files if n.startswith("data/")} == {"data/train-00000-of-00001.parquet"}
+    assert {n for n in files if n.startswith("data/")} == new
     assert "notes.md" in files
     assert not [name for name in files if name.endswith(".py")]
     assert not {"dataset_infos.json", "figures/old.png"} & set(files)

@@ -10,11 +10,11 @@ from conftest import ROOT, rows_of, shared
 from hypothesis import given
 from hypothesis import strategies as st
 
+from augesc_builder.phrases import Phrases
 from augesc_builder.safety import (
     FLAGS,
     Flag,
     LexiconScanner,
-    Phrases,
     Scanners,
     count_flags,
     flag_sessions,
