@@ -6,7 +6,7 @@ A tiny GPT-J with a random start takes the same path as GPT-J-6B; only the recip
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,19 @@ END = "<|endoftext|>"
 """GPT-J's end-of-sequence token; the tokenizer made here uses the same."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE; any text can be encoded with it, and decoding gives it back."""
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE; any text can be encoded with it, and decoding gives it back.
+
+    Its tokens are those learned, ``special_tokens`` and :data:`END`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END],
+        special_tokens=[*special_tokens, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -80,9 +85,13 @@ def load(
                 device_map=device_map,
             )
     except Exception as error:
-        raise CheckpointError(
-            f"{name}: cannot be loaded as a causal LM: {_brief(error)}"
-        ) from error
+        raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
+    check_fit(name, model, tokenizer)
+    return model, tokenizer
+
+
+def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that is not the model's."""
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has no end-of-sequence token; set one there")
     n_embeddings = model.get_input_embeddings().num_embeddings
@@ -91,7 +100,6 @@ def load(
             f"{name}: the tokenizer has {len(tokenizer)} tokens and the model {n_embeddings} "
             f"embeddings; they do not belong together"
         )
-    return model, tokenizer
 
 
 @contextlib.contextmanager
@@ -140,13 +148,14 @@ def size_of(shape: FromScratch | None, name: str | None, revision: str | None) -
         try:
             config = AutoConfig.from_pretrained(str(name), revision=revision or "main")
         except Exception as error:
-            raise CheckpointError(f"{name}: no config to be had: {_brief(error)}") from error
+            raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return parameters, int(config.num_hidden_layers)
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Give the first line of what an error says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

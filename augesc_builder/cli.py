@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augesc_builder import __version__, cli_hub
+from augesc_builder import __version__, cli_hub, cli_training
 from augesc_builder.errors import AugescError
 from augesc_builder.progress import Progress
 from augesc_builder.workers import warm_up
@@ -264,6 +264,7 @@ def card(
 
 
 cli_hub.register(app)
+cli_training.register(app)
 
 
 @app.callback(invoke_without_command=True)

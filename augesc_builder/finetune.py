@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from transformers import get_linear_schedule_with_warmup
 
 from augesc_builder import backbone
@@ -27,6 +24,15 @@ from augesc_builder.progress import Progress
 from augesc_builder.prompts import render, with_instruction
 from augesc_builder.settings import Finetune, Lora, Recipe
 from augesc_builder.sources.esconv import Session
+from augesc_builder.stepping import (
+    checkpoint_activations,
+    facts_of,
+    gradients,
+    make_accelerator,
+    save_state,
+    saved_states,
+    update,
+)
 
 
 def finetune(
@@ -42,10 +48,7 @@ def finetune(
     records: sessions, steps, losses (mean per token, natural logarithm).
     """
     settings = recipe.finetune
-    AcceleratorState._reset_state()  # an earlier run in this process may have had other settings
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision, cpu=not torch.cuda.is_available()
-    )
+    accelerator = make_accelerator(mixed_precision=settings.mixed_precision)
     chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
     model, tokenizer = _backbone(recipe, chosen)
     model = _prepare(model, settings, recipe.seed)
@@ -83,7 +86,7 @@ def finetune(
             bar.update(1, loss=f"{loss:.3f}")
             every = settings.save_state_every
             if every and (step + 1) % every == 0 and step + 1 < len(plan):
-                _save_state(accelerator, state, losses)
+                save_state(accelerator, state, len(losses), list(losses))
     _save(accelerator, model, tokenizer, recipe, out)
     accelerator.end_training()
     model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
@@ -125,9 +128,7 @@ def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
 def _prepare(model: Any, settings: Finetune, seed: int) -> Any:
     model.config.use_cache = False
     if settings.gradient_checkpointing:
-        new_name = "activation_checkpointing_enable"  # since transformers 5.2x
-        enable = getattr(model, new_name, None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint_activations(model)
     if settings.lora is not None:
         torch.manual_seed(seed)
         model = _with_lora(model, settings.lora)
@@ -168,71 +169,32 @@ def _step(
     pad: int,
     settings: Finetune,
 ) -> float:
-    """Take one optimizer step; the loss is the mean over all conversation tokens of the batch.
+    """Take one optimizer step; the loss is the mean over all conversation tokens of the batch."""
 
-    Each process takes its share of the batch in micro-batches. A process without a session left
-    (the last batch of an epoch) computes one with all labels ignored, to keep collectives paired.
-    """
-    share = list(batch[accelerator.process_index :: accelerator.num_processes])
-    n_turns = math.ceil(
-        math.ceil(len(batch) / accelerator.num_processes) / settings.micro_batch_size
-    )
-    n_tokens = sum(label != IGNORED for example in batch for label in example.labels[1:])
-    total = torch.zeros((), device=accelerator.device)
-    for turn in range(n_turns):
-        micro = share[turn * settings.micro_batch_size : (turn + 1) * settings.micro_batch_size]
-        if not micro:
-            idle = batch[0]
-            micro = [Example(idle.input_ids, [IGNORED] * len(idle.labels))]
+    def summed_loss(model: Any, micro: Sequence[Example], idle: bool) -> torch.Tensor:
         tensors = {k: v.to(accelerator.device) for k, v in collate(micro, pad).items()}
         labels = tensors.pop("labels")
-        last = turn == n_turns - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            logits = model(**tensors).logits  # (B, T, V)
-            loss = torch.nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(),
-                labels[:, 1:].flatten(),
-                ignore_index=IGNORED,
-                reduction="sum",
-            ) / max(n_tokens, 1)
-            # Gradients are averaged over processes; the sum is what a mean over all tokens needs.
-            accelerator.backward(loss * accelerator.num_processes)
-        total += loss.detach()
-    if settings.max_grad_norm is not None:
-        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    return float(accelerator.reduce(total, "sum"))
+        logits = model(**tensors).logits  # (B, T, V)
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(),
+            (torch.full_like(labels, IGNORED) if idle else labels)[:, 1:].flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
 
-
-def _save_state(accelerator: Accelerator, state: Path, losses: Sequence[float]) -> None:
-    """Save all that a killed run needs to go on, and remove the state before it."""
-    folder, temporary = state / f"step-{len(losses):07d}", state / "saving"
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    try:
-        accelerator.save_state(str(temporary))
-        if accelerator.is_main_process:
-            torch.save(list(losses), temporary / "losses.pt")
-    except Exception:
-        shutil.rmtree(temporary, ignore_errors=True)  # as when the disk is full
-        raise
-    if accelerator.is_main_process:
-        temporary.rename(folder)
-        for old in state.glob("step-*"):
-            if old != folder:
-                shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+    n_tokens = sum(label != IGNORED for example in batch for label in example.labels[1:])
+    size = settings.micro_batch_size
+    loss = gradients(accelerator, model, batch, size, n_tokens, summed_loss)
+    return update(accelerator, model, optimizer, loss, settings.max_grad_norm)
 
 
 def _resume(accelerator: Accelerator, state: Path) -> list[float]:
     """Load the newest saved state; give the losses of the steps it has behind it."""
-    saved = sorted(state.glob("step-*"))
+    saved = saved_states(state)
     if not saved:
         return []
     accelerator.load_state(str(saved[-1]))
-    losses: list[float] = torch.load(saved[-1] / "losses.pt")
+    losses: list[float] = facts_of(saved[-1])
     return losses
 
 

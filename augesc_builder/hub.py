@@ -34,13 +34,16 @@ def asking(what: str, mend: str) -> Iterator[None]:
         raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {mend}") from error
 
 
-def resolve_model(name: str, revision: str | None) -> str:
-    """Give the commit that a revision of a model stands for; a commit stands for itself."""
+def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -> str:
+    """Give the commit that a revision of a model stands for; a commit stands for itself.
+
+    ``key`` is the setting that names the model.
+    """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi
 
-    mend = "check the name, or give a local folder with --set backbone.name=PATH"
+    mend = f"check the name, or give a local folder with --set {key}=PATH"
     with asking(f"model {name} at revision {revision}", mend):
         return HfApi().model_info(name, revision=revision).sha or str(revision)
 

@@ -19,7 +19,7 @@ from augesc_builder.pipeline import STAGES
 
 COMMANDS = (
     *("build", "queries", "finetune", "generate", "filter", "stats", "card"),
-    *("push", "safety", "test"),
+    *("push", "safety", "test", "train", "evaluate-model", "chat"),
 )
 
 

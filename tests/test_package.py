@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -41,8 +40,9 @@ def installed(wheel, tmp_path_factory):
         python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=venv.parent
     )
     (site,) = venv.glob("lib/python*/site-packages")
-    # A bare path: what our environment knows of this clone (an editable install) does not follow.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # Bare paths: what our environment knows of this clone (an editable install) does not follow.
+    places = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(places) + "\n")
     return venv
 
 
@@ -55,6 +55,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
         *("dataset_card/model.md", "lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
+        *(f"training/configs/{name}.yaml" for name in ("tiny", "esconv", "esconv_then_augesc")),
         *("metrics/session_statistics/session_statistics.py", "py.typed"),
     ):
         assert f"augesc_builder/{needed}" in names
@@ -78,6 +79,20 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
     for recipe in ("quickstart", "paper", "paper-lora"):
         out = run(augesc, "build", "--dry-run", "--recipe", recipe, "--out", "x", cwd=tmp_path)
         assert f"recipe {recipe}" in out
+
+
+def test_the_installed_command_trains_outside_the_clone(installed, tmp_path):
+    small = (
+        *("model.from_scratch.d_model=16", "model.from_scratch.ffn_dim=16"),
+        *("phases.first.sessions=[{path: 'sample:test', weight: 0.1}]", "phases.first.epochs=1"),
+        "data.validation=[{path: 'sample:validation', weight: 0.1}]",
+    )
+    options = [part for override in small for part in ("--set", override)]
+    augesc = installed / "bin" / "augesc"
+    out = run(augesc, "train", "--config", "tiny", "--out", "tiny", *options, cwd=tmp_path)
+    assert "The model is tiny/model-first" in out
+    out = run(augesc, "evaluate-model", "tiny", "--sessions", "sample:test", cwd=tmp_path)
+    assert "| perplexity_word " in out
 
 
 def test_the_installed_module_loads_outside_the_clone(installed, tmp_path):

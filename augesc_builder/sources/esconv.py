@@ -47,7 +47,9 @@ def read_esconv(path: str | Path) -> list[Session]:
     return sessions
 
 
-def parse_session(value: Any, session_id: str, path: Path, line: int) -> Session:
+def parse_session(
+    value: Any, session_id: str, path: Path, line: int, *, keep_greetings: bool = False
+) -> Session:
     """Check one session of ESConv's format."""
 
     def fail(message: str) -> InputError:
@@ -75,9 +77,9 @@ def parse_session(value: Any, session_id: str, path: Path, line: int) -> Session
             raise fail(f"utterance {i}: expected the speaker usr or sys, found {_brief(speaker)}")
         if not text.strip():
             raise fail(f"utterance {i} has no words; remove it")
-        if messages or _ROLES[speaker] == "user":
+        if messages or keep_greetings or _ROLES[speaker] == "user":
             messages.append({"role": _ROLES[speaker], "content": collapse(text)})
-    if not messages:
+    if not any(message["role"] == "user" for message in messages):
         raise fail("no utterance of the seeker (usr); remove the session")
     return Session(session_id, tuple(messages), problem.strip().lower() if problem else None)
 
@@ -89,10 +91,13 @@ def download_esconv(revision: str) -> tuple[Path, str]:
     return folder / "train.txt", commit
 
 
-def esconv_files(folder: str | Path | None, revision: str) -> dict[str, Path]:
+def esconv_files(
+    folder: str | Path | None,
+    revision: str,
+    mend: str = "give a folder of local files with data_dir=FOLDER",
+) -> dict[str, Path]:
     """Give ESConv's files by split: those in a local folder, or those on the Hub."""
     if folder is None:
-        mend = "give a folder of local files with data_dir=FOLDER"
         place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), mend)
     else:
         place = Path(folder).expanduser()

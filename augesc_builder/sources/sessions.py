@@ -31,6 +31,7 @@ class SourcedSession:
 
     source: str
     messages: list[Message]
+    problem_type: str | None = None
 
 
 def read_training_sessions(name: str, revision: str | None) -> tuple[list[Session], str | None]:
@@ -71,30 +72,39 @@ def sessions_pieces(files: list[Path], size: int = _PIECE) -> Iterator[Piece]:
             first = piece.first + len(piece.rows)
 
 
-def parse_sessions(piece: Piece) -> Iterator[SourcedSession]:
+def parse_sessions(piece: Piece, *, keep_greetings: bool = False) -> Iterator[SourcedSession]:
     """Check the sessions of a piece.
 
+    ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
     Raises :class:`~augesc_builder.errors.InputError` with file and row.
     """
     if piece.path.suffix == PARQUET and "messages" not in piece.rows.column_names:  # type: ignore[union-attr]
         found = ", ".join(piece.rows.column_names) or "none"  # type: ignore[union-attr]
         raise InputError(f"no column messages; found {found}", piece.path)
     stem = piece.path.stem
-    for number, value in piece.values(["messages", "source"]):
-        messages = messages_of(value, piece.path, number)
+    for number, value in piece.values(["messages", "source", "problem_type"]):
+        messages = messages_of(value, piece.path, number, keep_greetings=keep_greetings)
         if not messages:
             raise InputError("a session without messages; remove the row", piece.path, number)
-        source = value.get("source") if isinstance(value, dict) else None
-        yield SourcedSession(source or stem, messages)
+        about = value if isinstance(value, dict) else {}
+        kind = about.get("problem_type")
+        yield SourcedSession(
+            about.get("source") or stem, messages, kind if isinstance(kind, str) else None
+        )
 
 
-def messages_of(value: Any, path: Path, number: int) -> list[Message]:
+def messages_of(
+    value: Any, path: Path, number: int, *, keep_greetings: bool = False
+) -> list[Message]:
     """Read a session in any of the forms that lines and rows have."""
     if isinstance(value, list):
         return _pairs(value, path, number)
     if isinstance(value, dict) and "messages" in value:
         return check_messages(value["messages"], path, number)
-    return list(esconv.parse_session(value, f"{path.stem}-{number}", path, number).messages)
+    session = esconv.parse_session(
+        value, f"{path.stem}-{number}", path, number, keep_greetings=keep_greetings
+    )
+    return list(session.messages)
 
 
 def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:

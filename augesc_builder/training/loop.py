@@ -1,0 +1,299 @@
+"""Fine-tuning of encoder-decoders: phase by phase, validated, stopped early, resumable.
+
+The loop is ``accelerate``'s: one process or many, any mixed precision, any of its config files. The
+loss of a step is the mean over all response tokens of its batch, however that is split.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from transformers import get_linear_schedule_with_warmup
+
+from augesc_builder.backbone import quiet_bars
+from augesc_builder.errors import TrainingError
+from augesc_builder.progress import Progress
+from augesc_builder.stepping import (
+    checkpoint_activations,
+    facts_of,
+    gradients,
+    make_accelerator,
+    save_state,
+    update,
+)
+from augesc_builder.training.config import Config, Phase
+from augesc_builder.training.data import Pair, epoch_order
+from augesc_builder.training.encoding import Encoded, Encoder, summed_loss
+from augesc_builder.training.folders import write_facts
+
+Fill = Callable[[Path], None]
+
+
+@dataclass
+class Place:
+    """How far a training is; what a checkpoint holds beside weights and optimizer."""
+
+    phase: int = 0
+    step: int = 0
+    """Steps done in the phase."""
+    total: int = 0
+    """Steps done in all phases."""
+    done: bool = False
+    """Whether the phase is over."""
+    best: float | None = None
+    worse: int = 0
+    """Validations since the best one."""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The sets that a phase mixes, and their weights."""
+
+    sets: Sequence[Sequence[Pair]]
+    weights: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a training writes; processes but the first give functions that do nothing."""
+
+    checkpoints: Path
+    logs: Path
+    model: Callable[[str, Fill], None]
+    """Write the folder of a phase's best model."""
+    curve: Callable[[Place], None]
+    """Write the losses so far."""
+    started: Callable[[], None]
+    """Note that there is a checkpoint."""
+
+
+class Training:
+    """One training, of one model or of one after the other."""
+
+    def __init__(
+        self,
+        config: Config,
+        validation: Sequence[Pair],
+        outputs: Outputs,
+        progress: Progress,
+        find_state: Callable[[], Path | None],
+    ) -> None:
+        self.config, self.outputs, self.progress = config, outputs, progress
+        self.validation = validation
+        self.micro_batch_size = config.machine.micro_batch_size
+        self.accelerator = make_accelerator(
+            mixed_precision=config.train.mixed_precision,
+            log_with=config.machine.trackers or None,
+            project_dir=str(outputs.logs),
+        )
+        n, size = self.accelerator.num_processes, config.train.batch_size
+        if size % n:
+            raise TrainingError(
+                f"train.batch_size {size} cannot be split over {n} processes; set a multiple of it"
+            )
+        self.accelerator.wait_for_everyone()  # the first process may have put states aside
+        self.state = find_state()
+        self.place = Place(**facts_of(self.state)["place"]) if self.state else Place()
+        purge = {"tensorboard": {"purge_step": self.place.total + 1}} if self.place.total else {}
+        if config.machine.trackers:
+            self.accelerator.init_trackers(
+                config.name, {"name": config.name, "seed": config.seed}, init_kwargs=purge
+            )
+
+    def run_phase(self, number: int, mixed: Mixed, model: Any, tokenizer: Any) -> None:
+        """Train a model until the phase is over; its best checkpoint is written."""
+        name, phase = list(self.config.phases.items())[number]
+        plan = _Plan(self.config, number, phase, mixed)
+        self.encoder = Encoder(model, tokenizer, self.config.examples)
+        self.tokenizer, self.name = tokenizer, name
+        model.config.use_cache = False
+        if self.config.machine.gradient_checkpointing:
+            checkpoint_activations(model)
+        torch.manual_seed(self.config.seed)  # dropout
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=phase.learning_rate, weight_decay=self.config.train.weight_decay
+        )
+        schedule = get_linear_schedule_with_warmup(optimizer, phase.warmup_steps, plan.n_steps)
+        model, optimizer = self.accelerator.prepare(model, optimizer)
+        self.accelerator._custom_objects.clear()  # the schedule of the phase before
+        self.accelerator.register_for_checkpointing(schedule)
+        if self.state is not None and self.place.phase == number:
+            self.accelerator.load_state(str(self.state))
+        else:
+            self.place = Place(phase=number, total=self.place.total, curve=self.place.curve)
+        self.state = None
+        model.train()
+        with self.progress.bar(plan.n_steps, name, "step", done=self.place.step) as bar:
+            for batch in islice(plan.batches(), self.place.step, None):
+                if self.place.done:
+                    break
+                rate = schedule.get_last_lr()[0]
+                loss = self._step(model, optimizer, batch)
+                schedule.step()
+                self.place.step += 1
+                self.place.total += 1
+                self._log(loss=loss, learning_rate=rate)
+                best = "" if self.place.best is None else f"{math.exp(self.place.best):.1f}"
+                bar.update(1, loss=f"{loss:.3f}", best_perplexity=best)
+                self._after_step(model, last=self.place.step == plan.n_steps)
+        model, optimizer = self.accelerator.free_memory(model, optimizer)
+
+    def _step(self, model: Any, optimizer: Any, batch: Sequence[Pair]) -> float:
+        examples = [self.encoder.encode(pair.history, pair.response) for pair in batch]
+        examples.sort(key=lambda example: -len(example.target))  # little padding in a micro-batch
+        n_tokens = sum(len(example.target) for example in examples)
+        while True:
+            # Nothing of a failed attempt may be held when its memory is needed again.
+            if (loss := self._try(model, examples, n_tokens)) is not None:
+                break
+            optimizer.zero_grad()
+            self._halve()
+        value = float(self.accelerator.reduce(loss, "sum"))
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss of step {self.place.step + 1} is {value}; lower "
+                f"phases.{self.name}.learning_rate, or set train.mixed_precision to no; the best "
+                f"model and the checkpoints so far are kept"
+            )
+        update(self.accelerator, model, optimizer, loss, self.config.train.max_grad_norm)
+        return value
+
+    def _try(self, model: Any, examples: Sequence[Encoded], n: int) -> torch.Tensor | None:
+        """Compute gradients; ``None`` where memory ran out."""
+        try:
+            return gradients(
+                self.accelerator, model, examples, self.micro_batch_size, n, self._summed
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+                raise
+            return None
+
+    def _halve(self) -> None:
+        size, smaller = self.micro_batch_size, self.micro_batch_size // 2
+        if not smaller:
+            raise TrainingError(
+                "out of memory with one example at a time; lower examples.max_source_tokens, set "
+                "machine.gradient_checkpointing=true, or take a smaller model"
+            )
+        if self.accelerator.num_processes > 1:  # the others are in the middle of the same step
+            raise TrainingError(
+                f"out of memory with machine.micro_batch_size {size}; run the same command with "
+                f"--set machine.micro_batch_size={smaller}, it goes on from the last checkpoint"
+            )
+        self.micro_batch_size = smaller
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.progress.say(
+            f"  out of memory with {size} examples at a time: going on with {smaller}; an "
+            f"optimizer step still takes {self.config.train.batch_size}"
+        )
+
+    def _summed(self, model: Any, micro: Sequence[Encoded], idle: bool) -> torch.Tensor:
+        batch = self.encoder.collate(micro, ignored=idle)
+        return summed_loss(
+            model, {key: value.to(self.accelerator.device) for key, value in batch.items()}
+        ).sum()
+
+    def _after_step(self, model: Any, *, last: bool) -> None:
+        """Validate, stop early, and save, where it is time."""
+        place, train, machine = self.place, self.config.train, self.config.machine
+        if last or place.step % train.evaluate_every == 0:
+            loss = self._validate(model)
+            self._log(validation_loss=loss, validation_perplexity=math.exp(min(loss, 700)))
+            if place.best is None or loss < place.best:
+                place.best, place.worse = loss, 0
+                self._write_best(model)
+            else:
+                place.worse += 1
+            self.outputs.curve(place)
+            stop = train.patience is not None and place.worse >= train.patience
+            ends = " (no better for a while: the phase ends)" if stop and not last else ""
+            self.progress.say(
+                f"  {self.name}, step {place.step}: validation perplexity "
+                f"{math.exp(min(loss, 700)):.2f}{ends}"
+            )
+            place.done = last or stop
+        if place.done or place.step % machine.save_every == 0:
+            facts = {"place": asdict(place), "settings": self.config.fixed()}
+            save_state(
+                self.accelerator,
+                self.outputs.checkpoints,
+                place.total,
+                facts,
+                machine.keep_checkpoints,
+            )
+            self.outputs.started()
+
+    def _validate(self, model: Any) -> float:
+        """Give the mean loss of a response token of the validation set."""
+        share = self.validation[self.accelerator.process_index :: self.accelerator.num_processes]
+        examples = [self.encoder.encode(pair.history, pair.response) for pair in share]
+        examples.sort(key=lambda example: -len(example.target))
+        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        model.eval()
+        with torch.no_grad():
+            for i in range(0, len(examples), self.micro_batch_size):
+                micro = examples[i : i + self.micro_batch_size]
+                sums[0] += self._summed(model, micro, False)
+                sums[1] += sum(len(example.target) for example in micro)
+        model.train()
+        loss, n = self.accelerator.reduce(sums, "sum").tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the validation loss of step {self.place.step} is {loss}")
+        return float(loss / n)
+
+    def _write_best(self, model: Any) -> None:
+        weights = self.accelerator.get_state_dict(model)  # gathers what FSDP has spread
+        plain = self.accelerator.unwrap_model(model)
+
+        def fill(folder: Path) -> None:
+            plain.config.use_cache = True
+            with quiet_bars():
+                plain.save_pretrained(folder, state_dict=weights)
+            plain.config.use_cache = False
+            self.tokenizer.save_pretrained(folder)
+            write_facts(folder, self.config, self.name, self.place.total, self.place.best)
+
+        if self.accelerator.is_main_process:
+            self.outputs.model(self.name, fill)
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, **values: float) -> None:
+        row = {"phase": self.name, "step": self.place.step, **values}
+        self.place.curve.append(row)
+        if self.config.machine.trackers:
+            scoped = {f"{self.name}/{key}": value for key, value in values.items()}
+            self.accelerator.log(scoped, step=self.place.total)
+
+    def end(self) -> None:
+        """Close the trackers."""
+        self.accelerator.end_training()
+
+
+class _Plan:
+    """The batches of a phase, in their order."""
+
+    def __init__(self, config: Config, number: int, phase: Phase, mixed: Mixed) -> None:
+        self._key, self._phase, self._mixed = f"{config.seed}/{number}", phase, mixed
+        self._size = config.train.batch_size
+        self._sizes = [len(pairs) for pairs in mixed.sets]
+        in_epoch = len(epoch_order(self._sizes, mixed.weights, self._key))
+        self.n_steps = phase.epochs * math.ceil(in_epoch / self._size)
+
+    def batches(self) -> Iterator[list[Pair]]:
+        """Give the examples of each step."""
+        for epoch in range(self._phase.epochs):
+            order = epoch_order(self._sizes, self._mixed.weights, f"{self._key}/{epoch}")
+            for i in range(0, len(order), self._size):
+                yield [self._mixed.sets[s][j] for s, j in order[i : i + self._size]]

@@ -1,0 +1,239 @@
+"""A training from config to model folder: data, phases, card; goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from augesc_builder import pipeline
+from augesc_builder.backbone import check_folder
+from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.hub import resolve_model
+from augesc_builder.progress import Progress
+from augesc_builder.run_folder import RunFolder, disk_errors, read_manifest
+from augesc_builder.stepping import saved_states
+from augesc_builder.training import folders
+from augesc_builder.training.card import render_model_card
+from augesc_builder.training.config import Config, Mix, Model, dump_config
+from augesc_builder.training.data import (
+    Pair,
+    check_problem_types,
+    epoch_order,
+    read_pairs,
+    session_files,
+    without,
+)
+from augesc_builder.training.loop import Fill, Mixed, Outputs, Place, Training
+from augesc_builder.training.models import check_method, load, load_model
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of every phase and those of validation."""
+
+    phases: list[Mixed]
+    validation: list[Pair]
+
+
+def train(
+    config: Config, out: Path, progress: Progress, *, resume_from: Path | None = None
+) -> None:
+    """Train by a config into ``out``; a training that was killed goes on from its last checkpoint.
+
+    ``resume_from`` is another checkpoint to go on from, of this training or of one with the same
+    config. Under ``accelerate launch`` the first process writes everything.
+    """
+    check_trackers(config)
+    if resume_from is not None:
+        if config.method == "sft":
+            raise TrainingError("--resume-from is for method: seq2seq; sft takes the newest in OUT")
+        folders.check_checkpoint(resume_from, config)
+    data = read_data(config)
+    if int(os.environ.get("RANK", "0")):
+        _train(config, pinned(config, out), data, _silent(out), out, Progress(quiet=True))
+        return
+    with RunFolder(out, run_settings(config)) as run:
+        if run.is_complete("train"):
+            progress.say(f"{out} is complete: nothing to do. Its model is {_model_of(config, out)}")
+            return
+        run.write_text("config.yaml", dump_config(config))
+        run.record(name=config.name, seed=config.seed, versions=pipeline.versions())
+        start = pinned(config, out)
+        if start.revision is not None:
+            run.add(revisions={"model": start.revision})
+        if resume_from is not None:
+            with disk_errors(out):
+                folders.put_state(resume_from, out)
+        n = [sum(map(len, mixed.sets)) for mixed in data.phases]
+        progress.say(
+            f"{config.name}: {' then '.join(f'{k:,}' for k in n)} examples, "
+            f"{len(data.validation):,} for validation"
+        )
+        with disk_errors(out):
+            place = _train(config, start, data, _outputs(run), out, progress)
+        _finish(config, data, place, run)
+        progress.say(f"The model is {_model_of(config, out)}")
+
+
+def read_data(config: Config) -> TrainingData:
+    """Read every set of sessions of a config, its left-out problem types left out."""
+    read: dict[str, list[Pair]] = {}
+
+    def pairs(mix: Mix) -> Mixed:
+        for item in mix:
+            if item.path not in read:
+                read[item.path] = read_pairs(item.path, config.data, config.examples)
+        left_out = config.data.leave_out
+        sets = [without(read[item.path], left_out, item.path) for item in mix]
+        return Mixed(sets, [item.weight for item in mix])
+
+    phases = []
+    for name, phase in config.phases.items():
+        mixed = pairs(phase.sessions)
+        if not epoch_order([len(pairs) for pairs in mixed.sets], mixed.weights, name):
+            raise TrainingError(
+                f"phases.{name}.sessions: the weights leave no example; give larger ones"
+            )
+        phases.append(mixed)
+    validation = pairs(config.data.validation)
+    check_problem_types([pair for every in read.values() for pair in every], config.data.leave_out)
+    sizes = [len(some) for some in validation.sets]
+    order = epoch_order(sizes, validation.weights, f"{config.seed}/validation")
+    chosen = [validation.sets[i][j] for i, j in sorted(order)]
+    if not chosen:
+        raise TrainingError("data.validation: the weights leave no example; give larger ones")
+    return TrainingData(phases, chosen)
+
+
+def run_settings(config: Config) -> dict[str, Any]:
+    """Give what must not change while a folder is filled: settings and local inputs."""
+    paths = {
+        item.path
+        for mix in (config.data.validation, *(p.sessions for p in config.phases.values()))
+        for item in mix
+    }
+    inputs = {path: pipeline.digest(session_files(path, config.data)) for path in sorted(paths)}
+    return {"stage": "train", **config.fixed(), "inputs": inputs}
+
+
+def check_trackers(config: Config) -> None:
+    """Refuse trackers that accelerate does not know or that are not installed."""
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known = [name for name in map(str, LoggerType.list()) if name != "all"]
+    for name in config.machine.trackers:
+        if name not in known:
+            raise TrainingError(
+                f"machine.trackers: {name!r} is no tracker of accelerate; expected some of "
+                f"{', '.join(known)}"
+            )
+        if name not in {str(tracker.value) for tracker in get_available_trackers()}:
+            package = "'augesc-builder[train]'" if name == "tensorboard" else name
+            raise MissingExtraError(
+                f"machine.trackers: {name} is not installed: pip install {package}, or set "
+                f"machine.trackers=[]"
+            )
+
+
+def pinned(config: Config, out: Path) -> Model:
+    """Give the model to start from, at the commit that this training began with."""
+    model = config.model
+    if model.name is None or Path(model.name).exists():
+        return model
+    check_folder(model.name)
+    known = read_manifest(out).get("revisions", {}) if (out / "manifest.json").exists() else {}
+    commit = known.get("model") or resolve_model(model.name, model.revision, "model.name")
+    return model.model_copy(update={"revision": commit})
+
+
+def _train(
+    config: Config,
+    start: Model,
+    data: TrainingData,
+    outputs: Outputs,
+    out: Path,
+    progress: Progress,
+) -> Place:
+    if config.method == "sft":
+        from augesc_builder.training.sft import train_sft
+
+        return train_sft(config, start, data.phases, data.validation, outputs, out, progress)
+
+    def newest() -> Path | None:
+        states = saved_states(outputs.checkpoints)
+        return states[-1] if states else None
+
+    training = Training(config, data.validation, outputs, progress, newest)
+    if training.state is not None:
+        progress.say(f"  going on from {training.state.name}")
+    names = list(config.phases)
+    first = training.place.phase + training.place.done
+    for number, mixed in enumerate(data.phases):
+        if number < first:
+            continue
+        if number == 0:
+            texts = _texts(data.phases[0].sets)
+            model, tokenizer = load_model(start, texts, config.seed)
+        else:
+            model, tokenizer = load(out / folders.model_folder(names[number - 1]))
+        check_method(config.method, model)
+        training.run_phase(number, mixed, model, tokenizer)
+    training.end()
+    return training.place
+
+
+def _texts(sets: Sequence[Sequence[Pair]]) -> list[str]:
+    """Give every utterance once, session by session."""
+    sessions = {id(pair.session): pair.session for pairs in sets for pair in pairs}
+    return [m["content"] for session in sessions.values() for m in session.messages]
+
+
+def _outputs(run: RunFolder) -> Outputs:
+    def curve(place: Place) -> None:
+        run.write_text(folders.CURVE, "".join(json.dumps(row) + "\n" for row in place.curve))
+
+    def started() -> None:
+        if not run.is_complete("started"):
+            run.complete("started")
+
+    def model(phase: str, fill: Fill) -> None:
+        run.write_folder(folders.model_folder(phase), fill)
+
+    checkpoints = run.path / folders.CHECKPOINTS
+    return Outputs(checkpoints, run.path / folders.LOGS, model, curve, started)
+
+
+def _silent(out: Path) -> Outputs:
+    return Outputs(
+        out / folders.CHECKPOINTS,
+        out / folders.LOGS,
+        lambda _, __: None,
+        lambda _: None,
+        lambda: None,
+    )
+
+
+def _finish(config: Config, data: TrainingData, place: Place, run: RunFolder) -> None:
+    """Write the card and the mark."""
+    name = folders.model_folder(list(config.phases)[-1])
+    facts: dict[str, Any] = {
+        "model": name,
+        "steps": place.total,
+        "validation_loss": place.best,
+        "validation_perplexity": math.exp(place.best) if place.best is not None else None,
+        "examples": [sum(map(len, mixed.sets)) for mixed in data.phases],
+        "validation_examples": len(data.validation),
+    }
+    card = render_model_card(config, facts, run.manifest["versions"])
+    run.write_text(f"{name}/README.md", card)
+    run.complete("train", **facts)
+
+
+def _model_of(config: Config, out: Path) -> Path:
+    return out / folders.model_folder(list(config.phases)[-1])

@@ -1,0 +1,221 @@
+"""Fine-tuning of causal LMs by TRL's ``SFTTrainer``: messages through a chat template.
+
+Data, histories and evaluation are those of encoder-decoders; the loss is that of the responses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from augesc_builder.backbone import quiet_bars
+from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.progress import Progress
+from augesc_builder.stepping import checkpoint_activations
+from augesc_builder.training.config import Config, Model, Phase
+from augesc_builder.training.data import Pair, epoch_order
+from augesc_builder.training.encoding import PLAIN_TEMPLATE, Encoder
+from augesc_builder.training.folders import model_folder, write_facts
+from augesc_builder.training.loop import Mixed, Outputs, Place
+from augesc_builder.training.models import check_method, load, load_model
+
+
+def train_sft(
+    config: Config,
+    start: Model,
+    phases: Sequence[Mixed],
+    validation: Sequence[Pair],
+    outputs: Outputs,
+    out: Path,
+    progress: Progress,
+) -> Place:
+    """Train every phase that is not done; within one, TRL's newest checkpoint is gone on from."""
+    try:
+        import trl  # noqa: F401 - asked for before anything is loaded
+    except ImportError:
+        raise MissingExtraError(
+            "method: sft needs TRL: pip install 'augesc-builder[sft]'"
+        ) from None
+    place = Place()
+    names = list(config.phases)
+    for number, (name, phase) in enumerate(config.phases.items()):
+        if number == 0:
+            model, tokenizer = load_model(start, [], config.seed)
+        else:
+            model, tokenizer = load(out / model_folder(names[number - 1]))
+        check_method(config.method, model)
+        if config.machine.gradient_checkpointing:
+            model.config.use_cache = False
+            checkpoint_activations(model)
+        if not tokenizer.chat_template and config.model.chat_template:
+            plain = config.model.chat_template == "plain"
+            tokenizer.chat_template = PLAIN_TEMPLATE if plain else config.model.chat_template
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        encoder = Encoder(model, tokenizer, config.examples)
+        mixed = phases[number]
+        order = epoch_order(
+            [len(pairs) for pairs in mixed.sets], mixed.weights, f"{config.seed}/{number}"
+        )
+        examples = _dataset([mixed.sets[i][j] for i, j in order], encoder)
+        trainer = _trainer(
+            config,
+            name,
+            phase,
+            model,
+            tokenizer,
+            outputs,
+            progress,
+            examples,
+            _dataset(validation, encoder),
+        )
+        with quiet_bars():
+            trainer.train(resume_from_checkpoint=_newest(outputs.checkpoints / name))
+        place = _place(place, number, name, trainer.state)
+
+        def fill(
+            folder: Path,
+            trainer: Any = trainer,
+            tokenizer: Any = tokenizer,
+            name: str = name,
+            place: Place = place,
+        ) -> None:
+            with quiet_bars():
+                trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            write_facts(folder, config, name, place.total, place.best)
+
+        if trainer.is_world_process_zero():
+            outputs.model(name, fill)
+            outputs.curve(place)
+        trainer.accelerator.wait_for_everyone()
+    return place
+
+
+def _dataset(pairs: Sequence[Pair], encoder: Encoder) -> Dataset:
+    """Give examples as TRL takes them when they are tokens already."""
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "completion_mask": []}
+    for pair in pairs:
+        example = encoder.encode(pair.history, pair.response)
+        rows["input_ids"].append([*example.source, *example.target])
+        rows["completion_mask"].append([0] * len(example.source) + [1] * len(example.target))
+    return Dataset.from_dict(rows)
+
+
+def _trainer(
+    config: Config,
+    name: str,
+    phase: Phase,
+    model: Any,
+    tokenizer: Any,
+    outputs: Outputs,
+    progress: Progress,
+    examples: Dataset,
+    validation: Dataset,
+) -> Any:
+    from accelerate import PartialState
+    from trl import SFTConfig, SFTTrainer
+
+    train, machine = config.train, config.machine
+    on_cpu = not torch.cuda.is_available()
+    per_pass = machine.micro_batch_size * PartialState(cpu=on_cpu).num_processes
+    if train.batch_size % per_pass:
+        raise TrainingError(
+            f"train.batch_size {train.batch_size} is no multiple of machine.micro_batch_size "
+            f"{machine.micro_batch_size} times the processes; set one that is"
+        )
+    every = train.evaluate_every
+    settings = SFTConfig(
+        output_dir=str(outputs.checkpoints / name),
+        num_train_epochs=phase.epochs,
+        learning_rate=phase.learning_rate,
+        warmup_steps=phase.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm or 0.0,
+        per_device_train_batch_size=machine.micro_batch_size,
+        per_device_eval_batch_size=machine.micro_batch_size,
+        gradient_accumulation_steps=train.batch_size // per_pass,
+        gradient_checkpointing=None,  # the model is asked itself
+        bf16=train.mixed_precision == "bf16",
+        fp16=train.mixed_precision == "fp16",
+        use_cpu=on_cpu,
+        seed=config.seed,
+        max_length=None,
+        completion_only_loss=True,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,  # the best of them is taken: those that are validated
+        save_total_limit=machine.keep_checkpoints,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        report_to=machine.trackers or "none",
+        disable_tqdm=True,
+    )
+    callbacks: list[Any] = [_Started(name, outputs, progress)]
+    if train.patience is not None:
+        callbacks.append(EarlyStoppingCallback(train.patience))
+    trainer = SFTTrainer(
+        model=model,
+        args=settings,
+        train_dataset=examples,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _Started(TrainerCallback):  # type: ignore[misc]
+    """Tells of validations, notes that there is a checkpoint, and stops at a loss that is none."""
+
+    def __init__(self, name: str, outputs: Outputs, progress: Progress) -> None:
+        self._name, self._outputs, self._progress = name, outputs, progress
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        self._outputs.started()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        loss, validation = ((logs or {}).get(key) for key in ("loss", "eval_loss"))
+        if validation is not None:
+            self._progress.say(
+                f"  {self._name}, step {state.global_step}: validation perplexity "
+                f"{math.exp(min(float(validation), 700)):.2f}"
+            )
+        if loss is not None and not math.isfinite(float(loss)):
+            raise TrainingError(
+                f"the loss of step {state.global_step} is {loss}; lower the learning_rate of the "
+                f"phase, or set train.mixed_precision to no"
+            )
+
+
+def _newest(folder: Path) -> str | None:
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+def _place(before: Place, number: int, name: str, state: Any) -> Place:
+    curve = list(before.curve)
+    for row in state.log_history:
+        if "loss" in row:
+            curve.append({"phase": name, "step": row["step"], "loss": row["loss"]})
+        elif "eval_loss" in row:
+            loss = row["eval_loss"]
+            curve.append({"phase": name, "step": row["step"], "validation_loss": loss})
+    losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
+    return Place(
+        phase=number,
+        step=state.global_step,
+        total=before.total + state.global_step,
+        done=True,
+        best=min(losses) if losses else None,
+        curve=curve,
+    )
