@@ -135,6 +135,20 @@ def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):
         assert report_of(out)["violations"]["session_length"]["count"] == over
 
 
+def test_the_tokenizer_of_the_recipes_model_counts(augesc, built, esconv_sessions, tmp_path):
+    model = {"name": str(built / "checkpoint"), "revision": None, "from_scratch": None}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"extends": "paper", "name": "mine", "backbone": model}))
+    file = lines(tmp_path / "g.jsonl", forms(esconv_sessions[:5])["messages"])
+    for arguments, measured in (((), 0), (("--recipe", recipe), 5)):
+        out = tmp_path / f"out{measured}"
+        code, text, err = augesc("filter", file, "--out", out, *arguments)
+        assert code == 0, err
+        assert ("not measured" in text) is not bool(measured)
+        found = pq.read_table(out / "measured")["total_tokens"]
+        assert len(found) - found.null_count == measured
+
+
 def test_ids_and_counts_that_are_there_are_kept(tmp_path):
     row = {"text": "Human: a\nAI: b", "query_id": 7, "sample": 3, "source": "mine", "n_tokens": 4}
     (piece,) = read_pieces(lines(tmp_path / "x.jsonl", [row, {"text": "Human: a"}]), 10, 5)

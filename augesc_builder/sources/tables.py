@@ -17,7 +17,8 @@ from augesc_builder.errors import InputError
 def open_table(path: Path) -> Iterator[Any]:
     """Open a Parquet file; one that is missing or broken is an error, now or as it is read."""
     try:
-        with pq.ParquetFile(path) as file:
+        # What is buffered ahead is kept until the file is closed, all of it.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             yield file
     except FileNotFoundError:
         raise InputError("no such file; check the path", path) from None
