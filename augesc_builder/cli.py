@@ -165,6 +165,9 @@ def filter_(
     includes_query: Annotated[
         bool, typer.Option("--includes-query", help="A text is a whole conversation.")
     ] = False,
+    no_safety: Annotated[
+        bool, typer.Option("--no-safety", help="Leave the safety pass out; flags are null then.")
+    ] = False,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -205,6 +208,7 @@ def filter_(
         includes_query=includes_query,
         tokenizer=tokenizer,
         from_recipe=recipe is not None,
+        scan=not no_safety,
         num_proc=num_proc,
     )
 

@@ -24,7 +24,7 @@ from augesc_builder.requirements import (
     passed,
     whole_text,
 )
-from augesc_builder.safety import Scanner, flag_sessions, scanner_of
+from augesc_builder.safety import Scanner, count_flags, flag_sessions, scanner_of
 from augesc_builder.settings import Requirements, SafetyClassifier
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.sources.pieces import Piece
@@ -57,7 +57,7 @@ class Filter:
 
     ``counter`` counts the tokens of texts that come without counts, behind ``instruction``.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
-    given.
+    given; without ``scan`` they do not, and their flags are null.
     """
 
     limits: Requirements
@@ -65,6 +65,7 @@ class Filter:
     instruction: str = ""
     counter: TokenCounter | None = None
     classifier: SafetyClassifier | None = None
+    scan: bool = True
 
     def piece(self, piece: Piece) -> Filtered:
         """Measure and judge a piece of anybody's generations."""
@@ -107,7 +108,10 @@ class Filter:
             texts.filter(pa.array(part({"violations": violations.to_pylist()}), pa.bool_()))
             for part in (passed, failed)
         )
-        sessions, flags = flag_sessions(_sessions(kept), _scanner(self.classifier))
+        sessions = _sessions(kept)
+        flags = count_flags(sessions["safety_flags"].to_pylist())
+        if self.scan:
+            sessions, flags = flag_sessions(sessions, _scanner(self.classifier))
         return Filtered(
             sessions,
             dropped.select(list(REJECTED)).cast(plain_schema(REJECTED)),

@@ -33,12 +33,13 @@ def filter_(
     includes_query: bool = False,
     tokenizer: str | None = None,
     from_recipe: bool = False,
+    scan: bool = True,
     num_proc: int | None = None,
 ) -> None:
     """Apply the requirements to generations; print Table 1.
 
     Where rows have no token counts, ``tokenizer`` counts them, or (``from_recipe``) that of the
-    recipe's model; without one ``session_length`` is not measured.
+    recipe's model; without one ``session_length`` is not measured. ``scan`` is for the safety pass.
     """
     files = generations_files(generations)
     settings: dict[str, Any] = {
@@ -46,6 +47,7 @@ def filter_(
         "requirements": recipe.requirements.model_dump(mode="json"),
         "inputs": pipeline.digest(files),
         "includes_query": includes_query,
+        "scan": scan,
     }
     counter = None
     if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
@@ -55,7 +57,7 @@ def filter_(
         counter = load_counter(name, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
     instruction, classifier = recipe.prompt.instruction, recipe.safety.classifier
-    judge = Filter(recipe.requirements, includes_query, instruction, counter, classifier)
+    judge = Filter(recipe.requirements, includes_query, instruction, counter, classifier, scan)
     with RunFolder(out, settings) as run:
         if is_new(run, "filter", progress):
             run.record(files=[str(file.resolve()) for file in files])
@@ -106,11 +108,12 @@ def again(
         "requirements": limits.model_dump(mode="json"),
         "inputs": pipeline.digest(files),
         "includes_query": before.get("includes_query", False),
+        "scan": before.get("scan", True),
         **{key: before[key] for key in ("tokenizer", "instruction") if key in before},
     }
     if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
         raise InputError("changed since it was measured; filter it again without --reuse", files[0])
-    judge = Filter(limits, settings["includes_query"])
+    judge = Filter(limits, settings["includes_query"], scan=settings["scan"])
     with RunFolder(out, settings) as run:
         if is_new(run, "filter", progress):
             run.record(files=[str(file.resolve()) for file in files])

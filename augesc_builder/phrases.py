@@ -21,6 +21,7 @@ class Phrases:
             words = [frozenset(bare_words(f)) for f in _forms_of(entry, forms)]
             for word in max(words, key=lambda alternatives: min(map(len, alternatives))):
                 self._needed.setdefault(word, []).append(words)
+        self._keys = frozenset(self._needed)
         written = sorted({_pattern(entry, forms) for entry in entries}, key=len, reverse=True)
         self._pattern = re.compile(rf"(?<![\w'])(?:{'|'.join(written)})(?![\w'])")
 
@@ -30,11 +31,11 @@ class Phrases:
 
     def may_stand_in(self, words: frozenset[str]) -> bool:
         """Say, many times as fast as the pattern, whether all words of a phrase are there."""
-        if words.isdisjoint(self._needed):
+        if words.isdisjoint(self._keys):
             return False
         return any(
             all(not words.isdisjoint(alternatives) for alternatives in needed)
-            for word in words.intersection(self._needed)
+            for word in words & self._keys
             for needed in self._needed[word]
         )
 

@@ -149,6 +149,23 @@ def test_the_tokenizer_of_the_recipes_model_counts(augesc, built, esconv_session
         assert len(found) - found.null_count == measured
 
 
+def test_without_the_safety_pass_nothing_is_said_to_be_safe(augesc, tmp_path, paper):
+    said = [
+        {"role": ("user", "assistant")[i % 2], "content": "I want to die today, so much. " * 2}
+        for i in range(20)
+    ]
+    file = lines(tmp_path / "g.jsonl", [{"messages": said}])
+    found = {}
+    for options in ((), ("--no-safety",)):
+        out = tmp_path / f"out{len(options)}"
+        code, _, err = augesc("filter", file, "--out", out, *options)
+        assert code == 0, err
+        (row,) = rows_of(out / "data")
+        report = json.loads((out / "safety_report.json").read_text())
+        found[options] = (row["safety_flags"] is None, report["not_scanned"], report["flagged"])
+    assert found == {(): (False, 0, 1), ("--no-safety",): (True, 1, 0)}
+
+
 def test_ids_and_counts_that_are_there_are_kept(tmp_path):
     row = {"text": "Human: a\nAI: b", "query_id": 7, "sample": 3, "source": "mine", "n_tokens": 4}
     (piece,) = read_pieces(lines(tmp_path / "x.jsonl", [row, {"text": "Human: a"}]), 10, 5)
