@@ -19,12 +19,6 @@ from pathlib import Path
 # Not this folder, whose statistics.py would hide the standard library's.
 sys.path[0] = str(Path(__file__).parents[1])
 
-import sys
-from pathlib import Path
-
-# Not this folder, whose statistics.py would hide the standard library's.
-sys.path[0] = str(Path(__file__).parents[1])
-
 import argparse
 import json
 import multiprocessing
