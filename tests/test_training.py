@@ -544,7 +544,7 @@ def train_with_little_memory(overrides, out, said):
 
         def bar(self, *args, **kwargs):
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + (160 << 20), resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20), resource.RLIM_INFINITY))
             return super().bar(*args, **kwargs)
 
     train(mini(*overrides), Path(out), Limits())
