@@ -24,6 +24,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import subprocess
 import tempfile
@@ -38,6 +39,7 @@ from augesc_builder.engine import Prompt, Sampling, generate
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.slots import SlotEngine
 from augesc_builder.report import markdown_table
+from benchmarks.generation_peers import RESULT
 from benchmarks.generation_task import (
     EOS,
     PENALTY,
@@ -50,6 +52,9 @@ from benchmarks.generation_task import (
 
 PEERS = Path(__file__).parent / ".peers"
 """Environments of other engines, made by ``make bench-peers``."""
+
+_FOR_PEERS = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "4"}
+"""One thread, nothing downloaded, and 4 GiB for vLLM's cache, which else takes all memory."""
 
 
 def decode_ours(
@@ -237,13 +242,14 @@ def _peer(name: str, folder: Path, model: Any, task: Task, n_slots: int) -> Call
     def run() -> float:
         script = Path(__file__).with_name("generation_peers.py")
         command = [PEERS / name / "bin" / "python", script, name, folder]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **_FOR_PEERS}
         done = subprocess.run(
             [*map(str, command)], env=environment, capture_output=True, text=True, check=False
         )
-        if done.returncode:
+        found = re.search(rf"{RESULT} ([\d.]+)", done.stdout)
+        if done.returncode or not found:
             raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-        return float(done.stdout.split()[-1])
+        return float(found[1])
 
     return run
 
@@ -260,7 +266,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", choices=["small", "gptj-6b", "tiny"], default="small")
     parser.add_argument("--prompts", type=int, help="96 on CPU, 512 on a GPU")
-    parser.add_argument("--peer-prompts", type=int, default=32)
+    parser.add_argument("--peer-prompts", type=int, default=64)
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="of transformers.generate")
     parser.add_argument("--slots", type=int, help="16 on CPU, 128 on a GPU")
     parser.add_argument("--runs", type=int, default=3)

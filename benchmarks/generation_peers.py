@@ -9,16 +9,19 @@ CTranslate2's seconds are the processor's, vLLM's the clock's: it has processes 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-# Not this folder, whose statistics.py would hide the standard library's.
-del sys.path[0]
+# Not this folder, whose statistics.py would hide the standard library's. vLLM starts processes that
+# run this file again, with the path of the first.
+sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 EOS, TOP_P, TEMPERATURE, PENALTY = 50256, 0.9, 0.9, 1.05
+RESULT = "tokens a second:"
+"""Stands before the number: engines write lines of their own."""
 
 
 def ctranslate2(folder: Path, task: dict[str, Any]) -> float:
@@ -36,14 +39,19 @@ def ctranslate2(folder: Path, task: dict[str, Any]) -> float:
     prompts = [[names[i] for i in ids] for ids in task["prompts"]]
     made, begun, size = 0, time.process_time(), task["slots"]
     for first in range(0, len(prompts), size):
-        lengths = task["lengths"][first : first + size]
+        several = prompts[first : first + size]
+        shortest = min(map(len, several))  # what is longer of a prompt is made step by step
+        steps = [
+            len(prompt) - shortest + n
+            for prompt, n in zip(several, task["lengths"][first : first + size], strict=True)
+        ]
 
-        def ends(step: Any, lengths: list[int] = lengths) -> bool:
-            return bool(step.step + 1 >= lengths[step.batch_id])
+        def ends(step: Any, steps: list[int] = steps) -> bool:
+            return bool(step.step + 1 >= steps[step.batch_id])
 
         results = generator.generate_batch(
-            prompts[first : first + size],
-            max_length=max(lengths),
+            several,
+            max_length=max(steps),
             min_length=1,
             sampling_topk=0,
             sampling_topp=TOP_P,
@@ -54,7 +62,7 @@ def ctranslate2(folder: Path, task: dict[str, Any]) -> float:
             callback=ends,
         )
         made += sum(len(result.sequences_ids[0]) for result in results)
-    return made / (time.process_time() - begun)
+    return _all(task, made) / (time.process_time() - begun)
 
 
 def vllm(folder: Path, task: dict[str, Any]) -> float:
@@ -83,7 +91,13 @@ def vllm(folder: Path, task: dict[str, Any]) -> float:
     begun = time.perf_counter()
     results = model.generate(prompts, sampling)
     made = sum(len(result.outputs[0].token_ids) for result in results)
-    return made / (time.perf_counter() - begun)
+    return _all(task, made) / (time.perf_counter() - begun)
+
+
+def _all(task: dict[str, Any], made: int) -> int:
+    if made != sum(task["lengths"]):
+        raise RuntimeError(f"{made} tokens instead of {sum(task['lengths'])}")
+    return made
 
 
 def _give_tokenizer(folder: Path, names: list[str]) -> None:
@@ -102,7 +116,7 @@ def main() -> None:
     """Run the engine that is asked for."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     task = json.loads((folder / "task.json").read_text())
-    print({"ctranslate2": ctranslate2, "vllm": vllm}[name](folder, task))
+    print(RESULT, {"ctranslate2": ctranslate2, "vllm": vllm}[name](folder, task), flush=True)
 
 
 if __name__ == "__main__":

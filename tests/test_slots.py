@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_engine import EOS, FAMILIES, VOCABULARY, llama_like, model_of, prompts
@@ -18,7 +19,8 @@ from transformers import (
 
 from augesc_builder.engine import Continuation, Prompt, Sampling, generate
 from augesc_builder.engine.cache import GROWTH, Piece, SlotCache
-from augesc_builder.engine.families import network_of
+from augesc_builder.engine.families import Family, network_of
+from augesc_builder.engine.gptj import GPTJ
 from augesc_builder.engine.graphs import Steps
 from augesc_builder.engine.memory import bytes_a_slot, slots_that_fit
 from augesc_builder.engine.sampling import stream_key
@@ -425,3 +427,41 @@ def test_a_wrong_fast_path_is_found_before_the_first_prompt(model, monkeypatch):
     monkeypatch.setattr("augesc_builder.engine.gptj._quarter", lambda x: x)
     with pytest.raises(CheckpointError, match="logits differ from the model's own"):
         SlotEngine(model, EOS, PAPER, 2)
+
+
+# -- layers on several devices ---------------------------------------------------------------------
+
+
+def spread(model):
+    """Put the last layer, and what comes behind it, on another device, as accelerate would.
+
+    PyTorch's ``meta`` stands for it: its tensors hold no numbers, but do not mix with others.
+    """
+    layers = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    behind = ("ln_f", "final_layer_norm", "model.norm")
+    norm = next(
+        module
+        for name, module in model.named_modules()
+        if name.endswith(behind) and "layers." not in name
+    )
+    head = model.get_output_embeddings()
+    for module in [layers[-1], norm, head]:
+        module.to("meta")
+        add_hook_to_module(module, AlignDevicesHook("meta"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_may_stand_on_several_devices(family):
+    model = model_of(family)
+    spread(model)
+    network = GPTJ(model) if family == "gptj" else Family(model)
+    cache, tokens = SlotCache(3, 64), torch.tensor([5, 6, 7, 8, 9])
+    with torch.inference_mode():
+        cache.begin_runs([Piece(0, 0, 0, 3), Piece(1, 3, 0, 2)])
+        network.hidden(tokens, torch.tensor([0, 1, 2, 0, 1]), cache)
+        cache.begin_step([Piece(0, 0, 3, 1), Piece(1, 1, 2, 1)], tokens.device)
+        assert network.logits(tokens[:3], torch.tensor([3, 2, 0]), cache).device.type == "meta"
+        cache.begin_together(torch.tensor([4, 3, 0]), 20)
+        assert network.logits(tokens[:3], torch.tensor([4, 3, 0]), cache).shape == (3, VOCABULARY)
+    devices = [keys.device.type for keys in cache._keys.values()]
+    assert devices == ["cpu"] * (len(devices) - 1) + ["meta"]

@@ -4,13 +4,15 @@ A slot is a place for one conversation. A step brings new tokens for some slots 
 cut into pieces: so many tokens of this slot, from that position on. There is no padding inside it.
 
 On CPU every slot attends to its own keys and to no others, so that neither its cost nor its
-rounding depends on its neighbours. On CUDA all slots attend at once up to the longest, behind a
-mask.
+rounding depends on its neighbours. On CUDA a kernel does the same for all slots at once
+(``kernels.py``); without Triton they attend up to the longest, behind a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -48,7 +50,7 @@ class SlotCache:
         self._values: dict[int, Tensor] = {}
         self._pieces: list[Piece] = []
         self._at: tuple[Tensor, ...] | None = None
-        self._together: tuple[Tensor, Tensor, Tensor] | None = None
+        self._together: tuple[Tensor, int] | None = None
 
     def reserve(self, length: int) -> None:
         """Make room for ``length`` positions in every slot."""
@@ -74,12 +76,10 @@ class SlotCache:
     def begin_together(self, positions: Tensor, width: int) -> None:
         """Say that the next call brings one token for every slot, at ``positions`` (S,).
 
-        Keys up to ``width`` are looked at, of which the mask leaves each slot its own.
+        Where there is no kernel for it, the first ``width`` keys of all slots are looked at.
         """
         self.reserve(width)
-        slots = torch.arange(self.n_slots, device=positions.device)
-        mask = torch.arange(width, device=positions.device) <= positions[:, None]  # (S, width)
-        self._together, self.calls = (slots, positions, mask[:, None, None]), 0
+        self._together, self.calls = (positions, width), 0
 
     def clear(self, slot: int) -> None:
         """Overwrite a slot's keys and values: a mask does not hide what is no number."""
@@ -93,17 +93,12 @@ class SlotCache:
         if layer not in self._keys:
             self._keys[layer], self._values[layer] = self._empty(key), self._empty(value)
         keys, values = self._keys[layer], self._values[layer]
-        heads = key.shape[1]
         if self._together is not None:
-            slots, positions, mask = self._together
-            keys[slots, :, positions] = key
-            values[slots, :, positions] = value
-            width = mask.shape[-1]
-            grouped = _by_head(query, heads)
-            out = scaled_dot_product_attention(
-                grouped, keys[:, :, :width], values[:, :, :width], attn_mask=mask, scale=scale
-            )
-            return out.flatten(1, 2)
+            positions, width = self._together
+            positions = positions.to(query.device)
+            if (kernel := kernel_on(query.device.type)) is not None:
+                return kernel(query, key, value, keys, values, positions, scale)
+            return _behind_mask(query, key, value, keys, values, positions, width, scale)
         out = query.new_zeros(*query.shape[:2], value.shape[-1])  # (N, H, D)
         attend = self._one_each if self._at is not None else self._runs
         attend(out, query, key, value, keys, values, scale)
@@ -120,7 +115,7 @@ class SlotCache:
         scale: float,
     ) -> None:
         """Attend from one new token of each slot at hand to all that the slot has."""
-        slots, at, positions = self._at  # type: ignore[misc]
+        slots, at, positions = (x.to(keys.device) for x in self._at)  # type: ignore[union-attr]
         keys[slots, :, positions] = key[at]
         values[slots, :, positions] = value[at]
         grouped = _by_head(query, key.shape[1])
@@ -163,6 +158,43 @@ class SlotCache:
         """Make room; zeros, because what is masked must be a number."""
         heads, size = like.shape[1], like.shape[-1]
         return like.new_zeros(self.n_slots, heads, self.capacity, size)
+
+
+@cache
+def kernel_on(device: str) -> Callable[..., Tensor] | None:
+    """Give the kernel for a step of all slots, where there is one for this kind of device."""
+    if device != "cuda":
+        return None
+    try:
+        from augesc_builder.engine import kernels
+    except ImportError:
+        return None
+    return kernels.attend
+
+
+def _behind_mask(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    positions: Tensor,
+    width: int,
+    scale: float,
+) -> Tensor:
+    """Do what the kernel does for the first ``width`` positions of all slots."""
+    slots = torch.arange(len(positions), device=query.device)
+    keys[slots, :, positions] = key
+    values[slots, :, positions] = value
+    mask = torch.arange(width, device=query.device) <= positions[:, None]  # (S, width)
+    out = scaled_dot_product_attention(
+        _by_head(query, key.shape[1]),
+        keys[:, :, :width],
+        values[:, :, :width],
+        attn_mask=mask[:, None, None],
+        scale=scale,
+    )
+    return out.flatten(1, 2)
 
 
 def _by_head(x: Tensor, kv_heads: int) -> Tensor:

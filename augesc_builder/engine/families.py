@@ -142,9 +142,13 @@ def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
         raise CheckpointError(
             f"{_name(model)}: its attention does not go through the library's interface{_HINT}"
         )
-    cache.begin_step([Piece(0, 0, n - 1, 1), Piece(1, 1, n - 1, 1)], device)
-    ours = network.logits(tokens[rest], torch.full_like(rest, n - 1), cache)
-    theirs = theirs[rest].float()
+    last = torch.full_like(rest, n - 1)
+    if device.type == "cuda":
+        cache.begin_together(last, n)
+    else:
+        cache.begin_step([Piece(0, 0, n - 1, 1), Piece(1, 1, n - 1, 1)], device)
+    ours = network.logits(tokens[rest], last, cache).to(theirs.device)
+    theirs = theirs[rest.to(theirs.device)].float()
     if not bool(theirs.isfinite().all()):
         return  # rows will be stopped and named as they come
     span = (theirs.amax() - theirs.amin()).clamp(min=1e-3)

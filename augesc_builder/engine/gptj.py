@@ -51,7 +51,8 @@ class GPTJ:
         x = core.wte(tokens)  # (N, E)
         cos, sin = self._cos[positions], self._sin[positions]  # (N, 1, 1, R)
         for number, (norm, qkv, out, mlp_in, mlp_out) in enumerate(self._blocks):
-            x = x.to(norm.weight.device)  # the layers may stand on several
+            device = norm.weight.device  # the layers may stand on several
+            x, cos, sin = (t.to(device) for t in (x, cos, sin))
             h = layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
             states = qkv(h).view(-1, 3, self._heads, self._size)  # (N, 3, H, D)
             turned = states[:, :2, :, : self._rotary]  # of query and key
@@ -59,11 +60,12 @@ class GPTJ:
             query, key, value = states.unbind(1)
             attended = cache.attend(number, query, key, value, self._scale).flatten(1)
             x = x + out(attended) + mlp_out(gelu(mlp_in(h), approximate="tanh"))
-        return core.ln_f(x)  # type: ignore[no-any-return]
+        return core.ln_f(x.to(core.ln_f.weight.device))  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; give the logits (N, V) behind each."""
-        return self._head(self.hidden(tokens, positions, cache))
+        hidden = self.hidden(tokens, positions, cache)
+        return self._head(hidden.to(self.model.lm_head.weight.device))
 
 
 def _quarter(x: Tensor) -> Tensor:

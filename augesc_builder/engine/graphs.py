@@ -1,7 +1,8 @@
-"""One token for every slot on CUDA: a captured graph for each bucket of lengths.
+"""One token for every slot on CUDA, as a captured graph.
 
 A step of a large model is some hundreds of small kernels; replayed as one graph they do not wait
-for Python. Inputs stay at one place in memory, and so do the logits.
+for Python. Inputs stay at one place in memory, and so do the logits. One graph serves all lengths
+where a kernel reads them from memory; behind a mask there is one for each bucket of lengths.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from augesc_builder.engine.cache import SlotCache
+from augesc_builder.engine.cache import SlotCache, kernel_on
 from augesc_builder.engine.families import Network
 
 BUCKET = 128
@@ -33,7 +34,9 @@ class Steps:
         """Run one token for every slot (S,); give the logits (S, V), valid until the next step."""
         self._tokens.copy_(tokens)
         self._positions.copy_(positions)
-        width = min(-(-longest // BUCKET) * BUCKET, self._cache.capacity)
+        width = self._cache.capacity
+        if kernel_on(tokens.device.type) is None:
+            width = min(-(-longest // BUCKET) * BUCKET, width)
         if not self._captures:
             return self._run(width)
         if width not in self._graphs:

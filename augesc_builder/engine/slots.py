@@ -253,9 +253,9 @@ class SlotEngine:
         where = torch.tensor(positions, device=self.device)
         flat = torch.tensor(tokens, device=self.device)
         if slots.steps is not None:
-            return slots.steps(flat, where, longest)
+            return slots.steps(flat, where, longest).to(self.device)
         slots.cache.begin_step([Piece(slot, slot, positions[slot], 1) for slot in at], self.device)
-        return self.network.logits(flat, where, slots.cache)
+        return self.network.logits(flat, where, slots.cache).to(self.device)
 
     def _after(self, row: Row, token: int) -> Continuation | None:
         """Add a token to a row; give the continuation if it ends here."""
