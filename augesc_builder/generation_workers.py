@@ -1,8 +1,9 @@
 """Who generates: this process, or several that each have a model of their own.
 
-On CPU processes with one thread each are used, not one with several: beside any other load, threads
-wait for each other at every small operation (``benchmarks/generation.py --processes`` compares). A
-row is the same whoever makes it: as many slots everywhere, and one thread for models below 1 GB.
+Every GPU has a process of its own. On CPU processes with one thread each are used, not one with
+several: beside any other load, threads wait for each other at every small operation
+(``benchmarks/generation.py --processes`` compares). A row is the same whoever makes it: as many
+slots everywhere, and one thread for models below 1 GB.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> 
     """Say how many processes generate."""
     if recipe.generate.workers is not None:
         return min(recipe.generate.workers, n_shards)
+    if torch.cuda.is_available():
+        return 1 if recipe.generate.device_map else min(torch.cuda.device_count(), n_shards)
     size = _weights(checkpoint)
     work = size * n_tasks * recipe.generate.max_tokens / 2
-    if torch.cuda.is_available() or work < _WORTH_IT:
+    if work < _WORTH_IT:
         return 1
     return max(1, min(cores(), n_shards, int(available_memory() / (3 * size))))
 
@@ -64,7 +67,12 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
         raise CheckpointError(f"{checkpoint}: its config cannot be read: {error}") from error
     dtype = getattr(torch, settings.dtype)
     return slots_that_fit(
-        config, dtype, settings.max_tokens, weights=weights, n_processes=n_processes
+        config,
+        dtype,
+        settings.max_tokens,
+        weights=weights,
+        n_processes=n_processes,
+        spread=settings.device_map is not None,
     )
 
 
@@ -93,7 +101,7 @@ def _in_processes(
     for _ in range(n):
         todo.put(None)
     given = (checkpoint, recipe, slots, todo, news, os.getpid())
-    workers = [context.Process(target=_work, args=given, daemon=True) for _ in range(n)]
+    workers = [context.Process(target=_work, args=(i, *given), daemon=True) for i in range(n)]
     for worker in workers:
         worker.start()
     try:
@@ -126,8 +134,18 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
                 )
 
 
-def _work(checkpoint: Path, recipe: Recipe, slots: int, todo: Any, news: Any, parent: int) -> None:
+def _work(
+    number: int,
+    checkpoint: Path,
+    recipe: Recipe,
+    slots: int,
+    todo: Any,
+    news: Any,
+    parent: int,
+) -> None:
     die_with(parent)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
     counts = [0, 0]
     told = time.monotonic()
 

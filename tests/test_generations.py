@@ -139,8 +139,10 @@ def test_how_many_processes(tiny, tmp_path, monkeypatch):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"x" * 1_000_000)
 
-    def n(n_tasks, n_shards):
-        return generation_workers.n_workers(tiny, tmp_path, n_tasks, n_shards)
+    def n(n_tasks, n_shards, **changes):
+        generate = tiny.generate.model_copy(update=changes)
+        recipe = tiny.model_copy(update={"generate": generate})
+        return generation_workers.n_workers(recipe, tmp_path, n_tasks, n_shards)
 
     tokens = tiny.generate.max_tokens / 2
     worth_it = int(generation_workers._WORTH_IT / 1_000_000 / tokens)
@@ -149,6 +151,11 @@ def test_how_many_processes(tiny, tmp_path, monkeypatch):
     assert n(worth_it + 1, 3) == 3
     monkeypatch.setattr(generation_workers, "available_memory", lambda: 6_100_000)
     assert n(worth_it + 1, 100) == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert n(1, 100) == 3
+    assert n(1, 2) == 2
+    assert n(1, 100, device_map="auto") == 1
 
 
 def test_the_live_line(paper, monkeypatch):

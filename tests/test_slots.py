@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_engine import EOS, FAMILIES, VOCABULARY, llama_like, model_of, prompts
@@ -19,10 +18,8 @@ from transformers import (
 
 from augesc_builder.engine import Continuation, Prompt, Sampling, generate
 from augesc_builder.engine.cache import GROWTH, Piece, SlotCache
-from augesc_builder.engine.families import Family, network_of
-from augesc_builder.engine.gptj import GPTJ
+from augesc_builder.engine.families import network_of
 from augesc_builder.engine.graphs import Steps
-from augesc_builder.engine.memory import bytes_a_slot, slots_that_fit
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.simple import SimpleEngine
 from augesc_builder.engine.slots import PREFILL, SlotEngine
@@ -263,32 +260,6 @@ def test_every_prompt_comes_out_once_whatever_happens(model, data):
         assert run(model, [some[number]], Sampling(max_tokens=12), slots=1) == [result]
 
 
-def test_out_of_memory_halves_the_slots_and_loses_no_token(model):
-    some = prompts(5, 9, 3, 12, 7, 7, 20)
-    engine = SlotEngine(model, EOS, PAPER, 8)
-    logits_of, calls = engine._logits, iter(range(10**6))
-
-    def too_much(slots, at, longest):
-        if next(calls) == 20:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
-        return logits_of(slots, at, longest)
-
-    engine._logits = too_much
-    assert generate(engine, some, *QUIET) == run(model, some)
-    assert engine.n_slots == 4
-
-
-def test_no_memory_for_one_row_is_an_error(model):
-    engine = SlotEngine(model, EOS, PAPER, 2)
-
-    def too_much(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    engine._logits = too_much
-    with pytest.raises(CheckpointError, match="not enough memory for one conversation"):
-        generate(engine, prompts(5), *QUIET)
-
-
 def test_slots_are_refilled_and_static_batches_are_not(model):
     some = [
         Prompt(p.token_ids, p.stream, 5 + n)
@@ -333,26 +304,6 @@ def test_end_of_sequence_as_first_token():
     model.lm_head.bias.data[EOS] = 1e4
     results = run(model, prompts(3, 9, 1, 4, 4), slots=2)
     assert results == [Continuation((), "eos")] * 5
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-
-def test_the_number_of_slots_follows_the_memory(model, monkeypatch):
-    config, one = model.config, bytes_a_slot(model.config, torch.float32, 100)
-    assert one == 2 * 2 * 32 * 100 * 4 + 24 * VOCABULARY
-    free = {"bytes": 0}
-    monkeypatch.setattr("augesc_builder.engine.memory.available_memory", lambda: free["bytes"])
-
-    def slots(n, **how):
-        free["bytes"] = n
-        return slots_that_fit(config, torch.float32, 100, **how)
-
-    assert slots(6 * one, weights=0) == 3
-    assert slots(8 * one, weights=2 * one) == 3
-    assert slots(12 * one, weights=0, n_processes=2) == 3
-    assert slots(10**12, weights=0) == 16
-    assert slots(0, weights=10**9) == 1
 
 
 # -- bad input -------------------------------------------------------------------------------------
@@ -427,41 +378,3 @@ def test_a_wrong_fast_path_is_found_before_the_first_prompt(model, monkeypatch):
     monkeypatch.setattr("augesc_builder.engine.gptj._quarter", lambda x: x)
     with pytest.raises(CheckpointError, match="logits differ from the model's own"):
         SlotEngine(model, EOS, PAPER, 2)
-
-
-# -- layers on several devices ---------------------------------------------------------------------
-
-
-def spread(model):
-    """Put the last layer, and what comes behind it, on another device, as accelerate would.
-
-    PyTorch's ``meta`` stands for it: its tensors hold no numbers, but do not mix with others.
-    """
-    layers = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
-    behind = ("ln_f", "final_layer_norm", "model.norm")
-    norm = next(
-        module
-        for name, module in model.named_modules()
-        if name.endswith(behind) and "layers." not in name
-    )
-    head = model.get_output_embeddings()
-    for module in [layers[-1], norm, head]:
-        module.to("meta")
-        add_hook_to_module(module, AlignDevicesHook("meta"))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_layers_may_stand_on_several_devices(family):
-    model = model_of(family)
-    spread(model)
-    network = GPTJ(model) if family == "gptj" else Family(model)
-    cache, tokens = SlotCache(3, 64), torch.tensor([5, 6, 7, 8, 9])
-    with torch.inference_mode():
-        cache.begin_runs([Piece(0, 0, 0, 3), Piece(1, 3, 0, 2)])
-        network.hidden(tokens, torch.tensor([0, 1, 2, 0, 1]), cache)
-        cache.begin_step([Piece(0, 0, 3, 1), Piece(1, 1, 2, 1)], tokens.device)
-        assert network.logits(tokens[:3], torch.tensor([3, 2, 0]), cache).device.type == "meta"
-        cache.begin_together(torch.tensor([4, 3, 0]), 20)
-        assert network.logits(tokens[:3], torch.tensor([4, 3, 0]), cache).shape == (3, VOCABULARY)
-    devices = [keys.device.type for keys in cache._keys.values()]
-    assert devices == ["cpu"] * (len(devices) - 1) + ["meta"]

@@ -98,6 +98,12 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
     Raises :class:`~augesc_builder.errors.CheckpointError` where it has none, or a wrong one.
     """
     config = model.config.get_text_config()
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    if left := sorted({"cpu", "disk"} & places) if len(places) > 1 else []:
+        raise CheckpointError(
+            f"{_name(model)}: it does not fit on the GPUs, and some layers are left on "
+            f"{' and '.join(left)}; use more GPUs or a smaller generate.dtype{_HINT}"
+        )
     rope = getattr(config, "rope_parameters", None) or {}
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) and window and window < max_tokens:

@@ -5,13 +5,16 @@ vocabulary while a token is chosen::
 
     bytes = 2 * layers * key_value_heads * head_size * max_tokens * bytes_of(dtype)
           + 24 * vocabulary
-    slots = share * (free memory / processes - weights) / bytes
+    slots = share * (free memory of a process - weights) / bytes
 
 with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.
+Processes share the main memory, or the GPU that they have in common; a model whose layers are
+spread over several GPUs has the memory of all of them.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -38,17 +41,33 @@ def bytes_a_slot(config: Any, dtype: torch.dtype, max_tokens: int) -> int:
 
 
 def slots_that_fit(
-    config: Any, dtype: torch.dtype, max_tokens: int, *, weights: int, n_processes: int = 1
+    config: Any,
+    dtype: torch.dtype,
+    max_tokens: int,
+    *,
+    weights: int,
+    n_processes: int = 1,
+    spread: bool = False,
 ) -> int:
     """Give the number of slots for the memory that is free now, before the model is loaded.
 
-    ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own.
+    ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own, which
+    stands on one GPU or is ``spread`` over all.
     """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    free = torch.cuda.mem_get_info()[0] if kind == "cuda" else available_memory()
-    left = free / n_processes - weights
+    left = _free(n_processes, spread=spread) - weights
     fitting = int(_SHARE[kind] * left / bytes_a_slot(config, dtype, max_tokens))
     return max(1, min(fitting, MOST[kind]))
+
+
+def _free(n_processes: int, *, spread: bool) -> float:
+    """Give the bytes that a process may take."""
+    if not torch.cuda.is_available():
+        return available_memory() / n_processes
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+    if spread:
+        return sum(free) / n_processes
+    return min(free) / math.ceil(n_processes / len(free))
 
 
 def available_memory() -> int:
