@@ -67,14 +67,25 @@ def from_scratch(
 
 
 def load(
-    name: str | Path, *, revision: str | None, dtype: str, device_map: str | None = None
+    name: str | Path,
+    *,
+    revision: str | None,
+    dtype: str,
+    device_map: str | None = None,
+    tensor_parallel: int = 1,
 ) -> tuple[Any, Any]:
     """Load a causal language model in ``dtype`` and its tokenizer.
+
+    With ``tensor_parallel`` above 1 every one of so many processes that have met
+    (:mod:`augesc_builder.engine.shared`) gets its part of each layer.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where one of them is missing or broken,
     or where they do not fit each other.
     """
     check_folder(name)
+    how = {"device_map": device_map}
+    if tensor_parallel > 1:
+        how = _parts(name, tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
             tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
@@ -82,12 +93,27 @@ def load(
                 str(name),
                 revision=revision or "main",
                 dtype=getattr(torch, dtype),
-                device_map=device_map,
+                **how,
             )
     except Exception as error:
         raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
     check_fit(name, model, tokenizer)
+    if (getattr(model, "tp_size", None) or 1) != tensor_parallel:
+        raise CheckpointError(f"{name}: transformers did not cut it into {tensor_parallel} parts")
     return model, tokenizer
+
+
+def _parts(name: str | Path, n: int) -> dict[str, Any]:
+    """Say how to load a model in parts, if its family can be cut."""
+    from augesc_builder.engine.shared import loading
+
+    config = AutoConfig.from_pretrained(str(name)).get_text_config()
+    if not getattr(config, "base_model_tp_plan", None):
+        raise CheckpointError(
+            f"{name}: transformers does not cut the layers of {config.model_type} into parts; set "
+            f"generate.tensor_parallel=1 (and generate.device_map=auto if one GPU is too small)"
+        )
+    return loading(n)
 
 
 def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from transformers import AutoConfig
 
 from augesc_builder.engine.memory import available_memory, slots_that_fit
+from augesc_builder.engine.shared import joined
 from augesc_builder.errors import AugescError, CheckpointError, RunFolderError
 from augesc_builder.generations import Generator, Place, Row, Task
 from augesc_builder.settings import Recipe
@@ -44,6 +46,8 @@ _EVERY = 0.5
 
 def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> int:
     """Say how many processes generate."""
+    if recipe.generate.tensor_parallel > 1:
+        return recipe.generate.tensor_parallel
     if recipe.generate.workers is not None:
         return min(recipe.generate.workers, n_shards)
     if torch.cuda.is_available():
@@ -73,6 +77,7 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
         weights=weights,
         n_processes=n_processes,
         spread=settings.device_map is not None,
+        parts=settings.tensor_parallel,
     )
 
 
@@ -93,19 +98,30 @@ def generate(
 def _in_processes(
     checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
 ) -> Iterator[tuple[Place, Row]]:
-    """Let processes take shard after shard from one list."""
+    """Let processes take shard after shard from one list, or all of them together each shard."""
     context = multiprocessing.get_context("spawn")
-    todo, news = context.Queue(), context.Queue()
-    for shard in shards:
-        todo.put(shard)
-    for _ in range(n):
-        todo.put(None)
-    given = (checkpoint, recipe, slots, todo, news, os.getpid())
-    workers = [context.Process(target=_work, args=(i, *given), daemon=True) for i in range(n)]
-    for worker in workers:
-        worker.start()
+    together = recipe.generate.tensor_parallel > 1
+    todo, news = [context.Queue() for _ in range(n if together else 1)], context.Queue()
+    for each in todo:
+        for shard in shards:
+            each.put(shard)
+        for _ in range(n // len(todo)):
+            each.put(None)
+    with tempfile.TemporaryDirectory() as folder:
+        given = (checkpoint, recipe, slots, news, os.getpid(), Path(folder) / "meeting")
+        workers = [
+            context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
+            for i in range(n)
+        ]
+        for worker in workers:
+            worker.start()
+        yield from _listen(news, workers, on_step)
+
+
+def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tuple[Place, Row]]:
+    """Give rows as they come, until all processes are done."""
+    at_work = len(workers)
     try:
-        at_work = n
         while at_work:
             kind, *what = _next_word(news, workers)
             if kind == "rows":
@@ -136,14 +152,18 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
 
 def _work(
     number: int,
+    todo: Any,
     checkpoint: Path,
     recipe: Recipe,
     slots: int,
-    todo: Any,
     news: Any,
     parent: int,
+    meeting: Path,
 ) -> None:
+    """Generate the shards of a list; of processes that share a model, only the first tells."""
     die_with(parent)
+    parts = recipe.generate.tensor_parallel
+    tells = parts == 1 or number == 0
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     counts = [0, 0]
@@ -153,20 +173,25 @@ def _work(
         nonlocal told
         counts[0] += ended
         counts[1] += made
-        if time.monotonic() - told > _EVERY:
+        if tells and time.monotonic() - told > _EVERY:
             news.put(("step", *counts, utilisation))
             counts[:] = [0, 0]
             told = time.monotonic()
 
     try:
-        with _threads(checkpoint):
+        with (
+            _threads(checkpoint),
+            joined(number, parts, meeting) if parts > 1 else contextlib.nullcontext(),
+        ):
             generator = Generator(checkpoint, recipe, slots)
             shards = iter(todo.get, None)
             for place, row in generator.stream(
                 shards, lambda ended, made: on_step(ended, made, generator.utilisation)
             ):
-                news.put(("rows", [(place, row)]))
-        news.put(("step", *counts, generator.utilisation))
+                if tells:
+                    news.put(("rows", [(place, row)]))
+        if tells:
+            news.put(("step", *counts, generator.utilisation))
         news.put(("done",))
     except AugescError as error:
         news.put(("error", error))

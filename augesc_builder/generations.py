@@ -72,7 +72,11 @@ class Generator:
         settings = recipe.generate
         self.recipe, self.slots = recipe, slots
         model, self.tokenizer = backbone.load(
-            checkpoint, revision=None, dtype=settings.dtype, device_map=settings.device_map
+            checkpoint,
+            revision=None,
+            dtype=settings.dtype,
+            device_map=settings.device_map,
+            tensor_parallel=settings.tensor_parallel,
         )
         limit = backbone.max_positions(model.config)
         if limit and settings.max_tokens > limit:
@@ -80,7 +84,8 @@ class Generator:
                 f"generate.max_tokens is {settings.max_tokens}, but the model has positions for "
                 f"{limit}; lower it"
             )
-        if torch.cuda.is_available() and settings.device_map is None:
+        placed = settings.device_map is not None or settings.tensor_parallel > 1
+        if torch.cuda.is_available() and not placed:
             model = model.to("cuda")
         self.engine = self._engine(model)
 

@@ -210,10 +210,22 @@ class Generate(Section):
     dtype: Literal["float32", "bfloat16", "float16"]
     bfloat16_head: bool
     device_map: str | None
+    tensor_parallel: Positive
     slots: Positive | None
     workers: Positive | None
     batch_size: Positive
     shard_size: Positive
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> Generate:
+        if self.tensor_parallel > 1 and (
+            self.device_map is not None or self.workers is not None or self.engine != "slots"
+        ):
+            raise ValueError(
+                f"tensor_parallel {self.tensor_parallel} goes with engine: slots, device_map: null "
+                f"and workers: null only"
+            )
+        return self
 
     def samples_for(self, source: str) -> int:
         """Say how many conversations each query of a source triggers."""

@@ -141,3 +141,18 @@ def refused(augesc):
         return lines[0]
 
     return run
+
+
+@pytest.fixture
+def generate(built, tiny_file, tmp_path):
+    """Run that stage alone on the queries of the tiny build; give its rows."""
+    from augesc_builder import alone
+    from augesc_builder.progress import Progress
+
+    def run(*overrides, out="out", checkpoint=None, progress=None):
+        recipe, at = load_recipe(tiny_file, overrides), checkpoint or built / "checkpoint"
+        progress = progress or Progress(quiet=True)
+        alone.generate(recipe, built / "queries", at, tmp_path / out, progress)
+        return rows_of(tmp_path / out)
+
+    return run

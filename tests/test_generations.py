@@ -15,25 +15,13 @@ import torch
 from conftest import rows_of
 from safetensors.torch import load_file, save_file
 
-from augesc_builder import alone, generation_workers, stages
+from augesc_builder import generation_workers, stages
 from augesc_builder.errors import CheckpointError
 from augesc_builder.live import LiveLine
 from augesc_builder.progress import Progress
-from augesc_builder.recipe import load_recipe
 from augesc_builder.settings import Requirements
 
 QUIET = Progress(quiet=True)
-
-
-@pytest.fixture
-def generate(built, tiny_file, tmp_path):
-    def run(*overrides, out="out", checkpoint=None, progress=QUIET):
-        recipe = load_recipe(tiny_file, overrides)
-        at = checkpoint or built / "checkpoint"
-        alone.generate(recipe, built / "queries", at, tmp_path / out, progress)
-        return rows_of(tmp_path / out)
-
-    return run
 
 
 def test_two_processes_give_the_same_rows(generate, built):

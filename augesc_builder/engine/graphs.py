@@ -12,6 +12,7 @@ from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache, kernel_on
 from augesc_builder.engine.families import Network
+from augesc_builder.engine.shared import is_shared
 
 BUCKET = 128
 """Positions by which the buckets differ."""
@@ -24,7 +25,9 @@ class Steps:
 
     def __init__(self, network: Network, cache: SlotCache, device: torch.device) -> None:
         self._network, self._cache = network, cache
-        self._captures = device.type == "cuda" and not _is_spread(network)
+        self._captures = device.type == "cuda" and not (
+            _is_spread(network) or is_shared(network.model)
+        )
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._tokens = torch.zeros(cache.n_slots, dtype=torch.long, device=device)
         self._positions = torch.zeros_like(self._tokens)

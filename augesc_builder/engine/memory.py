@@ -9,7 +9,8 @@ vocabulary while a token is chosen::
 
 with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.
 Processes share the main memory, or the GPU that they have in common; a model whose layers are
-spread over several GPUs has the memory of all of them.
+spread over several GPUs has the memory of all of them. Where processes hold a model in parts, each
+has its part of weights, keys and values.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _BYTES_A_LOGIT = 24
 """Logits and probabilities in float32, what is copied of them, and float64 where all are sorted."""
 
 
-def bytes_a_slot(config: Any, dtype: torch.dtype, max_tokens: int) -> int:
-    """Give the bytes that one conversation takes."""
+def bytes_a_slot(config: Any, dtype: torch.dtype, max_tokens: int, parts: int = 1) -> int:
+    """Give the bytes that one conversation takes in a process that has one of so many parts."""
     config = config.get_text_config()
     n_heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
     keys_and_values = 2 * config.num_hidden_layers * kv_heads * size * max_tokens
-    return int(keys_and_values * dtype.itemsize + _BYTES_A_LOGIT * config.vocab_size)
+    return int(keys_and_values * dtype.itemsize / parts + _BYTES_A_LOGIT * config.vocab_size)
 
 
 def slots_that_fit(
@@ -48,15 +49,16 @@ def slots_that_fit(
     weights: int,
     n_processes: int = 1,
     spread: bool = False,
+    parts: int = 1,
 ) -> int:
     """Give the number of slots for the memory that is free now, before the model is loaded.
 
     ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own, which
-    stands on one GPU or is ``spread`` over all.
+    stands on one GPU or is ``spread`` over all; or they hold one in so many ``parts``.
     """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    left = _free(n_processes, spread=spread) - weights
-    fitting = int(_SHARE[kind] * left / bytes_a_slot(config, dtype, max_tokens))
+    left = _free(n_processes, spread=spread) - weights / parts
+    fitting = int(_SHARE[kind] * left / bytes_a_slot(config, dtype, max_tokens, parts))
     return max(1, min(fitting, MOST[kind]))
 
 

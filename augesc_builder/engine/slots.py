@@ -22,6 +22,7 @@ from augesc_builder.engine.families import network_of
 from augesc_builder.engine.graphs import Steps
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.sampling import NOT_FINITE, choose_fast, uniforms
+from augesc_builder.engine.shared import agree, is_shared
 from augesc_builder.errors import CheckpointError
 
 PREFILL = 128
@@ -88,6 +89,7 @@ class SlotEngine:
         self.sampling = sampling
         self.n_slots = n_slots
         self.refill = refill
+        self.shared = is_shared(model)  # by several processes
         self.n_tokens = self.n_places = 0
 
     @property
@@ -101,7 +103,8 @@ class SlotEngine:
     ) -> Iterator[tuple[int, Continuation]]:
         """Give ``(number of the prompt, continuation)`` as rows end; prompts are read as needed.
 
-        When memory runs out, the number of slots is halved; rows go on where they were.
+        When memory runs out, the number of slots is halved; rows go on where they were. Where
+        processes share the model, that is an error.
         """
         coming = enumerate(prompts)
         waiting: deque[Row] = deque()
@@ -134,6 +137,11 @@ class SlotEngine:
         return slots
 
     def _halve(self, slots: Slots) -> Slots:
+        if self.shared:  # the other processes would not know
+            raise CheckpointError(
+                f"there is not enough memory for {self.n_slots} conversations in each process; "
+                f"lower generate.slots"
+            )
         if self.n_slots == 1:
             raise CheckpointError(
                 "there is not enough memory for one conversation; lower generate.max_tokens, or "
@@ -233,6 +241,8 @@ class SlotEngine:
             device=self.device,
         )
         chosen = choose_fast(logits, seen, u, self.sampling)
+        if self.shared:
+            chosen = agree(chosen)
         ends = torch.tensor(lengths, device=self.device)
         slots.seen[places, ends.clamp(max=slots.seen.shape[1] - 1)] = chosen.clamp(min=0)
         for slot, token in zip(live, chosen.tolist(), strict=True):

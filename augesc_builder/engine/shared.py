@@ -1,0 +1,66 @@
+"""Processes that hold one model in parts: tensor parallelism, as ``transformers`` has it.
+
+Each has a part of every layer, on a GPU of its own in one machine. All run the same loop on the
+same prompts and add up their parts of a layer; the first one's choice of tokens counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from augesc_builder.errors import CheckpointError
+
+
+@contextlib.contextmanager
+def joined(number: int, n: int, meeting: Path) -> Iterator[None]:
+    """Be process ``number`` of ``n``, which find each other by a file that is not there yet.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where there are too few GPUs.
+    """
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "nccl"
+        if n > torch.cuda.device_count():
+            raise CheckpointError(
+                f"generate.tensor_parallel is {n}, and this machine has "
+                f"{torch.cuda.device_count()} GPUs; lower it"
+            )
+    # transformers reads these, also where the processes have met already.
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(n)}
+    dist.init_process_group(backend, init_method=meeting.as_uri(), rank=number, world_size=n)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def loading(n: int) -> dict[str, Any]:
+    """Give what ``from_pretrained`` wants for a model that ``n`` processes share."""
+    from transformers.distributed import DistributedConfig
+
+    if "tp_size" not in {field.name for field in dataclasses.fields(DistributedConfig)}:
+        raise CheckpointError(
+            "generate.tensor_parallel needs a newer transformers; "
+            "run pip install --upgrade transformers"
+        )
+    return {"distributed_config": DistributedConfig(tp_size=n)}
+
+
+def is_shared(model: Any) -> bool:
+    """Say whether the model's layers are cut into parts."""
+    return (getattr(model, "tp_size", None) or 1) > 1
+
+
+def agree(tokens: Tensor) -> Tensor:
+    """Give the tokens of the first process to all: rounding must not part their ways."""
+    dist.broadcast(tokens, 0)
+    return tokens
