@@ -6,8 +6,8 @@ in the model's arithmetic still may, where a batch has another shape.
 
 ``slots.py`` is the loop, ``cache.py`` the keys and values with attention over them, ``families.py``
 and ``gptj.py`` the models, ``sampling.py`` the choice of a token, ``memory.py`` how many rows fit.
-On CUDA ``kernels.py`` attends for a step and ``graphs.py`` captures it; ``shared.py`` lets processes
-hold a model in parts. ``simple.py`` is the plain loop of ``transformers``.
+On CUDA ``kernels.py`` attends for a step and ``graphs.py`` captures it; ``shared.py`` lets several
+processes hold a model in parts. ``simple.py`` is the plain loop of ``transformers``.
 """
 
 from __future__ import annotations
