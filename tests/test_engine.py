@@ -78,15 +78,6 @@ def model_of(family):
     return model
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads wait for each other at every one of so many small steps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model():
     return model_of("gptj")

@@ -29,15 +29,6 @@ PAPER = Sampling(max_tokens=60, top_p=0.9, temperature=0.9, repetition_penalty=1
 QUIET = (lambda *_: None,)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads wait for each other at every one of so many small steps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model():
     return model_of("gptj")

@@ -125,6 +125,17 @@ def test_layers_may_stand_on_several_devices(family):
     assert devices == ["cpu"] * (len(devices) - 1) + ["meta"]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_never_waits_for_numbers(family):
+    """No graph on CUDA holds what looks at a tensor's numbers; ``meta`` has none to look at."""
+    model = model_of(family).to("meta")
+    network = GPTJ(model) if family == "gptj" else Family(model)
+    cache, tokens = SlotCache(3, 64), torch.zeros(3, dtype=torch.long, device="meta")
+    with torch.inference_mode():
+        cache.begin_together(tokens, 20)
+        assert network.logits(tokens, tokens, cache).shape == (3, VOCABULARY)
+
+
 def test_layers_that_no_gpu_has_room_for_are_named():
     model = model_of("gptj")
     model.hf_device_map = {
