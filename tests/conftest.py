@@ -13,8 +13,8 @@ from augesc_builder import cli
 from augesc_builder.recipe import load_recipe
 from augesc_builder.settings import Recipe
 
-# Two threads wait for each other at every one of the many small steps of tiny models. Read when torch
-# is imported, and by every process that a test starts.
+# Two threads wait for each other at every one of the many small steps of tiny models. This is read
+# when torch is imported, and by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
