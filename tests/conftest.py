@@ -16,6 +16,8 @@ from augesc_builder.settings import Recipe
 # Two threads wait for each other at every one of the many small steps of tiny models. This is read
 # when torch is imported, and by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Kernels run without a GPU. Read when triton is imported, which more than ours may do.
+os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("AUGESC_TEST_DATA", ROOT.parent / "shared" / "data"))

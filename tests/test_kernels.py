@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel's module is imported
-
 import pytest
 import torch
 from hypothesis import given, settings
