@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from augesc_builder.engine.cache import kernel_on
 from augesc_builder.report import markdown_table
 from benchmarks.generation import decode_ours, decode_static, decode_theirs
 from benchmarks.generation_task import Task, make_model, make_task
@@ -31,8 +30,6 @@ def compare_on_gpu(arguments: argparse.Namespace) -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else device
     bandwidth = copy_bandwidth(device)
     print(f"{name}, torch {torch.__version__}, {date.today()}; copies {bandwidth / 1e12:.2f} TB/s")
-    if device == "cuda" and kernel_on(device) is None:
-        print("  Triton is missing: attention goes behind a mask, which is slower")
     model = make_model(arguments.model, torch.bfloat16, device)
     task = make_task(arguments.prompts, scale=arguments.scale)
     decode_ours(model, make_task(arguments.slots, scale=arguments.scale / 8), arguments.slots)

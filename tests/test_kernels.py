@@ -90,3 +90,17 @@ def test_it_compiles_for_cards_and_keeps_to_their_registers(capability):
         env=environment,
         check=True,
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_where_triton_does_not_work_attention_goes_behind_a_mask_and_says_so(monkeypatch):
+    """A device that this build of PyTorch has no tensors on is as good as a broken Triton."""
+    cache.kernel_on.cache_clear()
+    with pytest.warns(RuntimeWarning, match="behind a mask, which is slower: Triton does not work"):
+        assert cache.kernel_on("cuda") is None
+    assert cache.kernel_on("cpu") is None
+    real = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, **_: real(*size))
+    cache.kernel_on.cache_clear()
+    assert cache.kernel_on("cuda") is kernels.attend
+    cache.kernel_on.cache_clear()

@@ -10,6 +10,7 @@ rounding depends on its neighbours. On CUDA a kernel does the same for all slots
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -162,12 +163,24 @@ class SlotCache:
 
 @cache
 def kernel_on(device: str) -> Callable[..., Tensor] | None:
-    """Give the kernel for a step of all slots, where there is one for this kind of device."""
+    """Give the kernel for a step of all slots, where there is one for this kind of device.
+
+    It is tried first: to build a kernel Triton wants a C compiler, which not every machine has.
+    """
     if device != "cuda":
         return None
     try:
         from augesc_builder.engine import kernels
-    except ImportError:
+
+        some = torch.zeros(1, 1, 16, device=device)
+        room = torch.zeros(1, 1, 16, 16, device=device)
+        kernels.attend(some, some, some, room, room, some[0, 0, :1].long(), 1.0)
+    except Exception as error:
+        warnings.warn(
+            f"attention goes behind a mask, which is slower: Triton does not work here ({error})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
     return kernels.attend
 
