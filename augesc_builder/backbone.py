@@ -113,6 +113,17 @@ def _parts(name: str | Path, n: int) -> dict[str, Any]:
             f"{name}: transformers does not cut the layers of {config.model_type} into parts; set "
             f"generate.tensor_parallel=1 (and generate.device_map=auto if one GPU is too small)"
         )
+    heads = config.num_attention_heads
+    for key, whole in (
+        ("num_attention_heads", heads),
+        ("num_key_value_heads", getattr(config, "num_key_value_heads", None) or heads),
+        ("intermediate_size", config.intermediate_size),
+    ):
+        if whole % n:
+            raise CheckpointError(
+                f"{name}: its {key}, {whole}, cannot be cut into {n} parts; set "
+                f"generate.tensor_parallel to a divisor"
+            )
     return loading(n)
 
 

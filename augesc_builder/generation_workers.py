@@ -39,7 +39,9 @@ _SMALL = 1 << 30
 _WORTH_IT = 1e13
 """Bytes of weights times tokens from which several processes are worth their start."""
 
-_PATIENCE = 5.0
+_PATIENCE = 1.0
+"""Seconds after which the processes are looked at when none says a word."""
+
 _EVERY = 0.5
 """Seconds between two words of a worker about its progress."""
 
@@ -103,6 +105,7 @@ def _in_processes(
     together = recipe.generate.tensor_parallel > 1
     todo, news = [context.Queue() for _ in range(n if together else 1)], context.Queue()
     for each in todo:
+        each.cancel_join_thread()  # where a run ends early nobody reads the rest
         for shard in shards:
             each.put(shard)
         for _ in range(n // len(todo)):
@@ -139,15 +142,21 @@ def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tupl
 
 
 def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
+    """Wait for a word; a process that died is noticed also while others go on."""
     while True:
+        for code in (worker.exitcode for worker in workers):
+            if code and code < 0:
+                raise RunFolderError(
+                    "a process that generated was killed, most likely for want of memory; try "
+                    "again with --set generate.workers=1, or fewer generate.slots"
+                )
+            if code:
+                raise RunFolderError(
+                    "a process that generated failed, and what it failed by stands above; the "
+                    "plain loop may do: --set generate.engine=simple"
+                )
         with contextlib.suppress(queue.Empty):
             return tuple(news.get(timeout=_PATIENCE))
-        for worker in workers:
-            if worker.exitcode:
-                raise RunFolderError(
-                    f"a process that generated ended with {worker.exitcode}, most likely for want "
-                    f"of memory; try again with --set generate.workers=1"
-                )
 
 
 def _work(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,6 +76,33 @@ def test_a_worker_that_fails_says_why(generate, built, tmp_path):
     for workers in (1, 2):
         with pytest.raises(CheckpointError, match="no end-of-sequence token"):
             generate(f"generate.workers={workers}", checkpoint=broken)
+
+
+def test_a_worker_that_is_killed_ends_the_command(built, tiny_file, tmp_path):
+    """As the system does to a process that takes too much memory."""
+    command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
+    command += ["--checkpoint", built / "checkpoint", "--recipe", tiny_file]
+    command += ["--out", tmp_path / "out", "--set", "generate.workers=2"]
+    command += ["--set", "generate.samples_per_query=300", "--set", "generate.shard_size=1"]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    marks = tmp_path / "out" / ".complete"
+    try:
+        while process.poll() is None and not list(marks.glob("generate-*")):
+            time.sleep(0.02)
+        workers = [
+            pid
+            for pid in map(int, children.read_text().split())
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+        os.kill(workers[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 2
+    assert "a process that generated was killed, most likely for want of memory" in said
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 def test_a_row_without_numbers_is_named_and_the_others_are_made(generate, built, tmp_path, capsys):

@@ -47,6 +47,11 @@ def test_a_family_that_cannot_be_cut(generate):
         generate("generate.tensor_parallel=2")
 
 
+def test_heads_that_cannot_be_cut(generate, llama):
+    with pytest.raises(CheckpointError, match="its num_key_value_heads, 2, cannot be cut into 4 p"):
+        generate("generate.tensor_parallel=4", checkpoint=llama)
+
+
 @pytest.mark.parametrize("other", ["device_map=auto", "workers=2", "engine=simple"])
 def test_one_way_to_share_at_a_time(tiny_file, other):
     with pytest.raises(RecipeError, match="tensor_parallel 2 goes with engine: slots"):
