@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -116,8 +117,11 @@ def _in_processes(
             context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
             for i in range(n)
         ]
+        # While they still load torch, too, an interrupt is answered by this process alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for worker in workers:
             worker.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield from _listen(news, workers, on_step)
 
 

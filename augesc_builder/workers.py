@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -93,7 +94,12 @@ def _begin(process: int) -> None:
 
 
 def die_with(process: int) -> None:
-    """End this worker soon after the process it works for: a killed one cannot end its workers."""
+    """End this worker when the process it works for ends, and not before.
+
+    A killed one cannot end its workers, so they look for it. An interrupt from the keyboard reaches
+    all of them, and the one they work for answers it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while True:

@@ -78,30 +78,48 @@ def test_a_worker_that_fails_says_why(generate, built, tmp_path):
             generate(f"generate.workers={workers}", checkpoint=broken)
 
 
-def test_a_worker_that_is_killed_ends_the_command(built, tiny_file, tmp_path):
-    """As the system does to a process that takes too much memory."""
+@pytest.fixture
+def at_work(built, tiny_file, tmp_path):
+    """Start a long generation in two processes; give it, and its workers, when rows come."""
     command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
     command += ["--checkpoint", built / "checkpoint", "--recipe", tiny_file]
     command += ["--out", tmp_path / "out", "--set", "generate.workers=2"]
     command += ["--set", "generate.samples_per_query=300", "--set", "generate.shard_size=1"]
-    process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    marks = tmp_path / "out" / ".complete"
-    try:
-        while process.poll() is None and not list(marks.glob("generate-*")):
-            time.sleep(0.02)
-        workers = [
-            pid
-            for pid in map(int, children.read_text().split())
-            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-        ]
-        os.kill(workers[0], signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        [*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            marks = tmp_path / "out" / ".complete"
+            while process.poll() is None and not list(marks.glob("generate-*")):
+                time.sleep(0.02)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            workers = [
+                pid
+                for pid in map(int, children.split())
+                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+            ]
+            assert len(workers) == 2
+            yield process, workers
+        finally:
+            process.kill()
+
+
+def test_a_worker_that_is_killed_ends_the_command(at_work):
+    """As the system does to a process that takes too much memory."""
+    process, workers = at_work
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "a process that generated was killed, most likely for want of memory" in said
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_an_interrupt_from_the_keyboard_ends_all_without_a_traceback(at_work):
+    process, workers = at_work
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "augesc: stopped; run the same command again to go on\n"
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
