@@ -12,7 +12,6 @@ import contextlib
 import multiprocessing
 import os
 import queue
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from augesc_builder.engine.shared import joined
 from augesc_builder.errors import AugescError, CheckpointError, RunFolderError
 from augesc_builder.generations import Generator, Place, Row, Task
 from augesc_builder.settings import Recipe
-from augesc_builder.workers import cores, die_with
+from augesc_builder.workers import cores, deaf_to_interrupts, die_with
 
 Shards = Sequence[tuple[int, Sequence[Task]]]
 
@@ -117,11 +116,9 @@ def _in_processes(
             context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
             for i in range(n)
         ]
-        # While they still load torch, too, an interrupt is answered by this process alone.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        for worker in workers:
-            worker.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with deaf_to_interrupts():
+            for worker in workers:
+                worker.start()
         yield from _listen(news, workers, on_step)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,7 +51,7 @@ def in_order(
                 "--num-proc 1"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def warm_up(preload: str, paths: Iterable[Path]) -> None:
@@ -60,9 +61,7 @@ def warm_up(preload: str, paths: Iterable[Path]) -> None:
     """
     files = (f for path in paths for f in ([path] if path.is_file() else path.rglob("*")))
     if cores() > 1 and sum(f.stat().st_size for f in files if f.is_file()) > _LARGE:
-        context = _context(preload)
-        if context.get_start_method() == "forkserver":
-            forkserver.ensure_running()
+        _context(preload)
 
 
 _LARGE = 32 << 20
@@ -80,7 +79,20 @@ def _context(preload: str) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
+    with deaf_to_interrupts():
+        forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Start processes that an interrupt from the keyboard does not reach: this one answers it."""
+    resource_tracker.ensure_running()  # which else starts with them, and lets interrupts through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(process: int) -> None:
@@ -94,12 +106,7 @@ def _begin(process: int) -> None:
 
 
 def die_with(process: int) -> None:
-    """End this worker when the process it works for ends, and not before.
-
-    A killed one cannot end its workers, so they look for it. An interrupt from the keyboard reaches
-    all of them, and the one they work for answers it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
     def watch() -> None:
         while True:
