@@ -85,7 +85,7 @@ def load(
     check_folder(name)
     how = {"device_map": device_map}
     if tensor_parallel > 1:
-        how = _parts(name, tensor_parallel)
+        how = _parts(name, revision, tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
             tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
@@ -103,11 +103,11 @@ def load(
     return model, tokenizer
 
 
-def _parts(name: str | Path, n: int) -> dict[str, Any]:
+def _parts(name: str | Path, revision: str | None, n: int) -> dict[str, Any]:
     """Say how to load a model in parts, if its family can be cut."""
     from augesc_builder.engine.shared import loading
 
-    config = AutoConfig.from_pretrained(str(name)).get_text_config()
+    config = AutoConfig.from_pretrained(str(name), revision=revision or "main").get_text_config()
     if not getattr(config, "base_model_tp_plan", None):
         raise CheckpointError(
             f"{name}: transformers does not cut the layers of {config.model_type} into parts; set "
@@ -117,7 +117,7 @@ def _parts(name: str | Path, n: int) -> dict[str, Any]:
     for key, whole in (
         ("num_attention_heads", heads),
         ("num_key_value_heads", getattr(config, "num_key_value_heads", None) or heads),
-        ("intermediate_size", config.intermediate_size),
+        ("intermediate_size", getattr(config, "intermediate_size", None) or n),
     ):
         if whole % n:
             raise CheckpointError(

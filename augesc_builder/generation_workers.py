@@ -143,21 +143,21 @@ def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tupl
 
 
 def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
-    """Wait for a word; a process that died is noticed also while others go on."""
+    """Wait for a word; where a process has died, give what was said before, and then raise."""
     while True:
-        for code in (worker.exitcode for worker in workers):
-            if code and code < 0:
-                raise RunFolderError(
-                    "a process that generated was killed, most likely for want of memory; try "
-                    "again with --set generate.workers=1, or fewer generate.slots"
-                )
-            if code:
-                raise RunFolderError(
-                    "a process that generated failed, and what it failed by stands above; the "
-                    "plain loop may do: --set generate.engine=simple"
-                )
+        codes = [worker.exitcode for worker in workers if worker.exitcode]
         with contextlib.suppress(queue.Empty):
-            return tuple(news.get(timeout=_PATIENCE))
+            return tuple(news.get(timeout=0 if codes else _PATIENCE))
+        if any(code < 0 for code in codes):
+            raise RunFolderError(
+                "a process that generated was killed, most likely for want of memory; try again "
+                "with --set generate.workers=1, or fewer generate.slots"
+            )
+        if codes:
+            raise RunFolderError(
+                "a process that generated failed, and what it failed by stands above; the plain "
+                "loop may do: --set generate.engine=simple"
+            )
 
 
 def _work(

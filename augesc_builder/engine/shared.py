@@ -37,10 +37,8 @@ def joined(number: int, n: int, meeting: Path) -> Iterator[None]:
     # transformers reads these, also where the processes have met already.
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(n)}
     dist.init_process_group(backend, init_method=meeting.as_uri(), rank=number, world_size=n)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()  # not behind an error: it would wait for the others
 
 
 def loading(n: int) -> dict[str, Any]:
