@@ -85,7 +85,10 @@ def load(
     check_folder(name)
     how = {"device_map": device_map}
     if tensor_parallel > 1:
-        how = _parts(name, revision, tensor_parallel)
+        from augesc_builder.engine.shared import loading
+
+        check_parts(config_of(None, name, revision), name, tensor_parallel)
+        how = loading(tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
             tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
@@ -103,11 +106,9 @@ def load(
     return model, tokenizer
 
 
-def _parts(name: str | Path, revision: str | None, n: int) -> dict[str, Any]:
-    """Say how to load a model in parts, if its family can be cut."""
-    from augesc_builder.engine.shared import loading
-
-    config = AutoConfig.from_pretrained(str(name), revision=revision or "main").get_text_config()
+def check_parts(config: Any, name: str | Path, n: int) -> None:
+    """Refuse a model that ``transformers`` cannot cut into ``n`` parts."""
+    config = config.get_text_config()
     if not getattr(config, "base_model_tp_plan", None):
         raise CheckpointError(
             f"{name}: transformers does not cut the layers of {config.model_type} into parts; set "
@@ -124,7 +125,6 @@ def _parts(name: str | Path, revision: str | None, n: int) -> dict[str, Any]:
                 f"{name}: its {key}, {whole}, cannot be cut into {n} parts; set "
                 f"generate.tensor_parallel to a divisor"
             )
-    return loading(n)
 
 
 def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:
@@ -175,17 +175,20 @@ def max_positions(config: Any) -> int | None:
     return int(value) if value else None
 
 
-def size_of(shape: FromScratch | None, name: str | None, revision: str | None) -> tuple[int, int]:
-    """Give a model's parameters and layers without making its weights."""
+def config_of(shape: FromScratch | None, name: str | Path | None, revision: str | None) -> Any:
+    """Give a model's config; from the Hub it is downloaded, but not GPT-J-6B's."""
     if shape is not None:
-        config = GPTJConfig(**shape.model_dump(), bos_token_id=0, eos_token_id=0)
-    elif str(name).lower() == "eleutherai/gpt-j-6b":
-        config = GPTJConfig()  # its defaults are GPT-J-6B's shape: no need to ask the Hub
-    else:
-        try:
-            config = AutoConfig.from_pretrained(str(name), revision=revision or "main")
-        except Exception as error:
-            raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
+        return GPTJConfig(**shape.model_dump(), bos_token_id=0, eos_token_id=0)
+    if str(name).lower() == "eleutherai/gpt-j-6b":
+        return GPTJConfig()  # its defaults are GPT-J-6B's shape: no need to ask the Hub
+    try:
+        return AutoConfig.from_pretrained(str(name), revision=revision or "main")
+    except Exception as error:
+        raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
+
+
+def size_of(config: Any) -> tuple[int, int]:
+    """Give a model's parameters and layers without making its weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -185,6 +185,12 @@ def check_inputs(recipe: Recipe) -> None:
         from augesc_builder.backbone import check_folder
 
         check_folder(recipe.backbone.name)
+    if recipe.generate.tensor_parallel > 1:
+        from augesc_builder.backbone import check_parts, config_of
+
+        origin = recipe.backbone
+        config = config_of(origin.from_scratch, origin.name, origin.revision)
+        check_parts(config, origin.label, recipe.generate.tensor_parallel)
 
 
 def versions() -> dict[str, str]:

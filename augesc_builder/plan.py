@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from augesc_builder import pipeline
-from augesc_builder.backbone import size_of
+from augesc_builder.backbone import config_of, size_of
 from augesc_builder.engine.memory import MOST
 from augesc_builder.prompts import SUPPORTER
 from augesc_builder.queries import Collected, collect_queries
@@ -21,6 +21,7 @@ from augesc_builder.report import markdown_table
 from augesc_builder.run_folder import RunFolder
 from augesc_builder.settings import Recipe
 from augesc_builder.words import count
+from augesc_builder.workers import cores
 
 WORDS_A_SESSION = 544
 """Mean length of ESConv sessions (table 2), taken where the sessions are not on this disk."""
@@ -30,6 +31,9 @@ TOKENS_A_WORD = 1.35
 
 DOWNLOADED_QUERIES = {"empathetic_dialogues": 8_950}
 """What the paper got from a source (section 4.2), where it is not on this disk."""
+
+_JUDGED = 1_000
+"""Texts a second and core, of filtering and of measuring (``benchmarks/statistics.py --all``)."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_SECONDS = {"cpu": 2e-3, "cuda": 1.5e-4}
@@ -54,6 +58,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         recipe, parameters, layers, n_generated, per_session, flops, bandwidth, device
     )
     train_gb, generate_gb = _memory(recipe, parameters)
+    judging = _duration(n_generated / (_JUDGED * cores()))
     done = RunFolder(folder, {})
     rows = [
         ("queries", f"{sum(n_queries.values()):,} queries", "", "seconds", ""),
@@ -72,8 +77,14 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
             _duration(generating),
             f"{generate_gb:.1f} GB",
         ),
-        ("filter", f"{n_generated:,} texts", "", _duration(n_generated / 250), ""),
-        ("statistics", f"at most {n_generated:,} sessions", "", _duration(n_generated / 250), ""),
+        ("filter", f"{n_generated:,} texts", "", judging, ""),
+        (
+            "statistics",
+            f"at most {n_generated:,} sessions",
+            "",
+            judging,
+            "",
+        ),
         ("card", "1 file", "", "seconds", ""),
     ]
     table = markdown_table(
@@ -132,7 +143,7 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
 def _model(recipe: Recipe) -> tuple[int, int]:
     """Give parameters and layers, from the config alone."""
     origin = recipe.backbone
-    return size_of(origin.from_scratch, origin.name, origin.revision)
+    return size_of(config_of(origin.from_scratch, origin.name, origin.revision))
 
 
 def _training_seconds(recipe: Recipe, parameters: int, tokens: int, flops: float) -> float:
@@ -158,6 +169,9 @@ def _generating_seconds(
     steps = (_REFILLED if with_slots else _LONGEST) * per_session * n_generated / places
     reading = parameters * _BYTES[settings.dtype] / bandwidth
     computing = 2 * parameters * places / (0.4 * flops)
+    if device == "cuda" and settings.device_map is None and settings.tensor_parallel == 1:
+        n_gpus = torch.cuda.device_count()
+        steps /= min(settings.workers or n_gpus, n_gpus)
     return steps * (max(reading, computing) + layers * _LAYER_SECONDS[device])
 
 

@@ -12,6 +12,8 @@ from augesc_builder.engine import generate as engine_generate
 from augesc_builder.engine.shared import joined
 from augesc_builder.engine.slots import SlotEngine
 from augesc_builder.errors import CheckpointError, RecipeError
+from augesc_builder.pipeline import build
+from augesc_builder.progress import Progress
 from augesc_builder.recipe import load_recipe
 
 
@@ -45,6 +47,13 @@ def test_two_processes_with_half_a_model_each_give_the_rows_of_one(generate, lla
 def test_a_family_that_cannot_be_cut(generate):
     with pytest.raises(CheckpointError, match=r"does not cut the layers of gptj.*device_map=auto"):
         generate("generate.tensor_parallel=2")
+
+
+def test_a_build_says_so_before_it_trains(tiny_file, tmp_path):
+    recipe = load_recipe(tiny_file, ["generate.tensor_parallel=2"])
+    with pytest.raises(CheckpointError, match="does not cut the layers of gptj"):
+        build(recipe, tmp_path / "out", Progress(quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_heads_that_cannot_be_cut(generate, llama):
