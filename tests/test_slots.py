@@ -369,3 +369,21 @@ def test_a_wrong_fast_path_is_found_before_the_first_prompt(model, monkeypatch):
     monkeypatch.setattr("augesc_builder.engine.gptj._quarter", lambda x: x)
     with pytest.raises(CheckpointError, match="logits differ from the model's own"):
         SlotEngine(model, EOS, PAPER, 2)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (RuntimeError("shape is invalid"), CheckpointError),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+    ],
+)
+def test_a_model_that_fails_by_itself_is_refused_and_memory_is_another_matter(raised, expected):
+    model = model_of("llama")
+
+    def broken(*_, **__):
+        raise raised
+
+    model.model.layers[0].forward = broken
+    with pytest.raises(expected, match=r"simple|out of memory"):
+        network_of(model, 64)

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, Cache
 
 from augesc_builder.engine.cache import Piece, SlotCache
 from augesc_builder.engine.gptj import GPTJ
+from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.errors import CheckpointError
 
 _HINT = "; use the plain loop: --set generate.engine=simple"
@@ -126,8 +127,12 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
         else:
             network = Family(model)
         _check(network, config, torch.bfloat16 if bfloat16_head else model.dtype)
-    except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError) as error:
-        raise CheckpointError(f"{_name(model)}: not a model for this engine{_HINT}") from error
+    except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{_name(model)}: not a model for this engine ({type(error).__name__}){_HINT}"
+        ) from error
     return network
 
 
