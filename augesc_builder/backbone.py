@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from augesc_builder.engine.shared import loading, parts_of
 from augesc_builder.errors import CheckpointError
 from augesc_builder.settings import FromScratch
 
@@ -85,8 +86,6 @@ def load(
     check_folder(name)
     how = {"device_map": device_map}
     if tensor_parallel > 1:
-        from augesc_builder.engine.shared import loading
-
         check_parts(config_of(None, name, revision), name, tensor_parallel)
         how = loading(tensor_parallel)
     try:
@@ -101,7 +100,7 @@ def load(
     except Exception as error:
         raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
     check_fit(name, model, tokenizer)
-    if (getattr(model, "tp_size", None) or 1) != tensor_parallel:
+    if parts_of(model) != tensor_parallel:
         raise CheckpointError(f"{name}: transformers did not cut it into {tensor_parallel} parts")
     return model, tokenizer
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache, kernel_on
 from augesc_builder.engine.families import Network
-from augesc_builder.engine.shared import is_shared
+from augesc_builder.engine.shared import parts_of
 
 BUCKET = 128
 """Positions by which the buckets differ."""
@@ -26,7 +26,7 @@ class Steps:
     def __init__(self, network: Network, cache: SlotCache, device: torch.device) -> None:
         self._network, self._cache = network, cache
         self._captures = device.type == "cuda" and not (
-            _is_spread(network) or is_shared(network.model)
+            _is_spread(network) or parts_of(network.model) > 1
         )
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._tokens = torch.zeros(cache.n_slots, dtype=torch.long, device=device)

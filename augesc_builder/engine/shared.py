@@ -53,9 +53,9 @@ def loading(n: int) -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(tp_size=n)}
 
 
-def is_shared(model: Any) -> bool:
-    """Say whether the model's layers are cut into parts."""
-    return (getattr(model, "tp_size", None) or 1) > 1
+def parts_of(model: Any) -> int:
+    """Say into how many parts the model's layers are cut; 1 where they are whole."""
+    return getattr(model, "tp_size", None) or 1
 
 
 def agree(tokens: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from augesc_builder.engine.families import network_of
 from augesc_builder.engine.graphs import Steps
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.sampling import NOT_FINITE, choose_fast, uniforms
-from augesc_builder.engine.shared import agree, is_shared
+from augesc_builder.engine.shared import agree, parts_of
 from augesc_builder.errors import CheckpointError
 
 PREFILL = 128
@@ -89,7 +89,7 @@ class SlotEngine:
         self.sampling = sampling
         self.n_slots = n_slots
         self.refill = refill
-        self.shared = is_shared(model)  # by several processes
+        self.shared = parts_of(model) > 1  # by several processes
         self.n_tokens = self.n_places = 0
 
     @property
