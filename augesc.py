@@ -29,11 +29,10 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from augesc_builder import __version__, loading, tables
+from augesc_builder import __version__, builder_configs, tables
+from augesc_builder.config.recipe import Recipe, load_recipe, shipped_recipes
 from augesc_builder.errors import AugescError
-from augesc_builder.pipeline import build
-from augesc_builder.recipe import load_recipe, shipped_recipes
-from augesc_builder.settings import Recipe
+from augesc_builder.pipeline.build import build
 from augesc_builder.sources import esconv, published, sample
 
 __all__ = [
@@ -57,7 +56,7 @@ _CODE = hashlib.sha256(
     b"".join(
         Path(str(file)).read_bytes()
         for file in (
-            *(__file__, loading.__file__, tables.__file__),
+            *(__file__, builder_configs.__file__, tables.__file__),
             *(published.__file__, esconv.__file__, sample.__file__),
         )
     )
@@ -93,9 +92,11 @@ class AugESCConfig(datasets.BuilderConfig):  # type: ignore[misc]
     ) -> str:
         """Name the cache by what is loaded: the files' content, or the recipe's settings."""
         named = {
-            key: value for key, value in config_kwargs.items() if key not in loading.IN_THE_CONTENT
+            key: value
+            for key, value in config_kwargs.items()
+            if key not in builder_configs.IN_THE_CONTENT
         }
-        if (content := loading.content_of(self)) is not None:
+        if (content := builder_configs.content_of(self)) is not None:
             named["content"] = content
         return str(super().create_config_id(named, custom_features))
 
@@ -150,13 +151,13 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             features=tables.SESSIONS_AND_REJECTED if self.config.rejected else tables.SESSIONS,
             homepage=HOMEPAGE,
             license=self.config.license,
-            citation=loading.citation(self.config.name),
+            citation=builder_configs.citation(self.config.name),
         )
 
     def _split_generators(self, _: Any) -> list[datasets.SplitGenerator]:
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"pieces": pieces})
-            for split, pieces in loading.splits_of(self.config, self._runs).items()
+            for split, pieces in builder_configs.splits_of(self.config, self._runs).items()
         ]
 
     def _generate_tables(

@@ -1,5 +1,5 @@
 """``python -m augesc_builder`` is the command line, for launchers such as ``accelerate launch``."""
 
-from augesc_builder.cli import main
+from augesc_builder.cli.app import main
 
 main()

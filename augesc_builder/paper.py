@@ -22,7 +22,7 @@ TABLE_2: dict[str, tuple[str, ...]] = {
         *("590K", "11.9", "25.2", "41K"),
     ),
 }
-"""Table 2, rounded as printed: the rows of :data:`augesc_builder.report.STATISTICS`, in order."""
+"""Table 2, rounded as printed: the rows of ``pipeline.statistics.report.STATISTICS``, in order."""
 
 QUERIES: dict[str, tuple[int, float]] = {
     "empathetic_dialogues": (8_950, 19.9),

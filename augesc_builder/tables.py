@@ -5,6 +5,7 @@ Features are written with ``[feature]`` for lists: ``datasets`` 3.x and 4 or new
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,8 +22,8 @@ SAFETY_FLAGS = [
         "end": Value("int32"),
     }
 ]
-"""What :mod:`augesc_builder.safety` found: which flag, in which of ``messages`` (from 0), and the
-span of its characters."""
+"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0), and
+the span of its characters."""
 
 QUERIES = Features(
     {
@@ -39,7 +40,7 @@ QUERIES = Features(
 - ``query_id``: 16 hex digits, a hash of source and text
 - ``source``: the corpus it comes from (``sample``, ``empathetic_dialogues``, ...)
 - ``text``: the post, white space collapsed
-- ``n_words``: its length in words (:mod:`augesc_builder.words`)
+- ``n_words``: its length in words (:mod:`augesc_builder.text.words`)
 - ``emotion``, ``subreddit``: what the source says of it, or null
 """
 
@@ -158,3 +159,8 @@ def to_table(rows: Iterable[Mapping[str, Any]], features: Features) -> pa.Table:
 def plain_schema(features: Features) -> pa.Schema:
     """Give the Arrow schema of ``features`` without metadata."""
     return features.arrow_schema.remove_metadata()
+
+
+def query_id(source: str, text: str) -> str:
+    """Give the id of a query: the same text from the same source always has the same."""
+    return hashlib.blake2b(f"{source}\n{text}".encode(), digest_size=8).hexdigest()

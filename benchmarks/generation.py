@@ -36,9 +36,9 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from augesc_builder.engine import Prompt, Sampling, generate
+from augesc_builder.engine.continuous import SlotEngine
 from augesc_builder.engine.sampling import stream_key
-from augesc_builder.engine.slots import SlotEngine
-from augesc_builder.report import markdown_table
+from augesc_builder.run.markdown import markdown_table
 from benchmarks.generation_peers import RESULT
 from benchmarks.generation_task import (
     EOS,

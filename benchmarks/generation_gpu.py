@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from augesc_builder.report import markdown_table
+from augesc_builder.run.markdown import markdown_table
 from benchmarks.generation import decode_ours, decode_static, decode_theirs
 from benchmarks.generation_task import Task, make_model, make_task
 
@@ -111,9 +111,9 @@ def training(arguments: argparse.Namespace, end: float) -> Any:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
 
-        from augesc_builder import finetune
-        from augesc_builder.examples import Example
-        from augesc_builder.recipe import load_recipe
+        from augesc_builder.config.recipe import load_recipe
+        from augesc_builder.pipeline.finetune import train
+        from augesc_builder.pipeline.finetune.examples import Example
     except ImportError as error:
         print(f"  fine-tuning is left out: {error}")
         return
@@ -132,7 +132,7 @@ def training(arguments: argparse.Namespace, end: float) -> Any:
         model = make_model(
             arguments.model, getattr(torch, settings.weights_dtype), arguments.device
         )
-        model = finetune._prepare(model, settings, 1)
+        model = train._prepare(model, settings, 1)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
         model, optimizer = accelerator.prepare(model, optimizer)
@@ -143,7 +143,7 @@ def training(arguments: argparse.Namespace, end: float) -> Any:
         for _ in range(4):
             _wait(arguments.device)
             begun = time.perf_counter()
-            finetune._step(accelerator, model, optimizer, batch, 50256, settings)
+            train._step(accelerator, model, optimizer, batch, 50256, settings)
             _wait(arguments.device)
             seconds.append(time.perf_counter() - begun)
         peak = 0.0 if on_cpu else torch.cuda.max_memory_allocated() / 1e9

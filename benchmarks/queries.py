@@ -24,10 +24,10 @@ import time
 
 import zstandard
 
-from augesc_builder.report import markdown_table
-from augesc_builder.sources.posts import BadLines
+from augesc_builder.run.markdown import markdown_table
+from augesc_builder.sources.base import BadLines
 from augesc_builder.sources.reddit import read_lines
-from augesc_builder.words import tokenize_plainly
+from augesc_builder.text.words import tokenize_plainly
 from benchmarks.memory import peak_memory
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "reddit"

@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from augesc_builder.prompts import Message
-from augesc_builder.report import markdown_table
-from augesc_builder.safety import FLAGS, LexiconScanner
+from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.sample import read_sample_sessions
+from augesc_builder.text.prompts import Message
+from augesc_builder.text.safety import FLAGS, LexiconScanner
 
 SENTENCES = Path(__file__).parent.parent / "tests" / "data" / "safety_sentences.tsv"
 _ROLES = {"S": "user", "A": "assistant"}

@@ -29,11 +29,11 @@ import time
 
 import pyarrow.parquet as pq
 
-from augesc_builder.prompts import Message, render
-from augesc_builder.report import markdown_table
+from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, to_table
-from augesc_builder.words import tokenize_plainly
+from augesc_builder.text.prompts import Message, render
+from augesc_builder.text.words import tokenize_plainly
 from benchmarks.memory import peak_memory
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "esconv"

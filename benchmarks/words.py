@@ -19,9 +19,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from augesc_builder import words
-from augesc_builder.report import markdown_table
+from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.esconv import read_esconv
+from augesc_builder.text import words
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "esconv"
 

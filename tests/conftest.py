@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from augesc_builder import cli
-from augesc_builder.recipe import load_recipe
-from augesc_builder.settings import Recipe
+from augesc_builder.cli import app
+from augesc_builder.config.recipe import Recipe, load_recipe
 
 # Two threads wait for each other at every one of the many small steps of tiny models. This is read
 # when torch is imported, and by every process that a test starts.
@@ -73,8 +72,8 @@ def tiny(tiny_file: Path) -> Recipe:
 @pytest.fixture(scope="session")
 def built(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished build of the tiny recipe; tests must not change it."""
-    from augesc_builder.pipeline import build
-    from augesc_builder.progress import Progress
+    from augesc_builder.pipeline.build import build
+    from augesc_builder.run.progress import Progress
 
     folder = tmp_path_factory.mktemp("built") / "run"
     assert build(tiny, folder, Progress(quiet=True))
@@ -127,7 +126,7 @@ def augesc(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["augesc", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 
@@ -152,13 +151,13 @@ def refused(augesc):
 @pytest.fixture
 def generate(built, tiny_file, tmp_path):
     """Run that stage alone on the queries of the tiny build; give its rows."""
-    from augesc_builder import alone
-    from augesc_builder.progress import Progress
+    from augesc_builder.pipeline.generate import stage
+    from augesc_builder.run.progress import Progress
 
     def run(*overrides, out="out", checkpoint=None, progress=None):
         recipe, at = load_recipe(tiny_file, overrides), checkpoint or built / "checkpoint"
         progress = progress or Progress(quiet=True)
-        alone.generate(recipe, built / "queries", at, tmp_path / out, progress)
+        stage.standalone(recipe, built / "queries", at, tmp_path / out, progress)
         return rows_of(tmp_path / out)
 
     return run

@@ -12,13 +12,13 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, rows_of, shared
-from hub_stub import Fault, serving
 
 import augesc
 from augesc_builder import tables
 from augesc_builder.errors import DownloadError, InputError, RecipeError, SettingsChangedError
 from augesc_builder.sources import published, sample
+from tests.conftest import ROOT, rows_of, shared
+from tests.hub_stub import Fault, serving
 
 SCRIPTS = datasets.__version__.startswith("3.")
 """Loading scripts run up to 3.x."""
@@ -104,7 +104,7 @@ print(json.dumps(found))
         # A finished run of this recipe is there already: what is there is resumed.
         runs = home / "datasets" / "augesc-runs"
         config = augesc.AugESCConfig(name="regenerated", recipe=str(tiny_file))
-        shutil.copytree(built, runs / f"tiny-{augesc.loading.content_of(config)}")
+        shutil.copytree(built, runs / f"tiny-{augesc.builder_configs.content_of(config)}")
         before = sorted(cwd.rglob("*"))
         if kind == "read_only":
             cwd.chmod(0o555)
@@ -361,7 +361,9 @@ class TestFromTheHub:
 
     def test_the_stock_command_on_every_configuration(self, hub, built, tmp_path):
         stand_in_for_quickstart(built, tmp_path / "home" / "datasets")
-        command = "import sys; from augesc_builder.cli import main; sys.argv = ['augesc', 'test']\n"
+        command = (
+            "import sys; from augesc_builder.cli.app import main; sys.argv = ['augesc', 'test']\n"
+        )
         out = ok(python(f"{command}main()", tmp_path, **hub.options))
         assert "Test successful" in out
         for name in ("published", "regenerated", "sample", "esconv"):
@@ -389,10 +391,10 @@ class TestFromTheHub:
 
 def stand_in_for_quickstart(built: Path, cache: Path) -> None:
     """Put a finished run where that of the default recipe would be, which takes minutes."""
-    from augesc_builder.pipeline import run_settings
+    from augesc_builder.pipeline.inputs import run_settings
 
     config = augesc.AugESCConfig(name="regenerated", recipe="quickstart")
-    run = cache / "augesc-runs" / f"quickstart-{augesc.loading.content_of(config)}"
+    run = cache / "augesc-runs" / f"quickstart-{augesc.builder_configs.content_of(config)}"
     shutil.copytree(built, run)
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["settings"] = run_settings(augesc.load_recipe("quickstart"))
@@ -446,13 +448,13 @@ class TestRegenerated:
             return augesc.AugESCConfig(name="regenerated", recipe=str(tiny_file), **options)
 
         names = [
-            augesc.loading.content_of(config(**options))
+            augesc.builder_configs.content_of(config(**options))
             for options in ({}, {"set": {"seed": 1}}, {"set": ["seed=2"]}, {"work_dir": "x"})
         ]
         assert len(set(names)) == 4
-        assert names[1] == augesc.loading.content_of(config(set=["seed=1"]))
+        assert names[1] == augesc.builder_configs.content_of(config(set=["seed=1"]))
         monkeypatch.chdir(tmp_path)
-        assert augesc.loading.content_of(config(work_dir="x")) != names[3]
+        assert augesc.builder_configs.content_of(config(work_dir="x")) != names[3]
 
     def test_nothing_kept_is_said(self, load, built, tmp_path, tiny_file):
         run = tmp_path / "run"

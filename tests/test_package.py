@@ -10,7 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -53,7 +54,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
     for needed in (
         *("recipes/paper.yaml", "recipes/paper-lora.yaml", "recipes/quickstart.yaml"),
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
-        *("dataset_card/model.md", "lexicons/safety.yaml"),
+        *("dataset_card/model.md", "text/lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
         *(f"training/configs/{name}.yaml" for name in ("tiny", "esconv", "esconv_then_augesc")),
         *("metrics/session_statistics/session_statistics.py", "py.typed"),
@@ -63,7 +64,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
 
 
 def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, built, tmp_path):
-    from conftest import corpus_of
+    from tests.conftest import corpus_of
 
     augesc = installed / "bin" / "augesc"
     where = run(

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 VERSIONS = ("3.6.0", "4.4.2")
 """The oldest that is served, and one in the middle."""
 
-TESTS = ("tests/test_load_dataset.py", "tests/test_publish.py::test_a_corpus_there_and_back")
+TESTS = ("tests/test_load_dataset.py", "tests/hub/test_publish.py::test_a_corpus_there_and_back")
 
 
 def python_of(version: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from augesc_builder.cli import main
+from augesc_builder.cli.app import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "train")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
 from augesc_builder.engine.cache import SlotCache
-from augesc_builder.engine.products import product_of, product_with, rounded_product_of
+from augesc_builder.engine.linear import product_of, product_with, rounded_product_of
 
 
 class GPTJ:

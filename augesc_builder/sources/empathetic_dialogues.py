@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from augesc_builder.errors import InputError
-from augesc_builder.hub import download_dataset
-from augesc_builder.sources.lines import read_lines
-from augesc_builder.sources.posts import BadLines, Post
-from augesc_builder.sources.tables import read_table
+from augesc_builder.readers.hub import download_dataset
+from augesc_builder.readers.jsonl import read_lines
+from augesc_builder.readers.parquet import read_table
+from augesc_builder.sources.base import BadLines, Post
 
 REPO = "facebook/empathetic_dialogues"
 REVISION = "refs/convert/parquet"

@@ -9,27 +9,18 @@ bundled sample has the same form.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from augesc_builder.errors import InputError
-from augesc_builder.hub import download_dataset
-from augesc_builder.prompts import Message, collapse
-from augesc_builder.sources.lines import json_of, read_json_rows
+from augesc_builder.readers.hub import download_dataset
+from augesc_builder.readers.jsonl import json_of, read_json_rows
+from augesc_builder.sources.base import Session
+from augesc_builder.text.prompts import Message, collapse
 
 REPO = "thu-coai/esconv"
 _SPLITS = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 _ROLES = {"usr": "user", "seeker": "user", "sys": "assistant", "supporter": "assistant"}
-
-
-@dataclass(frozen=True)
-class Session:
-    """One session: its utterances from the seeker's first on, and what it is about."""
-
-    session_id: str
-    messages: tuple[Message, ...]
-    problem_type: str | None = None
 
 
 def read_esconv(path: str | Path) -> list[Session]:

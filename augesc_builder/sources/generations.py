@@ -22,11 +22,10 @@ from typing import Any
 import pyarrow as pa
 
 from augesc_builder.errors import InputError
-from augesc_builder.prompts import ROLE_WORD, collapse
-from augesc_builder.queries import query_id
-from augesc_builder.sources.pieces import Piece, read_pieces
+from augesc_builder.readers.chunks import Piece, read_pieces
 from augesc_builder.sources.sessions import check_messages, messages_of
-from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema
+from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, query_id
+from augesc_builder.text.prompts import ROLE_WORD, collapse
 
 _SCHEMA = plain_schema(GENERATIONS)
 _WITH_MESSAGES = _SCHEMA.append(plain_schema(SESSIONS).field("messages")).append(

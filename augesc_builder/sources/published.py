@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from augesc_builder.errors import InputError
-from augesc_builder.hub import download_dataset
+from augesc_builder.readers.hub import download_dataset
 from augesc_builder.tables import SESSIONS, plain_schema
 
 REPO = "thu-coai/augesc"

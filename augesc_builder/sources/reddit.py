@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from augesc_builder.errors import InputError, MissingExtraError
-from augesc_builder.hub import download_dataset
-from augesc_builder.prompts import collapse
-from augesc_builder.sources.posts import BadLines, Post
+from augesc_builder.readers.hub import download_dataset
+from augesc_builder.sources.base import BadLines, Post
+from augesc_builder.text.prompts import collapse
 
 Line = tuple[str, int, bytes]
 """File, line number (1-based), and the line's bytes."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from augesc_builder.sources.esconv import Session, read_esconv
-from augesc_builder.sources.lines import read_json_lines
-from augesc_builder.sources.posts import Post
+from augesc_builder.readers.jsonl import read_json_lines
+from augesc_builder.sources.base import Post, Session
+from augesc_builder.sources.esconv import read_esconv
 
 _FOLDER = Path(__file__).parent / "sample_data"
 SESSIONS = _FOLDER / "sessions.jsonl"

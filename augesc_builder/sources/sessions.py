@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.errors import InputError
-from augesc_builder.prompts import ROLE_WORD, Message
+from augesc_builder.readers.chunks import PARQUET, Piece, count_rows, read_pieces
 from augesc_builder.sources import esconv
-from augesc_builder.sources.esconv import Session, download_esconv, read_esconv
-from augesc_builder.sources.pieces import PARQUET, Piece, count_rows, read_pieces
+from augesc_builder.sources.base import Session
+from augesc_builder.sources.esconv import download_esconv, read_esconv
 from augesc_builder.sources.sample import read_sample_sessions
+from augesc_builder.text.prompts import ROLE_WORD, Message
 
 BUNDLED, ON_THE_HUB = "sample", "esconv"
 """Names that stand for sessions which are no local file."""

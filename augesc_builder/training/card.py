@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from augesc_builder.training.config import Config, dump_config
+from augesc_builder.config.training import Config, dump_config
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
 

@@ -18,10 +18,13 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import get_linear_schedule_with_warmup
 
-from augesc_builder.backbone import quiet_bars
+from augesc_builder.config.training import Config, Phase
+from augesc_builder.dialog.encoding import Encoded, Encoder, summed_loss
+from augesc_builder.dialog.examples import Pair, epoch_order
+from augesc_builder.dialog.folder import write_facts
 from augesc_builder.errors import TrainingError
-from augesc_builder.progress import Progress
-from augesc_builder.stepping import (
+from augesc_builder.models.causal_lm import quiet_bars
+from augesc_builder.models.training_step import (
     checkpoint_activations,
     facts_of,
     gradients,
@@ -29,10 +32,7 @@ from augesc_builder.stepping import (
     save_state,
     update,
 )
-from augesc_builder.training.config import Config, Phase
-from augesc_builder.training.data import Pair, epoch_order
-from augesc_builder.training.encoding import Encoded, Encoder, summed_loss
-from augesc_builder.training.folders import write_facts
+from augesc_builder.run.progress import Progress
 
 Fill = Callable[[Path], None]
 

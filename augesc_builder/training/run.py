@@ -10,17 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augesc_builder import pipeline
-from augesc_builder.backbone import check_folder
-from augesc_builder.errors import MissingExtraError, TrainingError
-from augesc_builder.hub import resolve_model
-from augesc_builder.progress import Progress
-from augesc_builder.run_folder import RunFolder, disk_errors, read_manifest
-from augesc_builder.stepping import saved_states
-from augesc_builder.training import folders
-from augesc_builder.training.card import render_model_card
-from augesc_builder.training.config import Config, Mix, Model, dump_config
-from augesc_builder.training.data import (
+from augesc_builder.config.training import Config, Mix, Model, dump_config
+from augesc_builder.dialog.examples import (
     Pair,
     check_problem_types,
     epoch_order,
@@ -28,8 +19,18 @@ from augesc_builder.training.data import (
     session_files,
     without,
 )
+from augesc_builder.dialog.folder import model_folder
+from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.models.causal_lm import check_folder
+from augesc_builder.models.dialog import check_method, load, load_model
+from augesc_builder.models.training_step import saved_states
+from augesc_builder.readers.hub import resolve_model
+from augesc_builder.run.folder import RunFolder, disk_errors, read_manifest
+from augesc_builder.run.progress import Progress
+from augesc_builder.run.provenance import digest, versions
+from augesc_builder.training import folders
+from augesc_builder.training.card import render_model_card
 from augesc_builder.training.loop import Fill, Mixed, Outputs, Place, Training
-from augesc_builder.training.models import check_method, load, load_model
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def train(
             progress.say(f"{out} is complete: nothing to do. Its model is {_model_of(config, out)}")
             return
         run.write_text("config.yaml", dump_config(config))
-        run.record(name=config.name, seed=config.seed, versions=pipeline.versions())
+        run.record(name=config.name, seed=config.seed, versions=versions())
         start = pinned(config, out)
         if start.revision is not None:
             run.add(revisions={"model": start.revision})
@@ -117,7 +118,7 @@ def run_settings(config: Config) -> dict[str, Any]:
         for mix in (config.data.validation, *(p.sessions for p in config.phases.values()))
         for item in mix
     }
-    inputs = {path: pipeline.digest(session_files(path, config.data)) for path in sorted(paths)}
+    inputs = {path: digest(session_files(path, config.data)) for path in sorted(paths)}
     return {"stage": "train", **config.fixed(), "inputs": inputs}
 
 
@@ -181,7 +182,7 @@ def _train(
             texts = _texts(data.phases[0].sets)
             model, tokenizer = load_model(start, texts, config.seed)
         else:
-            model, tokenizer = load(out / folders.model_folder(names[number - 1]))
+            model, tokenizer = load(out / model_folder(names[number - 1]))
         check_method(config.method, model)
         training.run_phase(number, mixed, model, tokenizer)
     training.end()
@@ -203,7 +204,7 @@ def _outputs(run: RunFolder) -> Outputs:
             run.complete("started")
 
     def model(phase: str, fill: Fill) -> None:
-        run.write_folder(folders.model_folder(phase), fill)
+        run.write_folder(model_folder(phase), fill)
 
     checkpoints = run.path / folders.CHECKPOINTS
     return Outputs(checkpoints, run.path / folders.LOGS, model, curve, started)
@@ -221,7 +222,7 @@ def _silent(out: Path) -> Outputs:
 
 def _finish(config: Config, data: TrainingData, place: Place, run: RunFolder) -> None:
     """Write the card and the mark."""
-    name = folders.model_folder(list(config.phases)[-1])
+    name = model_folder(list(config.phases)[-1])
     facts: dict[str, Any] = {
         "model": name,
         "steps": place.total,
@@ -236,4 +237,4 @@ def _finish(config: Config, data: TrainingData, place: Place, run: RunFolder) ->
 
 
 def _model_of(config: Config, out: Path) -> Path:
-    return out / folders.model_folder(list(config.phases)[-1])
+    return out / model_folder(list(config.phases)[-1])

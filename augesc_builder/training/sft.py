@@ -15,16 +15,16 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from augesc_builder.backbone import quiet_bars
+from augesc_builder.config.training import Config, Model, Phase
+from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder
+from augesc_builder.dialog.examples import Pair, epoch_order
+from augesc_builder.dialog.folder import model_folder, write_facts
 from augesc_builder.errors import MissingExtraError, TrainingError
-from augesc_builder.progress import Progress
-from augesc_builder.stepping import checkpoint_activations
-from augesc_builder.training.config import Config, Model, Phase
-from augesc_builder.training.data import Pair, epoch_order
-from augesc_builder.training.encoding import PLAIN_TEMPLATE, Encoder
-from augesc_builder.training.folders import model_folder, write_facts
+from augesc_builder.models.causal_lm import quiet_bars
+from augesc_builder.models.dialog import check_method, load, load_model
+from augesc_builder.models.training_step import checkpoint_activations
+from augesc_builder.run.progress import Progress
 from augesc_builder.training.loop import Mixed, Outputs, Place
-from augesc_builder.training.models import check_method, load, load_model
 
 
 def train_sft(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from augesc_builder.metrics.sketch import Hashes, hash_of
-from augesc_builder.metrics.spoken import Spoken, mean, text_of
-from augesc_builder.near_duplicates import Sketches
-from augesc_builder.settings import NearDuplicates
+from augesc_builder.config.recipe import NearDuplicates
+from augesc_builder.metrics.distinct import Hashes, hash_of
+from augesc_builder.metrics.tokenized import Spoken, mean, text_of
+from augesc_builder.text.minhash import Sketches
 
 DEFAULT = NearDuplicates(threshold=0.8, shingle=5, permutations=128)
 

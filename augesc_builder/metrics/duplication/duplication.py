@@ -14,11 +14,11 @@ from typing import Any
 
 import evaluate
 
+from augesc_builder.config.recipe import NearDuplicates
 from augesc_builder.metrics.duplication.counts import DEFAULT, DuplicationCounts
 from augesc_builder.metrics.features import FEATURES
-from augesc_builder.metrics.spoken import spoken
-from augesc_builder.prompts import Message
-from augesc_builder.settings import NearDuplicates
+from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 Exact duplicates: sessions that say the same, word for word, as another one that was counted. Near

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from augesc_builder.metrics.sketch import LIMIT, DistinctItems, Hashes, hash_of, mixed
-from augesc_builder.metrics.spoken import Spoken, mean, text_of
+from augesc_builder.metrics.distinct import LIMIT, DistinctItems, Hashes, hash_of, mixed
+from augesc_builder.metrics.tokenized import Spoken, mean, text_of
 
 NAMES = ("unigrams", "bigrams", "trigrams")
 POINTS = 100

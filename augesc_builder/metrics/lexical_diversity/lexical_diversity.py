@@ -16,8 +16,8 @@ import evaluate
 
 from augesc_builder.metrics.features import FEATURES
 from augesc_builder.metrics.lexical_diversity.counts import POINTS, DiversityCounts
-from augesc_builder.metrics.spoken import spoken
-from augesc_builder.prompts import Message
+from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 Distinct-n (Li et al. 2016), for n = 1, 2, 3: distinct n-grams of words by all n-grams, of the whole

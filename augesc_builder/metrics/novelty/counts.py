@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from augesc_builder.metrics.spoken import Spoken, mean
-from augesc_builder.prompts import Message
-from augesc_builder.words import tokenize
+from augesc_builder.metrics.tokenized import Spoken, mean
+from augesc_builder.text.prompts import Message
+from augesc_builder.text.words import tokenize
 
 N, TOP = 4, 10
 _REMEMBERED = 1000

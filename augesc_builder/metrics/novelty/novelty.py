@@ -16,8 +16,8 @@ import evaluate
 
 from augesc_builder.metrics.features import FEATURES
 from augesc_builder.metrics.novelty.counts import TOP, N, NoveltyCounts, utterances_of
-from augesc_builder.metrics.spoken import spoken
-from augesc_builder.prompts import Message
+from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 The share of a corpus's 4-grams of words that stand in the fine-tuning sessions too, and the longest

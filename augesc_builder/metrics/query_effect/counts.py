@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from augesc_builder.metrics.spoken import Spoken, mean
+from augesc_builder.metrics.tokenized import Spoken, mean
 
 BIN_WORDS = 5
 _UNIT = 1 << 20

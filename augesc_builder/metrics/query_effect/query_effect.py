@@ -16,8 +16,8 @@ import evaluate
 
 from augesc_builder.metrics.features import FEATURES
 from augesc_builder.metrics.query_effect.counts import BIN_WORDS, QueryCounts
-from augesc_builder.metrics.spoken import spoken
-from augesc_builder.prompts import Message
+from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 The length of a session's query (its first utterance, in words) against the mean length of the

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from augesc_builder.metrics.spoken import ROLES, Spoken, mean, spoken
-from augesc_builder.prompts import Message
+from augesc_builder.metrics.tokenized import ROLES, Spoken, mean, spoken
+from augesc_builder.text.prompts import Message
 
 
 @dataclass

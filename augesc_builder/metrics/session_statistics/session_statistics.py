@@ -16,7 +16,7 @@ import evaluate
 
 from augesc_builder.metrics.features import FEATURES
 from augesc_builder.metrics.session_statistics.counts import count_sessions
-from augesc_builder.prompts import Message
+from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 Sessions, their mean length in words, unique words; and for seeker and supporter: utterances,

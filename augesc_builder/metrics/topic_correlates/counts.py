@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from augesc_builder.metrics.spoken import ROLES, Spoken
+from augesc_builder.metrics.tokenized import ROLES, Spoken
 
 TOP = 10
 
@@ -82,6 +82,6 @@ def z_scores(
 @functools.cache
 def stop_words() -> frozenset[str]:
     """Read our list of stop words: one a line, ``#`` begins a comment."""
-    file = resources.files("augesc_builder") / "lexicons" / "stop_words.txt"
+    file = resources.files("augesc_builder") / "text" / "lexicons" / "stop_words.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     return frozenset(word for line in lines for word in line.partition("#")[0].split())

@@ -16,9 +16,9 @@ import datasets
 import evaluate
 
 from augesc_builder.metrics.features import FEATURES
-from augesc_builder.metrics.spoken import spoken
+from augesc_builder.metrics.tokenized import spoken
 from augesc_builder.metrics.topic_correlates.counts import TOP, TopicCounts, correlates
-from augesc_builder.prompts import Message
+from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 For each set of sessions, the words that are said more in it than in all other sets together: log
@@ -32,7 +32,7 @@ a the prior of the word (its count in all sets together) and A the sum of all pr
     z     = delta / sqrt(1 / (y + a) + 1 / (y' + a))
 
 Words are NLTK's, in lower case. Words without a letter or digit are left out, and so are stop words
-(a list of ours, augesc_builder/lexicons/stop_words.txt), unless keep_stop_words is set.
+(a list of ours, augesc_builder/text/lexicons/stop_words.txt), unless keep_stop_words is set.
 """
 
 INPUTS_DESCRIPTION = """\

@@ -1,0 +1,226 @@
+"""What the configurations of ``load_dataset("augesc")`` read: local files, the Hub, or a build."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.sources import published
+
+Pieces = dict[str, list["functools.partial[Iterator[pa.Table]]"]]
+"""For each split, functions that each read a part of it; several processes share them."""
+
+IN_THE_CONTENT = frozenset({"data_dir", "data_files", "recipe", "set", "work_dir"})
+"""Options that :func:`content_of` covers."""
+
+_BATCH = 1000
+
+
+class Config(Protocol):
+    """What is read of ``augesc.AugESCConfig``."""
+
+    name: str
+    data_dir: str | None
+    data_files: Any
+    revision: str | None
+    recipe: str | None
+    set: Mapping[str, Any] | Sequence[str] | None
+    work_dir: str | None
+    rejected: bool
+
+
+def content_of(config: Config) -> str | None:
+    """Give a digest of what is loaded, where the configuration's name alone does not say it."""
+    from augesc_builder.pipeline.inputs import run_settings
+    from augesc_builder.run.provenance import digest
+
+    _check(config)
+    if config.name == "regenerated":
+        folder = _work_dir(config)
+        what: Any = [run_settings(_recipe(config)), folder and str(folder)]
+    else:
+        what = {split: digest(files) for split, files in _local_files(config).items()}
+        if not what:
+            return None
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def splits_of(config: Config, runs: Path) -> Pieces:
+    """Give what to read for each split; downloads and builds happen here."""
+    if config.name == "regenerated":
+        return _regenerated(config, runs)
+    if config.name == "sample":
+        from augesc_builder.sources.sample import SESSIONS
+
+        return {"train": [functools.partial(_read_esconv, str(SESSIONS), "sample")]}
+    files = _local_files(config)
+    if config.name == "esconv":
+        from augesc_builder.sources.esconv import esconv_files
+
+        if not files:
+            found = esconv_files(None, config.revision or "main")
+            files = {split: [file] for split, file in found.items()}
+        return {
+            split: [functools.partial(_read_esconv, str(file), "esconv") for file in group]
+            for split, group in files.items()
+        }
+    files = files or {
+        "train": [published.download_published(config.revision or published.REVISION)]
+    }
+    return {
+        split: [
+            functools.partial(published.read_piece, piece)
+            for file in group
+            for piece in published.split_into_pieces(file)
+        ]
+        for split, group in files.items()
+    }
+
+
+def citation(name: str) -> str:
+    """Give the BibTeX entries of what a configuration holds."""
+    from augesc_builder.citations import cite
+
+    keys = {"esconv": ["liu2021esconv"], "sample": ["zheng2022augesc"]}
+    return cite(keys.get(name, ["zheng2022augesc", "liu2021esconv"]))
+
+
+def _check(config: Config) -> None:
+    """Refuse options that the configuration has no use for."""
+    uses = {
+        "published": {"data_dir", "data_files", "revision"},
+        "esconv": {"data_dir", "data_files", "revision"},
+        "regenerated": {"recipe", "set", "work_dir", "rejected"},
+        "sample": set[str](),
+    }
+    options = {option for group in uses.values() for option in group}
+    for option in sorted(options - uses.get(config.name, options)):
+        if getattr(config, option):
+            homes = " and ".join(name for name, own in uses.items() if option in own)
+            raise RecipeError(
+                f"{option}= is an option of {homes}, and the configuration is {config.name}; "
+                f"name the configuration, as in load_dataset('augesc', '{homes.split()[0]}', ...)"
+            )
+
+
+def _local_files(config: Config) -> dict[str, list[Path]]:
+    """Give the user's own files by split, where some are named."""
+    if config.data_files:
+        return {
+            str(split): [Path(file) for file in files] for split, files in config.data_files.items()
+        }
+    if config.data_dir is None:
+        return {}
+    folder = Path(config.data_dir).expanduser()
+    if config.name == "esconv":
+        from augesc_builder.sources.esconv import esconv_files
+
+        return {split: [file] for split, file in esconv_files(folder, "").items()}
+    if not (folder / published.FILE).is_file():
+        raise InputError(f"no {published.FILE} there; get it from {published.REPO}", folder)
+    return {"train": [folder / published.FILE]}
+
+
+def _recipe(config: Config) -> Recipe:
+    given = config.set or ()
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, Mapping):
+        given = [f"{key}={json.dumps(value)}" for key, value in given.items()]  # JSON is YAML
+    return load_recipe(config.recipe or "quickstart", given)
+
+
+def _work_dir(config: Config) -> Path | None:
+    return Path(config.work_dir).expanduser().resolve() if config.work_dir else None
+
+
+def _regenerated(config: Config, runs: Path) -> Pieces:
+    """Build what is not built yet, and hand back the sessions."""
+    from datasets.utils import are_progress_bars_disabled
+
+    from augesc_builder.pipeline.build import build
+    from augesc_builder.run.progress import Progress
+
+    recipe = _recipe(config)
+    run = _work_dir(config) or runs / f"{recipe.name}-{content_of(config)}"
+    build(recipe, run, Progress(quiet=are_progress_bars_disabled()))
+    found: Pieces = {}
+    for split, table in (("train", "data"), *((("rejected", "rejected"),) * config.rejected)):
+        files = [
+            file
+            for file in sorted((run / "corpus" / table).glob("*.parquet"))
+            if pq.read_metadata(file).num_rows
+        ]
+        if files:
+            read = (
+                functools.partial(_read_kept, wide=config.rejected)
+                if table == "data"
+                else functools.partial(_read_rejected)
+            )
+            found[split] = [functools.partial(read, str(file)) for file in files]
+    if "train" not in found:
+        raise InputError(
+            "no conversation met all requirements, so there is nothing to load; look at "
+            "filter_report.json, and change the requirements with set={...}",
+            run / "corpus",
+        )
+    return found
+
+
+def _read_esconv(path: str, source: str) -> Iterator[pa.Table]:
+    from augesc_builder.sources.esconv import read_esconv
+    from augesc_builder.tables import SESSIONS, to_table
+
+    rows = [
+        {
+            "session_id": session.session_id,
+            "source": source,
+            "messages": list(session.messages),
+        }
+        for session in read_esconv(path)
+    ]
+    for start in range(0, len(rows), _BATCH):
+        yield to_table(rows[start : start + _BATCH], SESSIONS)
+
+
+def _read_kept(path: str, *, wide: bool) -> Iterator[pa.Table]:
+    from augesc_builder.tables import SESSIONS, SESSIONS_AND_REJECTED, to_table
+
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH):
+        rows = batch.to_pylist()
+        if wide:
+            yield to_table(({**row, "violations": []} for row in rows), SESSIONS_AND_REJECTED)
+        else:
+            yield to_table(rows, SESSIONS)
+
+
+def _read_rejected(path: str) -> Iterator[pa.Table]:
+    """Read rejected texts; their ``messages`` are null where the text is no conversation."""
+    from augesc_builder.tables import SESSIONS_AND_REJECTED, to_table
+    from augesc_builder.text.prompts import parse, render_query
+
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH):
+        yield to_table(
+            (
+                {
+                    "session_id": f"{row['query_id']}-{row['sample']}",
+                    "source": row["source"],
+                    "query_id": row["query_id"],
+                    "messages": parse(render_query(row["query"]) + row["text"]),
+                    "n_tokens": row["n_prompt_tokens"] + row["n_tokens"],
+                    "text": row["text"],
+                    "violations": row["violations"],
+                }
+                for row in batch.to_pylist()
+            ),
+            SESSIONS_AND_REJECTED,
+        )

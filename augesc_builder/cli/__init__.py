@@ -1,0 +1,1 @@
+"""The command line, in files by what a command is about."""

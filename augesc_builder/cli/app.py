@@ -1,0 +1,323 @@
+"""The command line: one command a stage, and ``build`` for all of them.
+
+A command reads its options and calls the library. :func:`main` turns an error of ours into one line
+and an exit code, and sets what libraries want set before they are imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from augesc_builder import __version__
+from augesc_builder.cli import hub, training
+from augesc_builder.cli.options import (
+    DebugOption,
+    DryRunOption,
+    FolderArgument,
+    OutOption,
+    ProcessesOption,
+    QuietOption,
+    RecipeOption,
+    SetOption,
+)
+from augesc_builder.errors import AugescError
+from augesc_builder.run.progress import Progress
+from augesc_builder.run.workers import warm_up
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Regenerate the AugESC corpus of emotional support conversations, or make your own.",
+)
+
+
+@app.command()
+def build(
+    out: OutOption,
+    recipe: RecipeOption = "quickstart",
+    override: SetOption = None,
+    dry_run: DryRunOption = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; go on another day.")
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run every stage: queries, finetune, generate, filter, statistics, card.
+
+    Run the same command again to go on after a stop.
+    """
+    from augesc_builder.config.recipe import load_recipe
+
+    chosen, progress = load_recipe(recipe, override or ()), Progress(quiet=quiet)
+    if dry_run:
+        from augesc_builder.pipeline.plan import plan
+
+        for line in plan(chosen, out):
+            progress.say(line)
+        return
+    from augesc_builder.pipeline import build
+    from augesc_builder.pipeline.summary import summary
+
+    if not build.build(chosen, out, progress, until=until):
+        where = f" Its corpus is in {out / 'corpus'}" if until is None else ""
+        progress.say(f"{out} is complete: nothing to do.{where}")
+    elif until in {None, list(build.STAGES)[-1]}:
+        progress.say(summary(out))
+
+
+@app.command()
+def queries(
+    out: OutOption,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            metavar="NAME[=PATH]",
+            help="sample, empathetic_dialogues=PATH, reddit=PATH; repeatable. [default: recipe's]",
+        ),
+    ] = None,
+    recipe: RecipeOption = "quickstart",
+    override: SetOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first line that cannot be read.")
+    ] = False,
+    num_proc: ProcessesOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Collect trigger queries from corpora of posts."""
+    from augesc_builder.config.recipe import load_recipe
+    from augesc_builder.pipeline.queries import stage
+
+    given = ["queries.strict=true"] if strict else []
+    chosen = load_recipe(recipe, [*(override or ()), *given])
+    stage.standalone(chosen, source or [], out, Progress(quiet=quiet), num_proc)
+
+
+@app.command()
+def finetune(
+    out: OutOption,
+    sessions: Annotated[
+        str | None,
+        typer.Option(help="sample, esconv, or a file in ESConv's format. Default: the recipe's."),
+    ] = None,
+    recipe: RecipeOption = "quickstart",
+    override: SetOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fine-tune the recipe's backbone; the checkpoint lands in OUT/checkpoint."""
+    from augesc_builder.config.recipe import load_recipe
+    from augesc_builder.pipeline.finetune import stage
+
+    given = [f"finetune.sessions={sessions}"] if sessions else []
+    chosen = load_recipe(recipe, [*(override or ()), *given])
+    stage.standalone(chosen, out, Progress(quiet=quiet))
+
+
+@app.command()
+def generate(
+    queries: Annotated[Path, typer.Argument(help="A queries table: a Parquet file or a folder.")],
+    checkpoint: Annotated[Path, typer.Option(help="A checkpoint folder of transformers.")],
+    out: OutOption,
+    recipe: RecipeOption = "quickstart",
+    override: SetOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Continue each query into conversations, with a fine-tuned checkpoint."""
+    from augesc_builder.config.recipe import load_recipe
+    from augesc_builder.pipeline.generate import stage
+
+    progress = Progress(quiet=quiet)
+    stage.standalone(load_recipe(recipe, override or ()), queries, checkpoint, out, progress)
+
+
+@app.command(name="filter")
+def filter_(
+    generations: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Parquet or JSON lines with text (and query) or messages; a file or a folder."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to fill.")] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Decide again what DIR, of a filter or a build, measured. No --out: only print.",
+        ),
+    ] = None,
+    includes_query: Annotated[
+        bool, typer.Option("--includes-query", help="A text is a whole conversation.")
+    ] = False,
+    no_safety: Annotated[
+        bool, typer.Option("--no-safety", help="Leave the safety pass out; flags are null then.")
+    ] = False,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Counts tokens where rows have no counts. Default: that of --recipe, if given.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Thresholds. Default: paper, or those of --reuse."),
+    ] = None,
+    override: SetOption = None,
+    num_proc: ProcessesOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Apply the eight requirements: sessions to OUT/data, the rest to OUT/rejected."""
+    if num_proc != 1:
+        warm_up(
+            "augesc_builder.pipeline.filter.filter", [path for path in (generations, reuse) if path]
+        )
+    from augesc_builder.config.recipe import load_recipe
+    from augesc_builder.pipeline.filter import stage
+
+    progress = Progress(quiet=quiet)
+    if reuse is not None:
+        if generations is not None or includes_query or tokenizer:
+            raise typer.BadParameter(
+                "--reuse measures nothing: give neither a file nor how to read"
+            )
+        stage.refilter(reuse, override or (), recipe, out, progress, num_proc)
+        return
+    if generations is None or out is None:
+        raise typer.BadParameter("expected GENERATIONS and --out DIR, or --reuse DIR")
+    stage.standalone(
+        load_recipe(recipe or "paper", override or ()),
+        generations,
+        out,
+        progress,
+        includes_query=includes_query,
+        tokenizer=tokenizer,
+        from_recipe=recipe is not None,
+        scan=not no_safety,
+        num_proc=num_proc,
+    )
+
+
+@app.command()
+def stats(
+    sessions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]PATH...",
+            help="Sets: tables or lines of messages, corpus folders, ESConv's or AugESC's lines.",
+        ),
+    ],
+    out: OutOption,
+    paper: Annotated[bool, typer.Option("--paper", help="Print the paper's columns too.")] = False,
+    finetuned_on: Annotated[
+        Path | None,
+        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is recited?"),
+    ] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")
+    ] = False,
+    basic: Annotated[
+        bool, typer.Option("--basic", help="Nothing but Table 2: the fastest.")
+    ] = False,
+    num_proc: ProcessesOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures."""
+    if num_proc != 1:
+        warm_up(
+            "augesc_builder.pipeline.statistics.measure",
+            (Path(text.rpartition("=")[2]) for text in sessions),
+        )
+    from augesc_builder.pipeline.statistics import stage
+
+    stage.standalone(
+        sessions,
+        out,
+        Progress(quiet=quiet),
+        with_paper=paper,
+        finetuned_on=finetuned_on,
+        near_duplicates=near_duplicates,
+        basic=basic,
+        num_proc=num_proc,
+    )
+
+
+@app.command()
+def card(
+    folder: FolderArgument,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write the dataset card of a build again, from the build's own files."""
+    from augesc_builder.pipeline.card import stage
+
+    stage.standalone(folder, Progress(quiet=quiet))
+
+
+hub.register(app)
+training.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Print the version, where asked for."""
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: a mistake of the user's is one line and exit code 2."""
+    _calm_libraries()
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        code = app(arguments, standalone_mode=False) or 0
+    except AugescError as error:
+        _complain(str(error))
+        if "--debug" in arguments:
+            raise
+        sys.exit(2)
+    except _UsageError as error:
+        _complain(f"{error.format_message()}; see augesc --help")
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        _complain("stopped; run the same command again to go on")
+    sys.exit(code)
+
+
+_INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it; typer returns it too."""
+
+
+_UsageError: type[Any] = typer.BadParameter.__mro__[2]
+"""click's root of usage errors, wherever typer keeps its click."""
+
+
+def _complain(text: str) -> None:
+    typer.echo(f"augesc: {' '.join(text.split())}", err=True)
+
+
+def _calm_libraries() -> None:
+    """Silence a warning that tokenizers give whenever a process forks."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    main()

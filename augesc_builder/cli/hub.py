@@ -1,0 +1,96 @@
+"""The commands that publish a corpus, and those that look it over before."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from augesc_builder.cli.options import DebugOption, DryRunOption, FolderArgument, QuietOption
+from augesc_builder.run.progress import Progress
+
+
+def push(
+    folder: FolderArgument,
+    repo: Annotated[str, typer.Option(metavar="USER/NAME", help="The repo on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    dry_run: DryRunOption = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="Push the fine-tuned checkpoint, not the corpus.")
+    ] = False,
+    allow_flagged: Annotated[
+        bool, typer.Option("--allow-flagged", help="Publish sessions with safety flags too.")
+    ] = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Publish a corpus on the Hugging Face Hub, in one commit."""
+    from augesc_builder.errors import PublishError
+    from augesc_builder.hub import publish
+
+    progress = Progress(quiet=quiet)
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise PublishError(f"--repo {repo}: expected USER/NAME, such as me/my-augesc")
+    if model:
+        publish.push_model(folder, repo, progress, private=private, dry_run=dry_run)
+    else:
+        publish.push_corpus(
+            folder, repo, progress, private=private, dry_run=dry_run, allow_flagged=allow_flagged
+        )
+
+
+def safety(
+    folder: FolderArgument,
+    reviewed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SESSION_ID", help="A person looked at it, let it stand; repeatable."),
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show the sessions that the safety pass flagged, and note which a person let stand."""
+    from augesc_builder.hub import review
+
+    progress = Progress(quiet=quiet)
+    if reviewed:
+        review.mark_reviewed(folder, reviewed, progress)
+    else:
+        review.show_flags(folder, progress)
+
+
+def check_builder(
+    name: Annotated[str | None, typer.Option(help="One configuration. Default: all.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe of `regenerated`. Default: quickstart.")
+    ] = None,
+    num_proc: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run `datasets-cli test` on load_dataset("augesc") itself, every configuration."""
+    import datasets
+    from datasets.commands.datasets_cli import main as datasets_cli
+
+    import augesc
+
+    if recipe is not None:
+        for config in augesc.AugESC.BUILDER_CONFIGS:
+            if config.name == "regenerated":
+                config.recipe = recipe
+    chosen = ["--name", name] if name else ["--all_configs"]
+    processes = ["--num_proc", str(num_proc)] if num_proc else []
+    before = sys.argv
+    sys.argv = ["datasets-cli", "test", "augesc", *chosen, *processes]
+    try:
+        datasets_cli()
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise (error.__cause__ or error) from None
+    finally:
+        sys.argv = before
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(push)
+    app.command()(safety)
+    app.command("test")(check_builder)

@@ -1,0 +1,120 @@
+"""The commands that train dialog models, evaluate them and talk to them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augesc_builder.cli.options import DebugOption, QuietOption, SeedOption, SetOption
+from augesc_builder.run.progress import Progress
+
+BeamsOption = Annotated[int, typer.Option(min=1, help="Beams of beam search.")]
+TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Of sampling.")]
+NoRepeatOption = Annotated[
+    int, typer.Option(min=0, help="Say no n-gram of this length twice; 0: no such rule.")
+]
+MaxTokensOption = Annotated[int, typer.Option(min=1, help="Tokens of a response at most.")]
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", help="The folder to fill.")],
+    config: Annotated[
+        str,
+        typer.Option(help="A shipped config (tiny, esconv, esconv_then_augesc) or a file."),
+    ] = "tiny",
+    override: SetOption = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROBLEM_TYPE", help="Train without this problem type; repeatable."),
+    ] = None,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on from this checkpoint. Default: the newest in OUT."),
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fine-tune a dialog model on sessions: Blender on ESConv, then on AugESC."""
+    from augesc_builder.config.training import load_config
+    from augesc_builder.training.run import train as run
+
+    given = list(override or ())
+    if leave_out:
+        given.append(f"data.leave_out={leave_out!r}")
+    run(load_config(config, given), out, Progress(quiet=quiet), resume_from=resume_from)
+
+
+def evaluate_model(
+    model: Annotated[str, typer.Argument(help="The folder of a training or model, or a Hub name.")],
+    sessions: Annotated[
+        str,
+        typer.Option(help="esconv:SPLIT, sample:SPLIT, a table, a corpus folder, a file of lines."),
+    ] = "esconv:test",
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Compare with this model, pair by pair.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder for all numbers and responses.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Sessions at most, drawn.")] = None,
+    perplexity_only: Annotated[
+        bool, typer.Option("--perplexity-only", help="Let the model say nothing itself.")
+    ] = False,
+    beams: BeamsOption = 1,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Sample responses. Default: greedy.")
+    ] = None,
+    temperature: TemperatureOption = 1.0,
+    no_repeat_ngram: NoRepeatOption = 0,
+    max_tokens: MaxTokensOption = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Responses at a time.")] = 32,
+    resamples: Annotated[int, typer.Option(min=100, help="Of intervals and tests.")] = 1000,
+    seed: SeedOption = 13,
+    esconv_folder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="ESConv's files. Default: the Hub's.")
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Evaluate a dialog model without people; with --against, two of them and a paired test."""
+    from augesc_builder.config.training import load_config
+    from augesc_builder.dialog.model import Decoding
+    from augesc_builder.evaluation.evaluate import Setup, evaluate
+    from augesc_builder.evaluation.report import evaluation_tables
+
+    progress = Progress(quiet=quiet)
+    data = load_config("esconv").data.model_copy(update={"esconv_folder": esconv_folder})
+    decoding = Decoding(max_tokens, beams, top_p, temperature, no_repeat_ngram, seed, batch_size)
+    setup = Setup(sessions, data, decoding, limit, not perplexity_only, resamples, seed)
+    report = evaluate([model, *([against] if against else [])], setup, progress, out)
+    progress.say(evaluation_tables(report))
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="The folder of a training or model, or a Hub name.")],
+    beams: BeamsOption = 1,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="The paper's 0.9.")] = 0.9,
+    temperature: TemperatureOption = 0.9,
+    no_repeat_ngram: NoRepeatOption = 3,
+    max_tokens: MaxTokensOption = 64,
+    seed: SeedOption = 13,
+    debug: DebugOption = False,
+) -> None:
+    """Talk to a dialog model in the terminal; /reset, /save FILE and /quit are commands."""
+    from augesc_builder.dialog.chat import Chat
+    from augesc_builder.dialog.model import Decoding, DialogModel
+
+    decoding = Decoding(
+        max_tokens, beams, top_p if beams == 1 else None, temperature, no_repeat_ngram, seed
+    )
+    Chat(DialogModel(model), decoding, sys.stdin, sys.stdout).run()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(train)
+    app.command("evaluate-model")(evaluate_model)
+    app.command()(chat)

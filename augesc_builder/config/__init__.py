@@ -1,0 +1,1 @@
+"""Settings: recipes and training configs, read from YAML and checked."""

@@ -1,0 +1,186 @@
+"""Settings in layers: YAML files that extend one another, overrides, and errors that name keys.
+
+Recipes and training configs are both read this way. Unknown keys are refused with the nearest name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from augesc_builder.errors import RecipeError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A kind of settings file: what it is called, and where the shipped ones are.
+
+    ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
+    override that could be given.
+    """
+
+    noun: str
+    folder: Path
+    base: str
+    example: str
+
+    def shipped(self) -> list[str]:
+        """Name the shipped files."""
+        return sorted(path.stem for path in self.folder.glob("*.yaml"))
+
+    def read(self, name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+        """Read a shipped file by name, or a file, and apply ``key.path=value`` overrides.
+
+        Raises :class:`~augesc_builder.errors.RecipeError`.
+        """
+        values = self._read(name)
+        for override in overrides:
+            self._apply(values, override)
+        return values
+
+    def check(self, model: type[Settings], values: Mapping[str, Any]) -> Settings:
+        """Check plain values against the keys, types and bounds of ``model``."""
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(self._explain(model, error)) from None
+
+    def _read(self, name: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+        path = self._find(name)
+        if path in seen:
+            raise RecipeError(f"{path}: the {self.noun} extends itself; remove one `extends:`")
+        try:
+            values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"{path}: not a YAML file in UTF-8: {reason}") from None
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise RecipeError(
+                f"{path}: expected keys and values, such as `extends: {self.base}`, found "
+                f"{type(values).__name__}"
+            )
+        base = values.pop("extends", None)
+        if base is None:
+            return values
+        if (path.parent / str(base)).is_file():
+            base = path.parent / str(base)
+        return _merge(self._read(base, (*seen, path)), values)
+
+    def _find(self, name: str | Path) -> Path:
+        shipped = self.folder / f"{name}.yaml"
+        if str(name) in self.shipped():
+            return shipped
+        if Path(name).is_file():
+            return Path(name).resolve()
+        near = difflib.get_close_matches(str(name), self.shipped(), n=1)
+        raise RecipeError(
+            f"no {self.noun} {str(name)!r}: expected a YAML file or one of "
+            f"{', '.join(self.shipped())}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+
+    def _apply(self, values: dict[str, Any], override: str) -> None:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set {override}: expected key.path=value, such as {self.example}")
+        try:
+            value = _Loader(text).get_single_data()
+        except yaml.YAMLError:
+            value = text
+        *sections, last = key.strip().split(".")
+        target = values
+        for i, section in enumerate(sections):
+            inner = target.setdefault(section, {})
+            if inner is None:  # an optional section, such as finetune.lora
+                inner = target[section] = {}
+            if not isinstance(inner, dict):
+                raise RecipeError(f"--set {override}: {'.'.join(sections[: i + 1])} holds no keys")
+            target = inner
+        target[last] = value
+
+    def _explain(self, model: type[BaseModel], error: ValidationError) -> str:
+        """Write pydantic's findings as one line, with the nearest name for an unknown key."""
+        found = error.errors()
+        parts = []
+        for item in found[:4]:
+            path = [str(part) for part in item["loc"]]
+            key = ".".join(path)
+            if item["type"] == "extra_forbidden":
+                names = _keys_at(model, path[:-1])
+                near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+                hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
+                parts.append(f"unknown key {key}; {hint or 'known here: ' + ', '.join(names)}")
+            elif item["type"] == "missing":
+                parts.append(
+                    f"missing key {key}; give it, or begin the file with `extends: {self.base}`"
+                )
+            elif item["type"] == "value_error":
+                parts.append(f"{key}: {item['ctx']['error']}")
+            else:
+                parts.append(f"{key or self.noun}: {item['msg']}, found {item['input']!r:.80}")
+        if len(found) > len(parts):
+            parts.append(f"and {len(found) - len(parts)} more")
+        return f"{self.noun}: " + " | ".join(parts)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``over`` on ``base``, section by section; anything but a section is replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        )
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, with numbers such as ``6e-5`` read as numbers (YAML 1.1 wants ``6.0e-5``)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _keys_at(section: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """List the keys that settings know below ``path``."""
+    for part in path:
+        field = section.model_fields.get(part)
+        inner = field and next(
+            (
+                kind
+                for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(kind, type) and issubclass(kind, BaseModel)
+            ),
+            None,
+        )
+        if inner:
+            section = inner
+    return list(section.model_fields)
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Compare nested settings: ``{"a.b.c": (old, new)}`` for every key that differs."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found |= differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found[f"{prefix}{key}"] = (before, after)
+    return found

@@ -1,0 +1,184 @@
+"""Training configs: every setting of a training, read as recipes are.
+
+What a key means stands beside it in ``configs/esconv.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
+from augesc_builder.config.loader import Layers
+
+_PACKAGE = Path(__file__).parents[1]
+_INSTALLED, _CLONED = _PACKAGE / "training" / "configs", _PACKAGE.parent / "training" / "configs"
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _CLONED
+
+_LAYERS = Layers("training config", CONFIGS, base="esconv", example="train.batch_size=16")
+
+Share = Annotated[float, Field(gt=0)]
+
+
+class Sessions(Section):
+    """A set of sessions and how often an epoch goes through it."""
+
+    path: str
+    weight: Share = 1.0
+
+
+def _as_sessions(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Mix = Annotated[
+    list[Annotated[Sessions, BeforeValidator(_as_sessions)]],
+    Field(min_length=1),
+]
+
+
+class Shape(Section):
+    """Shape of a randomly initialized Blenderbot-small."""
+
+    vocab_size: Annotated[int, Field(ge=300)]
+    d_model: Positive
+    layers: Positive
+    heads: Positive
+    ffn_dim: Positive
+    n_positions: Annotated[int, Field(ge=16)]
+    dropout: Fraction
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Shape:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of heads {self.heads}")
+        return self
+
+
+class Model(Section):
+    """What is fine-tuned."""
+
+    name: str | None
+    revision: str | None
+    tokenizer: str | None
+    from_scratch: Shape | None
+    chat_template: str | None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.name is None) == (self.from_scratch is None):
+            raise ValueError("give either a name or from_scratch, and set the other to null")
+        return self
+
+
+class Examples(Section):
+    """How sessions become histories and responses."""
+
+    history_turns: Positive | None
+    merge_consecutive: bool
+    greetings: Literal["drop", "keep"]
+    max_source_tokens: Positive | None
+    max_target_tokens: Annotated[int, Field(ge=2)]
+
+
+class Data(Section):
+    """Where named sessions are, and which are held out."""
+
+    esconv_folder: str | None
+    esconv_revision: str
+    validation: Mix
+    leave_out: list[str]
+
+    @field_validator("leave_out")
+    @classmethod
+    def _as_read(cls, value: list[str]) -> list[str]:
+        return [kind.strip().lower() for kind in value]
+
+
+class Phase(Section):
+    """One stretch of training, on one mix of sessions."""
+
+    sessions: Mix
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_steps: NotNegative
+
+
+class Train(Section):
+    """The optimization."""
+
+    batch_size: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)] | None
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    evaluate_every: Positive
+    patience: Positive | None
+
+
+class Machine(Section):
+    """What may change between a kill and its rerun: it changes rounding, and nothing else."""
+
+    micro_batch_size: Positive
+    gradient_checkpointing: bool
+    save_every: Positive
+    keep_checkpoints: Positive | None
+    trackers: list[str]
+
+
+class Config(Section):
+    """Every setting of a training."""
+
+    name: str
+    about: str
+    seed: NotNegative
+    method: Literal["seq2seq", "sft"]
+    model: Model
+    data: Data
+    examples: Examples
+    phases: Annotated[dict[str, Phase], Field(min_length=1)]
+    train: Train
+    machine: Machine
+
+    @field_validator("phases")
+    @classmethod
+    def _names_are_folders(cls, value: dict[str, Phase]) -> dict[str, Phase]:
+        for name in value:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"{name!r}: a phase is named by letters, digits, - and _")
+        return value
+
+    @model_validator(mode="after")
+    def _made_new_as_encoder_decoder(self) -> Config:
+        if self.method == "sft" and self.model.name is None:
+            raise ValueError("method sft needs model.name: from_scratch makes a Blenderbot-small")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Give the config as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def fixed(self) -> dict[str, Any]:
+        """Give what must not change while a training goes on."""
+        return {key: value for key, value in self.settings().items() if key != "machine"}
+
+
+def shipped_configs() -> list[str]:
+    """Name the configs that come with the package."""
+    return _LAYERS.shipped()
+
+
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Load a shipped config by name, or a file, and apply ``key.path=value`` overrides.
+
+    Raises :class:`~augesc_builder.errors.RecipeError`.
+    """
+    return _LAYERS.check(Config, _LAYERS.read(name, overrides))
+
+
+def dump_config(config: Config) -> str:
+    """Write a config as YAML; reading it back gives the same config."""
+    return yaml.safe_dump(config.settings(), sort_keys=False, allow_unicode=True, width=100)

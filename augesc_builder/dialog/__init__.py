@@ -1,0 +1,1 @@
+"""Dialog models at work: examples, tokens, responses, conversations."""

@@ -1,0 +1,175 @@
+"""Sessions as examples: a dialog history, and the supporter's next utterance (section 7).
+
+An epoch's order depends on seed, phase and epoch alone, so that a training which goes on from a
+checkpoint sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from augesc_builder.config.training import Data, Examples
+from augesc_builder.errors import InputError
+from augesc_builder.sources import sample
+from augesc_builder.sources.base import Session
+from augesc_builder.sources.esconv import esconv_files
+from augesc_builder.sources.sessions import (
+    BUNDLED,
+    ON_THE_HUB,
+    parse_sessions,
+    sessions_files,
+    sessions_pieces,
+)
+from augesc_builder.text.prompts import Message, collapse
+
+SPLITS = ("train", "validation", "test")
+_SAMPLE_SPLITS = {0: "train", 1: "train", 2: "train", 3: "validation", 4: "test"}
+"""The bundled sample has five sessions of each problem type, one after the other."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An example: the utterance at ``turn`` answers what stands before it in the session."""
+
+    session: Session
+    turn: int
+    history_turns: int | None = None
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """Give the utterances before the response, the last ``history_turns`` of them."""
+        first = 0 if self.history_turns is None else max(0, self.turn - self.history_turns)
+        return self.session.messages[first : self.turn]
+
+    @property
+    def response(self) -> str:
+        """Give what the supporter says."""
+        return self.session.messages[self.turn]["content"]
+
+
+def session_files(path: str, data: Data) -> list[Path]:
+    """Give the local files that a set of sessions is read from; ``esconv`` may be downloaded."""
+    name, _, split = path.partition(":")
+    if name == BUNDLED and split in {"", *SPLITS}:
+        return [sample.SESSIONS]
+    if name == ON_THE_HUB and split in {"", *SPLITS}:
+        mend = "give local files by data.esconv_folder=FOLDER (--esconv-folder)"
+        files = esconv_files(data.esconv_folder, data.esconv_revision, mend)
+        if (split or "train") not in files:
+            raise InputError(f"no file of the split {split}", data.esconv_folder or path)
+        return [files[split or "train"]]
+    if name in {BUNDLED, ON_THE_HUB} and split:
+        raise InputError(f"no split {split!r}; expected one of {', '.join(SPLITS)}", path)
+    return sessions_files(Path(path))
+
+
+def read_sessions(path: str, data: Data, *, keep_greetings: bool = False) -> list[Session]:
+    """Read ``esconv:SPLIT``, ``sample:SPLIT``, a table, a corpus folder or a file of lines.
+
+    Raises :class:`~augesc_builder.errors.InputError` with file and row.
+    """
+    sessions: list[Session] = []
+    files = session_files(path, data)
+    for piece in sessions_pieces(files):
+        for parsed in parse_sessions(piece, keep_greetings=keep_greetings):
+            spoken: list[Message] = [
+                {"role": m["role"], "content": collapse(m["content"])} for m in parsed.messages
+            ]
+            kind = parsed.problem_type
+            sessions.append(
+                Session(
+                    f"{parsed.source}-{len(sessions) + 1}",
+                    tuple(m for m in spoken if m["content"]),
+                    kind.strip().lower() if kind else None,
+                )
+            )
+    name, _, split = path.partition(":")
+    if name == BUNDLED and split:
+        sessions = [s for i, s in enumerate(sessions) if _SAMPLE_SPLITS[i % 5] == split]
+    if not sessions:
+        raise InputError("holds no session; give another file", path)
+    return sessions
+
+
+def read_pairs(path: str, data: Data, examples: Examples) -> list[Pair]:
+    """Read the examples of a set of sessions, those of all problem types.
+
+    Raises :class:`~augesc_builder.errors.InputError` where no supporter answers anything.
+    """
+    sessions = read_sessions(path, data, keep_greetings=examples.greetings == "keep")
+    pairs = [pair for session in sessions for pair in pairs_of(session, examples)]
+    if not pairs:
+        n = sum(m["role"] == "assistant" for s in sessions for m in s.messages)
+        raise InputError(
+            f"none of {len(sessions)} sessions has a supporter's turn (role assistant) behind a "
+            f"seeker's, found {n} turns of supporters; give sessions of both roles",
+            path,
+        )
+    return pairs
+
+
+def pairs_of(session: Session, examples: Examples) -> list[Pair]:
+    """Give every utterance of the supporter that comes after one of the seeker."""
+    messages = list(session.messages)
+    if examples.greetings == "drop":
+        while messages and messages[0]["role"] == "assistant":
+            messages.pop(0)
+    if examples.merge_consecutive:
+        messages = merge_consecutive(messages)
+    session = Session(session.session_id, tuple(messages), session.problem_type)
+    roles = [message["role"] for message in messages]
+    first = roles.index("user") if "user" in roles else len(roles)
+    return [
+        Pair(session, turn, examples.history_turns)
+        for turn, role in enumerate(roles)
+        if role == "assistant" and turn > first
+    ]
+
+
+def merge_consecutive(messages: Sequence[Message]) -> list[Message]:
+    """Join utterances that one speaker says in a row."""
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1]["role"] == message["role"]:
+            both = f"{merged[-1]['content']} {message['content']}"
+            merged[-1] = {"role": message["role"], "content": both}
+        else:
+            merged.append(message)
+    return merged
+
+
+def without(pairs: Sequence[Pair], problem_types: Sequence[str], path: str) -> list[Pair]:
+    """Leave out problem types; a type that no example has is a mistake, if any has a type."""
+    kept = [pair for pair in pairs if pair.session.problem_type not in problem_types]
+    if not kept:
+        raise InputError("data.leave_out leaves no example; name fewer problem types", path)
+    return kept
+
+
+def check_problem_types(pairs: Sequence[Pair], left_out: Sequence[str]) -> None:
+    """Refuse to leave out problem types that nothing is about."""
+    known = sorted({p.session.problem_type for p in pairs if p.session.problem_type is not None})
+    for kind in left_out:
+        if kind not in known:
+            raise InputError(
+                f"no example of the problem type {kind!r}; known: {', '.join(known)}",
+                "data.leave_out",
+            )
+
+
+def epoch_order(sizes: Sequence[int], weights: Sequence[float], key: str) -> list[tuple[int, int]]:
+    """Give the examples of an epoch as (set, number in it), shuffled by ``key``.
+
+    A set of weight 2.5 comes twice whole, and half of it, drawn anew each epoch, once more.
+    """
+    rng = random.Random(key)
+    order: list[tuple[int, int]] = []
+    for i, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
+        whole = int(weight)
+        order += [(i, j) for j in range(size)] * whole
+        order += [(i, j) for j in rng.sample(range(size), round((weight - whole) * size))]
+    rng.shuffle(order)
+    return order

@@ -1,0 +1,53 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from augesc_builder.config.training import Config
+from augesc_builder.errors import CheckpointError
+from augesc_builder.run.folder import read_manifest
+
+_TRAINED = "training.json"
+
+
+def model_folder(phase: str) -> str:
+    """Name the folder of a phase's best model."""
+    return f"model-{phase}"
+
+
+def write_facts(
+    folder: Path, config: Config, phase: str, step: int, loss: float | None, **more: Any
+) -> None:
+    """Write into a model's folder how it was trained, for those who evaluate or talk to it."""
+    facts = {
+        "config": config.settings(),
+        "phase": phase,
+        "step": step,
+        "validation_loss": loss,
+        **more,
+    }
+    (folder / _TRAINED).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def read_facts(folder: str | Path) -> dict[str, Any] | None:
+    """Read how a model was trained, where we trained it."""
+    path = Path(folder) / _TRAINED
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def find_model(name: str) -> str:
+    """Give the model of a training's folder; other folders and names stand for themselves."""
+    folder = Path(name)
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return name
+    if not (folder / "manifest.json").exists():
+        return name
+    trained = read_manifest(folder).get("stages", {}).get("train")
+    if trained is None:
+        models = sorted(path.name for path in folder.glob("model-*"))
+        hint = f"; its best so far: {', '.join(models)}" if models else ""
+        raise CheckpointError(f"{name}: that training is not done; run it again to go on{hint}")
+    return str(folder / trained["model"])

@@ -1,0 +1,279 @@
+"""The loop: a fixed number of slots decode together, and one that is free takes the next prompt.
+
+A step is one token for every slot, free ones included, so that all steps have one shape. A new
+prompt but for its last token goes into the cache first, with other new ones, in calls of a fixed
+number of tokens; its last token joins the next step. So what is computed for a row depends on
+nothing but the row, the number of slots and the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
+from augesc_builder.engine.cache import Piece, SlotCache
+from augesc_builder.engine.cuda_graphs import Steps
+from augesc_builder.engine.memory import is_out_of_memory
+from augesc_builder.engine.models import network_of
+from augesc_builder.engine.sampling import NOT_FINITE, choose_fast, uniforms
+from augesc_builder.engine.tensor_parallel import agree, parts_of
+from augesc_builder.errors import CheckpointError
+
+PREFILL = 128
+"""Prompt tokens in one call of the model."""
+
+
+@dataclass
+class Row:
+    """A conversation: its prompt with what was made of it, its uniforms, where it must end."""
+
+    number: int
+    tokens: list[int]
+    n_prompt: int
+    limit: int
+    uniforms: list[float]
+
+    @property
+    def made(self) -> tuple[int, ...]:
+        """Give the continuation so far."""
+        return tuple(self.tokens[self.n_prompt :])
+
+
+@dataclass
+class Slots:
+    """What the slots hold: rows, their keys and values, and the tokens that each has seen."""
+
+    cache: SlotCache
+    seen: Tensor  # (S, capacity)
+    rows: list[Row | None]
+    steps: Steps | None = None
+
+    @property
+    def live(self) -> list[int]:
+        """Give the slots that have a row."""
+        return [slot for slot, row in enumerate(self.rows) if row is not None]
+
+
+class SlotEngine:
+    """Decodes ``n_slots`` conversations at a time.
+
+    ``refill=False`` waits until all slots are free before it takes new prompts, as static batches
+    do; ``benchmarks/generation.py`` compares the two.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        eos_token_id: int | None,
+        sampling: Sampling,
+        n_slots: int,
+        *,
+        refill: bool = True,
+        bfloat16_head: bool = False,
+    ) -> None:
+        self.n_vocabulary = model.get_input_embeddings().num_embeddings
+        if eos_token_id is None or not 0 <= eos_token_id < self.n_vocabulary:
+            raise CheckpointError(
+                f"the end-of-sequence token is {eos_token_id}; expected one of the model's "
+                f"{self.n_vocabulary} tokens: set eos_token in the tokenizer"
+            )
+        self.network = network_of(model.eval(), sampling.max_tokens, bfloat16_head=bfloat16_head)
+        self.device = model.device
+        self.eos_token_id = eos_token_id
+        self.sampling = sampling
+        self.n_slots = n_slots
+        self.refill = refill
+        self.shared = parts_of(model) > 1  # by several processes
+        self.n_tokens = self.n_places = 0
+
+    @property
+    def utilisation(self) -> float:
+        """Give the share of the slots' steps that made a token."""
+        return self.n_tokens / max(self.n_places, 1)
+
+    @torch.inference_mode()
+    def stream(
+        self, prompts: Iterable[Prompt], on_step: OnStep
+    ) -> Iterator[tuple[int, Continuation]]:
+        """Give ``(number of the prompt, continuation)`` as rows end; prompts are read as needed.
+
+        When memory runs out, the number of slots is halved; rows go on where they were. Where
+        processes share the model, that is an error.
+        """
+        coming = enumerate(prompts)
+        waiting: deque[Row] = deque()
+        slots = self._empty_slots()
+        more = True
+        while more or slots.live:
+            ended: list[tuple[int, Continuation]] = []
+            made, fits = 0, True
+            try:
+                more = self._fill(slots, waiting, coming, ended)
+                made = self._step(slots, ended)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                fits = False  # what the error holds is free only behind this block
+            if not fits:
+                waiting.extendleft(reversed([row for row in slots.rows if row is not None]))
+                slots, more = self._halve(slots), True
+            on_step(len(ended), made)
+            yield from ended
+
+    # -- prompts into slots ------------------------------------------------------------------------
+
+    def _empty_slots(self) -> Slots:
+        cache = SlotCache(self.n_slots, self.sampling.max_tokens)
+        seen = torch.zeros(self.n_slots, self.sampling.max_tokens, dtype=torch.long)
+        slots = Slots(cache, seen.to(self.device), [None] * self.n_slots)
+        if self.device.type == "cuda":
+            slots.steps = Steps(self.network, cache, self.device)
+        return slots
+
+    def _halve(self, slots: Slots) -> Slots:
+        if self.shared:  # the other processes would not know
+            raise CheckpointError(
+                f"there is not enough memory for {self.n_slots} conversations in each process; "
+                f"lower generate.slots"
+            )
+        if self.n_slots == 1:
+            raise CheckpointError(
+                "there is not enough memory for one conversation; lower generate.max_tokens, or "
+                "use a smaller generate.dtype"
+            )
+        self.n_slots //= 2
+        slots.rows, slots.steps = [], None
+        slots.cache = SlotCache(0, 0)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._empty_slots()
+
+    def _fill(
+        self,
+        slots: Slots,
+        waiting: deque[Row],
+        coming: Iterator[tuple[int, Prompt]],
+        ended: list[tuple[int, Continuation]],
+    ) -> bool:
+        """Give free slots the next rows; ``False`` when there are none left."""
+        live = slots.live
+        if live and (len(live) == self.n_slots or not self.refill):
+            return True
+        new: list[int] = []
+        for slot in range(self.n_slots):
+            if slots.rows[slot] is not None:
+                continue
+            row = waiting.popleft() if waiting else self._next(coming, ended)
+            if row is None:
+                break
+            slots.rows[slot] = row
+            new.append(slot)
+        self._prefill(slots, new)
+        return slots.rows.count(None) == 0
+
+    def _next(
+        self, coming: Iterator[tuple[int, Prompt]], ended: list[tuple[int, Continuation]]
+    ) -> Row | None:
+        for number, prompt in coming:
+            if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < self.n_vocabulary:
+                raise CheckpointError(
+                    f"prompt {number + 1} has token {max(prompt.token_ids)}, and the model knows "
+                    f"{self.n_vocabulary}; its tokenizer belongs to another model"
+                )
+            limit = min(self.sampling.max_tokens, prompt.limit or self.sampling.max_tokens)
+            n = len(prompt.token_ids)
+            if n >= limit:
+                ended.append((number, Continuation((), "prompt_too_long")))
+                continue
+            drawn = uniforms(prompt.stream, limit - n).tolist()
+            return Row(number, list(prompt.token_ids), n, limit, drawn)
+        return None
+
+    def _prefill(self, slots: Slots, new: list[int]) -> None:
+        """Store the keys and values of new rows, but for their last token."""
+        calls: list[list[tuple[Piece, list[int]]]] = []
+        room = 0
+        for slot in new:
+            tokens = slots.rows[slot].tokens  # type: ignore[union-attr]
+            seen = torch.full(slots.seen.shape[1:], tokens[0])
+            seen[: len(tokens)] = torch.tensor(tokens)
+            slots.seen[slot] = seen.to(self.device)
+            for start in range(0, len(tokens) - 1, PREFILL):
+                part = tokens[start : min(start + PREFILL, len(tokens) - 1)]
+                if len(part) > room:
+                    calls.append([])
+                    room = PREFILL
+                calls[-1].append((Piece(slot, PREFILL - room, start, len(part)), part))
+                room -= len(part)
+        for call in calls:
+            flat = torch.full((PREFILL,), self.eos_token_id)
+            positions = torch.zeros_like(flat)
+            for piece, part in call:
+                own = slice(piece.at, piece.at + piece.n)
+                flat[own] = torch.tensor(part)
+                positions[own] = torch.arange(piece.start, piece.end)
+            slots.cache.begin_runs([piece for piece, _ in call])
+            self.network.hidden(flat.to(self.device), positions.to(self.device), slots.cache)
+
+    # -- one token for every slot ------------------------------------------------------------------
+
+    def _step(self, slots: Slots, ended: list[tuple[int, Continuation]]) -> int:
+        """Make one token for every row; free the slots of those that end."""
+        at = {slot: row for slot, row in enumerate(slots.rows) if row is not None}
+        if not at:
+            return 0
+        live, lengths = list(at), [len(row.tokens) for row in at.values()]
+        logits = self._logits(slots, at, max(lengths))
+        places = torch.tensor(live, device=self.device)
+        all_at_work = len(live) == self.n_slots
+        seen = slots.seen[:, : max(lengths)]
+        if not all_at_work:
+            logits, seen = logits[places], seen[places]
+        u = torch.tensor(
+            [row.uniforms[len(row.tokens) - row.n_prompt] for row in at.values()],
+            dtype=torch.float64,
+            device=self.device,
+        )
+        chosen = choose_fast(logits, seen, u, self.sampling)
+        if self.shared:
+            chosen = agree(chosen)
+        ends = torch.tensor(lengths, device=self.device)
+        slots.seen[places, ends.clamp(max=slots.seen.shape[1] - 1)] = chosen.clamp(min=0)
+        for slot, token in zip(live, chosen.tolist(), strict=True):
+            row = at[slot]
+            if (result := self._after(row, token)) is not None:
+                ended.append((row.number, result))
+                slots.rows[slot] = None
+                if result.finish_reason == "not_finite":
+                    slots.cache.clear(slot)
+        self.n_tokens += len(live)
+        self.n_places += self.n_slots
+        return len(live)
+
+    def _logits(self, slots: Slots, at: dict[int, Row], longest: int) -> Tensor:
+        tokens, positions = [self.eos_token_id] * self.n_slots, [0] * self.n_slots
+        for slot, row in at.items():
+            tokens[slot], positions[slot] = row.tokens[-1], len(row.tokens) - 1
+        where = torch.tensor(positions, device=self.device)
+        flat = torch.tensor(tokens, device=self.device)
+        if slots.steps is not None:
+            return slots.steps(flat, where, longest).to(self.device)
+        slots.cache.begin_step([Piece(slot, slot, positions[slot], 1) for slot in at], self.device)
+        return self.network.logits(flat, where, slots.cache).to(self.device)
+
+    def _after(self, row: Row, token: int) -> Continuation | None:
+        """Add a token to a row; give the continuation if it ends here."""
+        if token == NOT_FINITE:
+            return Continuation((), "not_finite")
+        if token == self.eos_token_id:
+            return Continuation(row.made, "eos")
+        row.tokens.append(token)
+        if len(row.tokens) >= row.limit:
+            return Continuation(row.made, "length")
+        return None

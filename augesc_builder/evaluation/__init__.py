@@ -1,0 +1,1 @@
+"""Dialog models, or two of them, judged without people."""

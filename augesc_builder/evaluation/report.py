@@ -1,0 +1,80 @@
+"""An evaluation as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from augesc_builder.run.markdown import markdown_table
+
+_ORDER = (
+    *("perplexity_token", "perplexity_word", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l"),
+    *("distinct_1", "distinct_2", "distinct_3", "words", "repetition", "repeated_responses"),
+    *("flagged", "flag_harmful_agreement", "flag_medical_advice", "flag_personal_data"),
+)
+_IN_GROUPS = ("perplexity_word", "bleu_2", "rouge_l", "distinct_2")
+
+
+def evaluation_tables(report: Mapping[str, Any]) -> str:
+    """Write the table of all examples, and that of the problem types where there are any."""
+    whole, groups = report["groups"]["all"], report["groups"]
+    parts = [
+        f"{whole['responses']:,} responses of {whole['sessions']:,} sessions "
+        f"({report['sessions']}); 95% intervals in brackets.",
+        _metrics_table(report["models"], whole),
+    ]
+    if len(groups) > 1:
+        parts.append(_groups_table(groups))
+    return "\n\n".join(parts)
+
+
+def _metrics_table(models: list[str], group: Mapping[str, Any]) -> str:
+    tests = group["tests"]
+    columns = ["", *models, *(["difference", "p", "p (Holm)"] if tests else [])]
+    rows = []
+    for name in _ORDER:
+        if name not in group["estimates"][0]:
+            continue
+        row = [name, *(_estimate(estimates[name]) for estimates in group["estimates"])]
+        if tests:
+            test = tests[name]
+            difference = test["difference"]
+            row += [
+                "-" if difference is None else f"{difference:+.2f}",
+                f"{test['p']:.3f}",
+                f"{test['p_holm']:.3f}",
+            ]
+        rows.append(row)
+    return markdown_table(columns, rows)
+
+
+def _groups_table(groups: Mapping[str, Any]) -> str:
+    names = [name for name in _IN_GROUPS if name in groups["all"]["estimates"][0]]
+    models = range(len(groups["all"]["estimates"]))
+    columns = [
+        "",
+        "responses",
+        *(_numbered(name, i, len(models)) for name in names for i in models),
+    ]
+    rows = [
+        [
+            label,
+            f"{group['responses']:,}",
+            *(_estimate(group["estimates"][i][name]) for name in names for i in models),
+        ]
+        for label, group in groups.items()
+    ]
+    return markdown_table(columns, rows)
+
+
+def _numbered(name: str, i: int, n: int) -> str:
+    return f"{name} ({i + 1})" if n > 1 else name
+
+
+def _estimate(estimate: Mapping[str, float | None]) -> str:
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if value is None:
+        return "-"
+    if low is None or high is None:
+        return f"{value:.2f}"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,39 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import pipeline
+
+from augesc_builder.errors import CheckpointError
+from augesc_builder.readers.hub import resolve_model
+
+
+def load_classifier(name: str, revision: str | None, expected: set[str]) -> tuple[Any, str | None]:
+    """Load a text classifier that has the ``expected`` labels; give its commit on the Hub too."""
+    commit = None if Path(name).is_dir() else resolve_model(name, revision)
+    try:
+        model = pipeline(
+            "text-classification",
+            model=name,
+            revision=commit or revision,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
+    labels = labels_of(model)
+    if missing := sorted(expected - labels):
+        raise CheckpointError(
+            f"{name}: lacks the labels {', '.join(missing)} that the recipe names; it has "
+            f"{', '.join(sorted(labels))}"
+        )
+    return model, commit
+
+
+def labels_of(model: Any) -> set[str]:
+    """Give the labels of a classifier in small letters."""
+    return {str(label).lower() for label in model.model.config.id2label.values()}

@@ -1,0 +1,1 @@
+"""Stage card: the dataset card."""

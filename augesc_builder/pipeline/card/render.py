@@ -1,0 +1,293 @@
+"""The dataset card: a template with slots, filled from the run's own files.
+
+No number is typed into the template; a slot that stays empty is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+import yaml
+
+from augesc_builder import __version__
+from augesc_builder.citations import card_file, cite
+from augesc_builder.config.loader import differences
+from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.pipeline.card.metadata import (
+    BEGIN,
+    END,
+    FREE,
+    LICENSE_NAMES,
+    NON_COMMERCIAL,
+    metadata,
+)
+from augesc_builder.pipeline.filter.report import filter_table
+from augesc_builder.pipeline.statistics.report import statistics_table
+from augesc_builder.run.layout import load_report, reviewed_sessions
+from augesc_builder.run.markdown import markdown_table
+from augesc_builder.text.prompts import Message
+from augesc_builder.text.safety import LexiconScanner
+
+
+def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
+    """Write the card of a run's corpus, in Markdown with the Hub's metadata in front."""
+    recipe = load_recipe(run / "recipe.yaml")
+    report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
+    own = ingredients(recipe, manifest)
+    license_ = license_of(own)
+    title = f"AugESC, regenerated ({recipe.name})"
+    safety = load_report(corpus, "safety")
+    return render(
+        "template.md",
+        metadata=_yaml(metadata(title, license_, own, corpus)),
+        title=title,
+        made_with=__version__,
+        folder=corpus.name,
+        recipe=recipe,
+        backbone=recipe.backbone,
+        report=report,
+        ingredients=_ingredients(recipe, manifest),
+        model=describe_model(recipe, manifest),
+        finetuning=describe_finetuning(recipe, manifest),
+        triggers=_triggers(manifest),
+        generation=_generation(recipe, manifest),
+        producers=_producers(own),
+        versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
+        differences=_differences(recipe),
+        recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
+        filter_table=filter_table(report, recipe.backbone.label),
+        statistics_table=statistics_table(statistics, with_paper=True),
+        figures=_figures(corpus),
+        kept_example=_kept_example(corpus),
+        rejected_example=_rejected_example(corpus),
+        classifier=recipe.safety.classifier and recipe.safety.classifier.model,
+        safety_table=_safety_table(safety),
+        safety_text=_safety_text(safety, corpus),
+        license_name=LICENSE_NAMES[license_],
+        license_text=license_text(own),
+        citation=citation(recipe, own),
+    )
+
+
+def render(template: str, **slots: Any) -> str:
+    """Fill a template of ``dataset_card/``; an unknown slot is an error."""
+    found = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+    ).from_string(card_file(template))
+    return found.render(**slots, begin=BEGIN, end=END) + "\n"
+
+
+def ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> set[str]:
+    """Name what a run was made of: the sources of its queries, and its training sessions."""
+    return set(manifest["stages"]["queries"]["report"]) | {recipe.finetune.sessions}
+
+
+def license_of(own: set[str]) -> str:
+    """Sessions of ESConv's form from a local file are taken for ESConv: the stricter licence."""
+    return FREE if own <= {"sample"} else NON_COMMERCIAL
+
+
+def license_text(own: set[str]) -> str:
+    """Say which licence it is, and what forces it."""
+    if license_of(own) != NON_COMMERCIAL:
+        return (
+            "Apache-2.0: the model was trained on the sample that comes with augesc, and the "
+            "triggers are from it too. Corpora made from ESConv or EmpatheticDialogues inherit "
+            "CC BY-NC 4.0."
+        )
+    names = ", ".join(f"`{name}`" for name in sorted(own - {"sample"}))
+    return (
+        f"CC BY-NC 4.0, inherited from what it was made of ({names}): ESConv and "
+        f"EmpatheticDialogues are under that licence, and a local file is taken for ESConv's."
+    )
+
+
+def citation(recipe: Recipe, own: set[str]) -> str:
+    """Cite every ingredient of a run."""
+    keys = ["zheng2022augesc"]
+    if own - {"sample", "empathetic_dialogues", "reddit"}:
+        keys.append("liu2021esconv")
+    if "empathetic_dialogues" in own:
+        keys.append("rashkin2019empathetic")
+    if "reddit" in own:
+        keys.append("baumgartner2020pushshift")
+    if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
+        keys.append("wang2021gptj")
+    if recipe.finetune.lora:
+        keys.append("hu2022lora")
+    keys += ["wolf2020transformers", "bird2009nltk"]
+    return f"```bibtex\n{cite(keys)}\n```"
+
+
+def describe_model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    """Say which model was fine-tuned, at which commit."""
+    shape = recipe.backbone.from_scratch
+    if shape is not None:
+        return (
+            f"a GPT-J of {shape.n_layer} layers of width {shape.n_embd} with random initial "
+            f"weights, and a byte-level BPE of at most {shape.vocab_size:,} tokens trained on the "
+            f"same sessions"
+        )
+    commit = manifest.get("revisions", {}).get("backbone")
+    return f"`{recipe.backbone.name}`" + (f" at commit `{commit}`" if commit else "")
+
+
+def describe_finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    """Say how the model was fine-tuned, on what."""
+    facts, settings = manifest["stages"]["finetune"], recipe.finetune
+    commit = manifest.get("revisions", {}).get("sessions")
+    return (
+        f"{len(facts['sessions'])} sessions of `{Path(settings.sessions).name}`"
+        + (f" at commit `{commit}`" if commit else "")
+        + f", {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch size "
+        f"{settings.batch_size}, peak learning rate {settings.learning_rate}"
+        + (f", LoRA of rank {settings.lora.rank}" if settings.lora else "")
+        + f"; mean loss a token in the last epoch {facts['last_epoch_loss']}"
+    )
+
+
+def _triggers(manifest: Mapping[str, Any]) -> str:
+    commits = manifest.get("revisions", {})
+    return ", ".join(
+        f"{funnel['queries']:,} queries from `{source}`"
+        + (f" at commit `{commits[source]}`" if source in commits else "")
+        + f" ({funnel['words']['mean']} words on average)"
+        for source, funnel in manifest["stages"]["queries"]["report"].items()
+    )
+
+
+def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    settings, n_rows = recipe.generate, manifest["tables"]["generations"]
+    how = f"top-p {settings.top_p}, temperature {settings.temperature}"
+    if settings.greedy:
+        how = "the most likely token each time"
+    elif settings.top_k or settings.min_p:
+        how += f", top-k {settings.top_k or 'none'}, min-p {settings.min_p}"
+    return (
+        f"{n_rows:,} conversations, {how}, repetition penalty {settings.repetition_penalty}, at "
+        f"most {settings.max_tokens:,} tokens"
+    )
+
+
+def _differences(recipe: Recipe) -> str:
+    changed = differences(load_recipe("paper").settings(), recipe.settings())
+    lines = [
+        f"- `{key}`: `{json.dumps(ours)}` (paper's recipe: `{json.dumps(papers)}`)"
+        for key, (papers, ours) in changed.items()
+        if key not in {"name", "about"}
+    ]
+    return "\n".join(lines) or "Nothing; the paper's Reddit posts are not part of that recipe."
+
+
+def _ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    triggers = manifest["stages"]["queries"]["report"]
+    names = dict.fromkeys(
+        [
+            f"`{recipe.backbone.name}`" if recipe.backbone.name else "a GPT-J with random weights",
+            *(f"`{name}`" for name in [Path(recipe.finetune.sessions).name, *triggers]),
+        ]
+    )
+    return ", ".join(names)
+
+
+def _producers(own: set[str]) -> str:
+    people = {
+        "sample": "The sessions and posts of the sample were written for `augesc`.",
+        "esconv": "The sessions of ESConv were written by crowd workers.",
+        "empathetic_dialogues": "The posts of EmpatheticDialogues were written by crowd workers.",
+        "reddit": "The posts of Reddit were written by its users, whose names were never read.",
+    }
+    known = [said for name, said in people.items() if name in own]
+    return " ".join(known) or "What it was trained on came from a file of whoever ran the recipe."
+
+
+def _figures(corpus: Path) -> list[dict[str, str]]:
+    """List the figures of a corpus, one for each name; a PNG is shown before an SVG."""
+    folder = corpus / "figures"
+    found = {path.stem: path for kind in ("svg", "png") for path in folder.glob(f"*.{kind}")}
+    return [
+        {"title": name.replace("_", " ").capitalize(), "path": f"figures/{found[name].name}"}
+        for name in sorted(found)
+    ]
+
+
+def _safety_table(safety: Mapping[str, Any]) -> str:
+    rows = [
+        [f"`{name}`", f"{numbers['sessions']:,}", f"{numbers['spans']:,}"]
+        for name, numbers in safety["flags"].items()
+    ]
+    return markdown_table(["flag", "sessions", "spans"], rows)
+
+
+def _safety_text(safety: Mapping[str, Any], corpus: Path) -> str:
+    reviewed = len(reviewed_sessions(corpus))
+    return (
+        f"{safety['flagged']:,} of {safety['sessions']:,} sessions carry a flag"
+        + (f"; a person looked at {reviewed:,} of them and let them stand" if reviewed else "")
+        + ". `crisis`: the seeker speaks of suicide, self-harm, abuse or violence. "
+        "`medical_advice`: the supporter advises for or against a medicine or a test. "
+        "`harmful_agreement`: the supporter encourages or agrees with a harmful act. "
+        "`personal_data`: an e-mail address, phone number, user name, long number or street "
+        "address."
+    )
+
+
+def _kept_example(corpus: Path) -> str:
+    rows = _first_rows(corpus / "data")
+    row = next((row for row in rows if not row["safety_flags"]), None)
+    if rows and row is None:
+        return "The first sessions all carry safety flags, so none is shown here."
+    if row is None:
+        return "No text met all requirements, so there is no kept example."
+    words = {"user": "Seeker", "assistant": "Supporter"}
+    said = "\n".join(
+        f"> **{words[m['role']]}:** {_quoted(m['content'])}  " for m in row["messages"]
+    )
+    return f"A kept session (`{row['session_id']}`):\n\n{said}"
+
+
+def _rejected_example(corpus: Path) -> str:
+    rows, scanner = _first_rows(corpus / "rejected"), LexiconScanner()
+    row = next((row for row in rows if not scanner.scan(_as_turns(row))), None)
+    if rows and row is None:
+        return "The first rejected texts would all carry safety flags, so none is shown here."
+    if row is None:
+        return "No text was rejected, so there is no rejected example."
+    names = ", ".join(f"`{name}`" for name in row["violations"])
+    text = _quoted((f"Human: {row['query']}\nAI:{row['text']}").replace("\n", "  \n> "))
+    return f"A rejected text, which failed {names}:\n\n> {text}"
+
+
+def _quoted(text: str) -> str:
+    """Keep a generated text from being read as HTML."""
+    return text.replace("<", "&lt;")
+
+
+def _as_turns(row: Mapping[str, Any]) -> list[Message]:
+    return [
+        {"role": "user", "content": row["query"]},
+        {"role": "assistant", "content": row["text"]},
+    ]
+
+
+def _first_rows(folder: Path, n: int = 100) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=n):
+            rows += batch.to_pylist()
+            if len(rows) >= n:
+                return rows[:n]
+    return rows
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False).strip()
+
+
+def _several(statistics: Mapping[str, Any]) -> bool:
+    return len(statistics["by_source"]) != 1

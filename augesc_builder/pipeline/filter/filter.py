@@ -1,0 +1,176 @@
+"""Generations to sessions and rejected rows, with what was measured, and Table 1's counts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from datasets.utils import are_progress_bars_disabled
+
+from augesc_builder.config.recipe import Requirements, SafetyClassifier
+from augesc_builder.errors import InputError
+from augesc_builder.models.token_counter import TokenCounter
+from augesc_builder.pipeline.filter.report import count
+from augesc_builder.pipeline.filter.requirements import (
+    conversations,
+    decide,
+    failed,
+    measure,
+    passed,
+    whole_text,
+)
+from augesc_builder.readers.chunks import Piece
+from augesc_builder.sources.generations import parse_generations
+from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
+from augesc_builder.text.prompts import with_instruction
+from augesc_builder.text.safety import Scanner, count_flags, flag_sessions, scanner_of
+
+KEYS = ("query_id", "sample", "source")
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What came of some generations.
+
+    ``counts`` holds texts, violations and kept ones a source; ``flags``, what the safety pass saw.
+    """
+
+    sessions: pa.Table
+    rejected: pa.Table
+    measured: pa.Table
+    counts: dict[str, dict[str, int]]
+    flags: dict[str, Any]
+
+    def __len__(self) -> int:
+        return int(self.measured.num_rows)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The eight requirements, ready for worker processes.
+
+    ``counter`` counts the tokens of texts that come without counts, behind ``instruction``.
+    Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
+    given; without ``scan`` they do not, and their flags are null.
+    """
+
+    limits: Requirements
+    includes_query: bool = False
+    instruction: str = ""
+    counter: TokenCounter | None = None
+    classifier: SafetyClassifier | None = None
+    scan: bool = True
+
+    def piece(self, piece: Piece) -> Filtered:
+        """Measure and judge a piece of anybody's generations."""
+        rows = parse_generations(piece, includes_query=self.includes_query)
+        with _quiet_bars():
+            generations = Dataset(rows)
+            measured = generations.map(
+                measure,
+                batched=True,
+                batch_size=None,
+                fn_kwargs={"role_words": self.limits.role_words.words},
+                remove_columns=[name for name in rows.column_names if name not in KEYS],
+            )
+        table = measured.data.table.select(list(MEASURED)).cast(plain_schema(MEASURED))
+        return self.judge(rows, self._with_tokens(rows, table))
+
+    def refilter(self, measured: tuple[Piece, pa.Table]) -> Filtered:
+        """Judge a piece by what was measured of it before."""
+        piece, table = measured
+        rows = parse_generations(piece, includes_query=self.includes_query)
+        if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):
+            raise InputError("not the rows that were measured; filter them anew", piece.path)
+        return self.judge(rows, table)
+
+    def judge(self, rows: pa.Table, measured: pa.Table) -> Filtered:
+        """Judge generations by what was measured of them."""
+        with _quiet_bars():
+            judged = Dataset(measured).map(
+                decide,
+                batched=True,
+                batch_size=None,
+                fn_kwargs={"thresholds": self.limits.model_dump()},
+            )
+            violations = judged.data.table["violations"]
+        texts = rows.append_column("violations", violations)
+        texts = texts.append_column("total_tokens", measured["total_tokens"])
+        # Arrow's filter copies rows; that of `datasets` gives slices, each of which a process would
+        # be sent with all the rest.
+        kept, dropped = (
+            texts.filter(pa.array(part({"violations": violations.to_pylist()}), pa.bool_()))
+            for part in (passed, failed)
+        )
+        sessions = _sessions(kept)
+        flags = count_flags(sessions["safety_flags"].to_pylist())
+        if self.scan:
+            sessions, flags = flag_sessions(sessions, _scanner(self.classifier))
+        return Filtered(
+            sessions,
+            dropped.select(list(REJECTED)).cast(plain_schema(REJECTED)),
+            measured,
+            count(measured, violations.to_pylist()),
+            flags,
+        )
+
+    def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:
+        """Count tokens where they are missing, if there is a tokenizer."""
+        at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
+        if self.counter is None or not totals.null_count:
+            return measured
+        texts = [
+            with_instruction(self.instruction, whole_text(query.as_py(), text.as_py()))
+            for query, text in zip(rows["query"], rows["text"], strict=True)
+        ]
+        values = [
+            n if known is None else known
+            for known, n in zip(totals.to_pylist(), self.counter.count(texts), strict=True)
+        ]
+        field = measured.field(at)
+        return measured.set_column(at, field, pa.array(values, field.type))
+
+
+_scanners: dict[str, Scanner] = {}
+
+
+def _scanner(classifier: SafetyClassifier | None) -> Scanner:
+    """Make a process's scanner once."""
+    key = "" if classifier is None else classifier.model_dump_json()
+    if key not in _scanners:
+        _scanners[key] = scanner_of(classifier)
+    return _scanners[key]
+
+
+def _sessions(kept: pa.Table) -> pa.Table:
+    """Make sessions of rows that met every requirement."""
+    columns = kept.to_pydict()
+    made = [f"{q}-{n}" for q, n in zip(columns["query_id"], columns["sample"], strict=True)]
+    given = columns.get("session_id", [None] * len(made))
+    return pa.table(
+        {
+            "session_id": [own or new for own, new in zip(given, made, strict=True)],
+            "source": columns["source"],
+            "query_id": columns["query_id"],
+            "messages": conversations(columns),
+            "n_tokens": columns["total_tokens"],
+            "safety_flags": [None] * len(made),
+        },
+        schema=plain_schema(SESSIONS),
+    )
+
+
+@contextlib.contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Silence the bars of ``datasets``, four a piece; the stage draws one over all rows."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()

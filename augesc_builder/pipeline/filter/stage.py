@@ -1,0 +1,263 @@
+"""Stage ``filter``: raw conversations become sessions and rejected rows (section 4.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.errors import InputError, RecipeError, RunFolderError
+from augesc_builder.readers.chunks import PARQUET, count_rows
+from augesc_builder.readers.parquet import open_table, read_table, table_files
+from augesc_builder.run import layout
+from augesc_builder.run.folder import RunFolder, is_stage_complete, read_manifest
+from augesc_builder.run.progress import Progress
+from augesc_builder.run.provenance import digest, is_new, load_json
+from augesc_builder.run.workers import WORTH_PROCESSES, cores, in_order
+from augesc_builder.sources.generations import generations_files, read_generations, shards_of
+from augesc_builder.tables import MEASURED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from augesc_builder.pipeline.filter.filter import Filter
+    from augesc_builder.readers.chunks import Piece
+
+
+def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    """Apply the requirements to the generations of a build."""
+    from augesc_builder.pipeline.filter.filter import Filter
+
+    generations = table_files(folder.path / layout.GENERATIONS, layout.GENERATIONS)
+    judge = Filter(recipe.requirements, classifier=recipe.safety.classifier)
+    label = recipe.backbone.label
+    _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
+
+
+def standalone(
+    recipe: Recipe,
+    generations: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    includes_query: bool = False,
+    tokenizer: str | None = None,
+    from_recipe: bool = False,
+    scan: bool = True,
+    num_proc: int | None = None,
+) -> None:
+    """Apply the requirements to generations; print Table 1.
+
+    Where rows have no token counts, ``tokenizer`` counts them, or (``from_recipe``) that of the
+    recipe's model; without one ``session_length`` is not measured. ``scan`` is for the safety pass.
+    """
+    from augesc_builder.models.token_counter import load_counter
+    from augesc_builder.pipeline.filter.filter import Filter
+
+    files = generations_files(generations)
+    settings: dict[str, Any] = {
+        "stage": "filter",
+        "requirements": recipe.requirements.model_dump(mode="json"),
+        "inputs": digest(files),
+        "includes_query": includes_query,
+        "scan": scan,
+    }
+    counter = None
+    if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
+        name, revision = tokenizer or str(recipe.backbone.name), None
+        if not tokenizer:
+            revision = recipe.backbone.revision
+        counter = load_counter(name, revision)
+        settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
+    instruction, classifier = recipe.prompt.instruction, recipe.safety.classifier
+    judge = Filter(recipe.requirements, includes_query, instruction, counter, classifier, scan)
+    with RunFolder(out, settings) as folder:
+        if is_new(folder, "filter", progress):
+            folder.record(files=[str(file.resolve()) for file in files])
+            _filter(folder, judge, files, ".", progress, num_proc=num_proc)
+    _say(load_json(out / layout.FILTER_REPORT), progress)
+
+
+def refilter(
+    done: Path,
+    overrides: Sequence[str],
+    recipe: str | None,
+    out: Path | None,
+    progress: Progress,
+    num_proc: int | None = None,
+) -> None:
+    """Judge what was measured in ``done`` (a folder of ``augesc filter`` or of a build) again.
+
+    The thresholds are those of ``done`` with ``overrides``, or the recipe's. Without ``out``,
+    Table 1 is printed and nothing is written.
+    """
+    from augesc_builder.pipeline.filter.filter import Filter
+    from augesc_builder.pipeline.filter.report import count, filter_report
+    from augesc_builder.pipeline.filter.requirements import decide
+
+    manifest = read_manifest(done)
+    before = manifest["settings"]
+    if not is_stage_complete(done, "filter"):
+        raise RunFolderError(f"{done}: its filtering is not finished; finish it first")
+    kept = [f"requirements={json.dumps(before['requirements'])}"] if recipe is None else []
+    limits = load_recipe(recipe or "paper", [*kept, *overrides]).requirements
+    if limits.role_words.model_dump(mode="json") != before["requirements"]["role_words"]:
+        raise RecipeError(
+            "requirements.role_words changes what is measured, and not only what is decided; "
+            "filter again without --reuse"
+        )
+    measured = layout.parquet_files(done / layout.MEASURED)
+    if out is None:
+        counts = []
+        total = sum(map(count_rows, measured))
+        with progress.bar(total, "judging", "text") as bar:
+            for file in measured:
+                table = read_table(file, list(MEASURED))
+                names = decide(table.to_pydict(), limits.model_dump())["violations"]
+                counts.append(count(table, names))
+                bar.update(len(table))
+        _say(filter_report(counts), progress)
+        progress.say("\nNothing was written; give --out DIR to keep these sessions.")
+        return
+    files = _generations_of(done, manifest)
+    settings = {
+        "stage": "filter",
+        "requirements": limits.model_dump(mode="json"),
+        "inputs": digest(files),
+        "includes_query": before.get("includes_query", False),
+        "scan": before.get("scan", True),
+        **{key: before[key] for key in ("tokenizer", "instruction") if key in before},
+    }
+    if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
+        raise InputError("changed since it was measured; filter it again without --reuse", files[0])
+    judge = Filter(limits, settings["includes_query"], scan=settings["scan"])
+    with RunFolder(out, settings) as folder:
+        if is_new(folder, "filter", progress):
+            folder.record(files=[str(file.resolve()) for file in files])
+            _filter(
+                folder,
+                judge,
+                files,
+                ".",
+                progress,
+                num_proc=num_proc,
+                measured=done / layout.MEASURED,
+            )
+    _say(load_json(out / layout.FILTER_REPORT), progress)
+
+
+def _filter(
+    folder: RunFolder,
+    judge: Filter,
+    files: Sequence[Path],
+    place: str,
+    progress: Progress,
+    *,
+    num_proc: int | None = None,
+    measured: Path | None = None,
+    model: str = "ours",
+) -> None:
+    """Split generations into sessions and rejected rows, in shards of some 20,000.
+
+    What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
+    where the same generations were measured before. ``model`` names the rows of the report.
+    """
+    import pyarrow as pa
+
+    from augesc_builder.pipeline.filter.report import filter_report, filter_table, merge
+    from augesc_builder.text.safety import merge_counts
+
+    shards = shards_of([count_rows(file) for file in files])
+    if not shards:
+        raise InputError("no generations to filter", files[0])
+    missing = set(folder.shards("filter", len(shards)))
+    total = sum(rows for _, rows in shards)
+    numbers = (number for number, (pieces, _) in enumerate(shards) for _ in range(pieces))
+    pieces = (p for n, p in zip(numbers, read_generations(files), strict=True) if n in missing)
+    work: Iterator[Any] = pieces if measured is None else _beside(pieces, measured, shards, missing)
+    results = in_order(
+        judge.piece if measured is None else judge.refilter,
+        work,
+        1 if judge.classifier else num_proc or (cores() if total > WORTH_PROCESSES else 1),
+        preload="augesc_builder.pipeline.filter.filter",
+    )
+    done = sum(rows for number, (_, rows) in enumerate(shards) if number not in missing)
+    with progress.bar(total, "judging", "text", done=done) as bar:
+        for number in sorted(missing):
+            parts = []
+            for part in islice(results, shards[number][0]):
+                parts.append(part)
+                bar.update(len(part))
+            tables = {
+                f"{place}/{layout.DATA}/{layout.SPLIT}": [part.sessions for part in parts],
+                f"{place}/{layout.REJECTED}/{layout.SPLIT}": [part.rejected for part in parts],
+                f"{layout.MEASURED}/{layout.SPLIT}": [part.measured for part in parts],
+            }
+            folder.write_shard(
+                "filter",
+                number,
+                len(shards),
+                {name: pa.concat_tables(found) for name, found in tables.items()},
+                counts=merge(part.counts for part in parts),
+                safety=merge_counts(part.flags for part in parts),
+            )
+    facts = folder.shard_facts("filter", len(shards))
+    report = filter_report(fact["counts"] for fact in facts)
+    folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
+    folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
+    flags = merge_counts(fact["safety"] for fact in facts)
+    folder.write_json(f"{place}/{layout.SAFETY_REPORT}", flags)
+    if flags["flagged"]:
+        progress.say(
+            f"  safety: {flags['flagged']:,} of {flags['sessions']:,} sessions are flagged; "
+            f"`augesc safety` shows them"
+        )
+    rejected = report["total"] - report["retained"]
+    folder.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
+
+
+def _beside(
+    pieces: Iterator[Piece], measured: Path, shards: Sequence[tuple[int, int]], wanted: set[int]
+) -> Iterator[tuple[Piece, pa.Table]]:
+    """Put the rows that were measured of each piece beside it."""
+    for number in sorted(wanted):
+        name = layout.shard_path(layout.SPLIT, number, len(shards))
+        table, start = read_table(measured / name, list(MEASURED)), 0
+        for piece in islice(pieces, shards[number][0]):
+            yield piece, table.slice(start, len(piece.rows)).combine_chunks()
+            start += len(piece.rows)
+
+
+def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:
+    """Find the generations that were measured: a build's own, or the files that were given."""
+    if "files" not in manifest:
+        return table_files(done / layout.GENERATIONS, layout.GENERATIONS)
+    files = [Path(file) for file in manifest["files"]]
+    for file in files:
+        if not file.exists():
+            raise InputError("gone since it was measured; put it back, or filter anew", file)
+    return files
+
+
+def _lacks_counts(files: Sequence[Path]) -> bool:
+    """Say whether the files have no columns of token counts."""
+    if files[0].suffix != PARQUET:
+        return True
+    with open_table(files[0]) as file:
+        found = set(file.schema_arrow.names)
+        return "n_tokens" not in found or not {"n_prompt_tokens", "messages"} & found
+
+
+def _say(report: Mapping[str, Any], progress: Progress) -> None:
+    from augesc_builder.pipeline.filter.report import filter_table
+
+    progress.say(filter_table(report))
+    progress.say(f"\nKept {report['retained']:,} of {report['total']:,} texts.")
+    if missing := report["violations"]["session_length"].get("not_measured"):
+        progress.say(
+            f"session_length was not measured for {missing:,} of them, which have no token counts: "
+            f"give --tokenizer NAME or DIR, or --recipe for that of its model."
+        )

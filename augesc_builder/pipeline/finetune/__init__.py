@@ -1,0 +1,1 @@
+"""Stage finetune: the backbone, fine-tuned on few sessions."""

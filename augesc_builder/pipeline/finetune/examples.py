@@ -1,0 +1,83 @@
+"""Sessions as training examples: which are drawn, and how they become tokens (section 4.1)."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from augesc_builder.errors import TrainingError
+from augesc_builder.models.training_step import IGNORED
+from augesc_builder.sources.base import Session
+from augesc_builder.text.prompts import render, with_instruction
+
+
+@dataclass(frozen=True)
+class Example:
+    """A session as tokens; labels of the instruction are :data:`IGNORED`."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Session]:
+    """Draw ``n`` sessions at random, as evenly over the problem types as their counts allow.
+
+    A type with fewer sessions than its even share gives all it has, and the others share the rest
+    (section 4.1). What cannot be split evenly goes to types drawn at random.
+    """
+    if n > len(sessions):
+        raise TrainingError(
+            f"finetune.n_sessions is {n}, but there are only {len(sessions)} sessions; lower it"
+        )
+    rng = random.Random(seed)
+    pools: dict[str, list[Session]] = defaultdict(list)
+    for session in sessions:
+        pools[session.problem_type or ""].append(session)
+    for pool in pools.values():
+        rng.shuffle(pool)
+    chosen: list[Session] = []
+    while len(chosen) < n:
+        left = n - len(chosen)
+        open_types = sorted(kind for kind, pool in pools.items() if pool)
+        if left < len(open_types):
+            open_types = sorted(rng.sample(open_types, left))
+        share = max(1, left // len(open_types))
+        # Small types give all they have first; the next round splits what they left.
+        for kind in open_types:
+            take = min(share, len(pools[kind]))
+            chosen += pools[kind][:take]
+            del pools[kind][:take]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def encode(session: Session, instruction: str, tokenizer: Any, max_tokens: int) -> Example:
+    """Tokenize a session; the end-of-sequence token is learned too (figure 2)."""
+    prefix = with_instruction(instruction, "")
+    encoded = tokenizer(prefix + render(session.messages), return_offsets_mapping=True)
+    ids = [*encoded["input_ids"], tokenizer.eos_token_id]
+    starts = [start for start, _ in encoded["offset_mapping"]] + [len(prefix)]
+    labels = [
+        token if start >= len(prefix) else IGNORED for token, start in zip(ids, starts, strict=True)
+    ]
+    return Example(ids[:max_tokens], labels[:max_tokens])
+
+
+def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Pad examples on the right to one batch."""
+    width = max(len(example.input_ids) for example in examples)
+
+    def rows(values: Sequence[list[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([row + [fill] * (width - len(row)) for row in values])  # (B, T)
+
+    ids = [example.input_ids for example in examples]
+    return {
+        "input_ids": rows(ids, pad),
+        "attention_mask": rows([[1] * len(row) for row in ids], 0),
+        "labels": rows([example.labels for example in examples], IGNORED),
+    }

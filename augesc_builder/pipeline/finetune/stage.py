@@ -1,0 +1,78 @@
+"""Stage ``finetune``: the backbone, fine-tuned on a few sessions, as a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from augesc_builder.config.recipe import Recipe
+from augesc_builder.pipeline.inputs import check_inputs, input_digests
+from augesc_builder.run import layout
+from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.progress import Progress
+from augesc_builder.run.provenance import is_new, pin_backbone
+
+
+def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
+    """Fine-tune the backbone of a build; the checkpoint appears whole or not at all."""
+    from augesc_builder.pipeline.finetune.train import finetune
+    from augesc_builder.sources.sessions import read_training_sessions
+
+    recipe = pin_backbone(folder, recipe)
+    known = folder.manifest.get("revisions", {})
+    sessions, commit = read_training_sessions(
+        recipe.finetune.sessions, known.get("sessions", recipe.finetune.revision)
+    )
+    if commit is not None:
+        folder.add(revisions={"sessions": commit})
+    facts = finetune(
+        recipe,
+        sessions,
+        out=lambda fill: folder.write_folder(layout.CHECKPOINT, fill),
+        state=folder.work("finetune"),
+        progress=progress,
+    )
+    progress.say(
+        f"  {facts['steps']} steps on {len(facts['sessions'])} sessions; loss a token "
+        f"{facts['first_loss']} at first, {facts['last_epoch_loss']} in the last epoch"
+    )
+    folder.complete("finetune", **facts)
+
+
+def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
+    """Fine-tune the recipe's backbone into ``out/checkpoint``.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where it cannot go on, and
+    :class:`~augesc_builder.errors.CheckpointError` for a backbone that cannot be loaded.
+    """
+    check_inputs(recipe)
+    settings = recipe.settings()
+    kept = {key: settings[key] for key in ("seed", "prompt", "backbone", "finetune")}
+    digests = {k: v for k, v in input_digests(recipe).items() if k.startswith("finetune")}
+    with RunFolder(out, {"stage": "finetune", **kept, **digests}) as folder:
+        if is_new(folder, "finetune", progress):
+            run(folder, recipe, progress)
+            progress.say(f"The checkpoint is in {out / layout.CHECKPOINT}")
+
+
+def join(recipe: Recipe, path: Path) -> None:
+    """Take part in the fine-tuning of a launch's first process; write nothing."""
+    from augesc_builder.pipeline.finetune.train import finetune
+    from augesc_builder.sources.sessions import read_training_sessions
+
+    folder = RunFolder(path, {})
+    if folder.is_complete("finetune"):
+        return
+    sessions, _ = read_training_sessions(recipe.finetune.sessions, recipe.finetune.revision)
+    finetune(recipe, sessions, lambda _: None, folder.work("finetune"), Progress(quiet=True))
+
+
+def finetuned_on(folder: RunFolder, recipe: Recipe) -> tuple[str, ...]:
+    """Return the utterances that the backbone was fine-tuned on, as this stage drew them."""
+    from augesc_builder.metrics.novelty.counts import utterances_of
+    from augesc_builder.pipeline.finetune.examples import sample_sessions
+    from augesc_builder.sources.sessions import read_training_sessions
+
+    known = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
+    sessions, _ = read_training_sessions(recipe.finetune.sessions, known)
+    chosen = sample_sessions(sessions, recipe.finetune.n_sessions, recipe.seed)
+    return utterances_of(session.messages for session in chosen)

@@ -1,0 +1,228 @@
+"""Fine-tuning of the backbone on few sessions (section 4.1, Training).
+
+The loop is ``accelerate``'s: one process or many, any mixed precision, FSDP or DeepSpeed by its
+own config files. The order of the sessions depends on seed and epoch alone, so a killed run that
+goes on from a saved state sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import get_linear_schedule_with_warmup
+
+from augesc_builder.config.recipe import Finetune, Lora, Recipe
+from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.models import causal_lm
+from augesc_builder.models.training_step import (
+    IGNORED,
+    checkpoint_activations,
+    facts_of,
+    gradients,
+    make_accelerator,
+    save_state,
+    saved_states,
+    update,
+)
+from augesc_builder.pipeline.finetune.examples import Example, collate, encode, sample_sessions
+from augesc_builder.run.progress import Progress
+from augesc_builder.sources.base import Session
+from augesc_builder.text.prompts import render, with_instruction
+
+
+def finetune(
+    recipe: Recipe,
+    sessions: Sequence[Session],
+    out: Callable[[Callable[[Path], None]], None],
+    state: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fine-tune the backbone and hand a function that saves it to ``out``.
+
+    ``state`` is a folder for the state of a run that may be killed. Returns what the manifest
+    records: sessions, steps, losses (mean per token, natural logarithm).
+    """
+    settings = recipe.finetune
+    accelerator = make_accelerator(mixed_precision=settings.mixed_precision)
+    chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
+    model, tokenizer = _backbone(recipe, chosen)
+    model = _prepare(model, settings, recipe.seed)
+    examples = [
+        encode(session, recipe.prompt.instruction, tokenizer, settings.max_tokens)
+        for session in chosen
+    ]
+    plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
+    if settings.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"finetune.batch_size {settings.batch_size} cannot be split over "
+            f"{accelerator.num_processes} processes; set a multiple of it, or launch fewer"
+        )
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    schedule = get_linear_schedule_with_warmup(optimizer, settings.warmup_steps, len(plan))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.register_for_checkpointing(schedule)
+    losses = _resume(accelerator, state)
+    model.train()
+    with progress.bar(len(plan), "fine-tuning", "step", done=len(losses)) as bar:
+        for step in range(len(losses), len(plan)):
+            batch = [examples[i] for i in plan[step]]
+            loss = _step(accelerator, model, optimizer, batch, tokenizer.eos_token_id, settings)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss of step {step + 1} is {loss}; lower finetune.learning_rate "
+                    f"({settings.learning_rate}) or set finetune.mixed_precision to no"
+                )
+            schedule.step()
+            losses.append(loss)
+            bar.update(1, loss=f"{loss:.3f}")
+            every = settings.save_state_every
+            if every and (step + 1) % every == 0 and step + 1 < len(plan):
+                save_state(accelerator, state, len(losses), list(losses))
+    _save(accelerator, model, tokenizer, recipe, out)
+    accelerator.end_training()
+    model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
+    return {
+        "sessions": [session.session_id for session in chosen],
+        "examples_cut": sum(
+            example.input_ids[-1] != tokenizer.eos_token_id for example in examples
+        ),
+        "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
+        "steps": len(plan),
+        "first_loss": round(losses[0], 4),
+        "last_epoch_loss": round(_mean(losses[-math.ceil(len(plan) / settings.epochs) :]), 4),
+    }
+
+
+def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
+    origin = recipe.backbone
+    if origin.from_scratch is not None:
+        texts = [with_instruction(recipe.prompt.instruction, render(s.messages)) for s in sessions]
+        model, tokenizer = causal_lm.from_scratch(origin.from_scratch, texts, recipe.seed)
+        model = model.to(getattr(torch, recipe.finetune.weights_dtype))
+    else:
+        name = str(origin.name)
+        dtype = recipe.finetune.weights_dtype
+        model, tokenizer = causal_lm.load(name, revision=origin.revision, dtype=dtype)
+    if not tokenizer.is_fast:
+        raise TrainingError(
+            f"{origin.name}: its tokenizer has no fast version; choose another model"
+        )
+    limit = causal_lm.max_positions(model.config)
+    if limit and recipe.finetune.max_tokens > limit:
+        raise TrainingError(
+            f"finetune.max_tokens is {recipe.finetune.max_tokens}, but the model has positions for "
+            f"{limit}; lower it"
+        )
+    return model, tokenizer
+
+
+def _prepare(model: Any, settings: Finetune, seed: int) -> Any:
+    model.config.use_cache = False
+    if settings.gradient_checkpointing:
+        checkpoint_activations(model)
+    if settings.lora is not None:
+        torch.manual_seed(seed)
+        model = _with_lora(model, settings.lora)
+    torch.manual_seed(seed)  # dropout, where the model has any
+    return model
+
+
+def _with_lora(model: Any, lora: Lora) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtraError(
+            "finetune.lora needs peft: pip install 'augesc-builder[lora]'"
+        ) from None
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+    return get_peft_model(model, config)
+
+
+def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
+    """Give the sessions of every step, each epoch in an order of its own."""
+    for epoch in range(epochs):
+        order = list(range(n))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        yield from (order[i : i + size] for i in range(0, n, size))
+
+
+def _step(
+    accelerator: Accelerator,
+    model: Any,
+    optimizer: Any,
+    batch: Sequence[Example],
+    pad: int,
+    settings: Finetune,
+) -> float:
+    """Take one optimizer step; the loss is the mean over all conversation tokens of the batch."""
+
+    def summed_loss(model: Any, micro: Sequence[Example], idle: bool) -> torch.Tensor:
+        tensors = {k: v.to(accelerator.device) for k, v in collate(micro, pad).items()}
+        labels = tensors.pop("labels")
+        logits = model(**tensors).logits  # (B, T, V)
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(),
+            (torch.full_like(labels, IGNORED) if idle else labels)[:, 1:].flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+
+    n_tokens = sum(label != IGNORED for example in batch for label in example.labels[1:])
+    size = settings.micro_batch_size
+    loss = gradients(accelerator, model, batch, size, n_tokens, summed_loss)
+    return update(accelerator, model, optimizer, loss, settings.max_grad_norm)
+
+
+def _resume(accelerator: Accelerator, state: Path) -> list[float]:
+    """Load the newest saved state; give the losses of the steps it has behind it."""
+    saved = saved_states(state)
+    if not saved:
+        return []
+    accelerator.load_state(str(saved[-1]))
+    losses: list[float] = facts_of(saved[-1])
+    return losses
+
+
+def _save(
+    accelerator: Accelerator,
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    out: Callable[[Callable[[Path], None]], None],
+) -> None:
+    accelerator.wait_for_everyone()
+    plain = accelerator.unwrap_model(model)
+    weights = accelerator.get_state_dict(model)  # gathers what FSDP has spread
+    if not accelerator.is_main_process:
+        return
+    if recipe.finetune.lora is not None:
+        plain = plain.merge_and_unload()
+        weights = None
+    plain.config.use_cache = True
+
+    def fill(folder: Path) -> None:
+        with causal_lm.quiet_bars():
+            plain.save_pretrained(folder, state_dict=weights)
+        tokenizer.save_pretrained(folder)
+
+    out(fill)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,1 @@
+"""Stage generate: queries into raw conversations."""

@@ -1,0 +1,1 @@
+"""Ways to make texts of tasks, one file each."""

@@ -1,0 +1,70 @@
+"""The line that generation writes while it works."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from augesc_builder.config.recipe import Requirements
+from augesc_builder.pipeline.filter.requirements import decide, measure
+from augesc_builder.run.progress import Progress
+
+_WINDOW = 30.0
+"""Seconds that tokens a second are the mean of."""
+
+
+class LiveLine:
+    """A bar over sessions, with tokens a second, the slots at work and the share kept so far.
+
+    The requirements run on finished rows in a thread beside the engine; what they find is only
+    shown. The ``filter`` stage judges for good.
+    """
+
+    def __init__(self, progress: Progress, limits: Requirements, total: int, done: int) -> None:
+        self._bar = progress.bar(total, "generating", "session", done=done)
+        self._limits = limits
+        self._judge = ThreadPoolExecutor(1, "requirements")
+        self._judged: deque[Future[bool]] = deque()
+        self._n_kept = self._n_judged = 0
+        self._made = deque([(time.monotonic(), 0)])
+        self._utilisation: float | None = None
+
+    def step(self, ended: int, made: int, utilisation: float | None) -> None:
+        """Count what a step brought."""
+        now = time.monotonic()
+        self._made.append((now, self._made[-1][1] + made))
+        while now - self._made[0][0] > _WINDOW and len(self._made) > 2:  # noqa: PLR2004
+            self._made.popleft()
+        self._utilisation = utilisation
+        self._bar.update(ended, **self.facts())
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Judge a finished row, when there is time."""
+        self._judged.append(self._judge.submit(self._is_kept, row))
+
+    def facts(self) -> dict[str, str]:
+        """Give what the line says besides sessions and time left."""
+        while self._judged and self._judged[0].done():
+            self._n_kept += self._judged.popleft().result()
+            self._n_judged += 1
+        (begun, before), (now, after) = self._made[0], self._made[-1]
+        facts = {"tokens/s": f"{(after - before) / max(now - begun, 1e-9):,.0f}"}
+        if self._utilisation is not None:
+            facts["slots"] = f"{self._utilisation:.0%}"
+        if self._n_judged:
+            facts["kept"] = f"{self._n_kept / self._n_judged:.0%}"
+        return facts
+
+    def _is_kept(self, row: dict[str, Any]) -> bool:
+        batch = {name: [value] for name, value in row.items()}
+        measured = measure(batch, self._limits.role_words.words)
+        return decide(measured, self._limits.model_dump())["violations"] == [[]]
+
+    def __enter__(self) -> LiveLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._judge.shutdown(cancel_futures=True)
+        self._bar.__exit__()

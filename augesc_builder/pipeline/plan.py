@@ -1,0 +1,211 @@
+"""What a build would do, and roughly what it would take: ``augesc build --dry-run``.
+
+Times come from a matrix product and a copy measured on this machine a moment ago. They leave out
+downloads, and may be off by a factor of two or three.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from augesc_builder.config.recipe import Recipe
+from augesc_builder.engine.memory import MOST
+from augesc_builder.models.causal_lm import config_of, size_of
+from augesc_builder.pipeline.inputs import check_inputs
+from augesc_builder.pipeline.queries.collect import Collected, collect_queries
+from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.markdown import markdown_table
+from augesc_builder.run.workers import cores
+from augesc_builder.text.prompts import SUPPORTER
+from augesc_builder.text.words import count
+
+WORDS_A_SESSION = 544
+"""Mean length of ESConv sessions (table 2), taken where the sessions are not on this disk."""
+
+TOKENS_A_WORD = 1.35
+"""Of BPE vocabularies on such text; GPT-2's gives 1.2 on ESConv, the quickstart's 1.3."""
+
+DOWNLOADED_QUERIES = {"empathetic_dialogues": 8_950}
+"""What the paper got from a source (section 4.2), where it is not on this disk."""
+
+_JUDGED = 1_000
+"""Texts a second and core, of filtering and of measuring (``benchmarks/statistics.py --all``)."""
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LAYER_SECONDS = {"cpu": 2e-3, "cuda": 1.5e-4}
+_LONGEST = 1.6
+"""How much longer the longest conversation of a static batch is than the mean, about."""
+
+_REFILLED = 1.1
+"""The same where a place is filled again at once: only the last ones stay empty."""
+
+
+def plan(recipe: Recipe, folder: Path) -> list[str]:
+    """Describe a build in lines; nothing is written and nothing is downloaded but a config."""
+    check_inputs(recipe)
+    n_queries, n_sessions, per_session, notes = _sizes(recipe)
+    n_generated = sum(n * recipe.generate.samples_for(source) for source, n in n_queries.items())
+    tokens = recipe.finetune.n_sessions * per_session * recipe.finetune.epochs
+    parameters, layers = _model(recipe)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    flops, bandwidth = _measure(device)
+    training = _training_seconds(recipe, parameters, tokens, flops)
+    generating = _generating_seconds(
+        recipe, parameters, layers, n_generated, per_session, flops, bandwidth, device
+    )
+    train_gb, generate_gb = _memory(recipe, parameters)
+    judging = _duration(n_generated / (_JUDGED * cores()))
+    done = RunFolder(folder, {})
+    rows = [
+        ("queries", f"{sum(n_queries.values()):,} queries", "", "seconds", ""),
+        (
+            "finetune",
+            f"{recipe.finetune.n_sessions:,} of {n_sessions:,} sessions, "
+            f"{recipe.finetune.epochs} epoch{'s' * (recipe.finetune.epochs > 1)}",
+            f"{tokens:,}",
+            _duration(training),
+            f"{train_gb:.1f} GB",
+        ),
+        (
+            "generate",
+            f"{n_generated:,} conversations",
+            f"{n_generated * per_session:,}",
+            _duration(generating),
+            f"{generate_gb:.1f} GB",
+        ),
+        ("filter", f"{n_generated:,} texts", "", judging, ""),
+        (
+            "statistics",
+            f"at most {n_generated:,} sessions",
+            "",
+            judging,
+            "",
+        ),
+        ("card", "1 file", "", "seconds", ""),
+    ]
+    table = markdown_table(
+        ["stage", "rows", "tokens", f"time on this {device}", "memory"],
+        [[f"{name} (done)" if done.is_complete(name) else name, *rest] for name, *rest in rows],
+    )
+    return [
+        f"Plan for {folder}: recipe {recipe.name}, a model of {parameters / 1e6:,.1f} million "
+        f"parameters. Nothing is changed.",
+        "",
+        table,
+        "",
+        "Tokens, times and memory are estimates, good to a factor of two or three; downloads are "
+        "not counted.",
+        *notes,
+    ]
+
+
+def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
+    """Give queries by source, sessions at hand, tokens a session, and what was assumed."""
+    from augesc_builder.sources.sessions import ON_THE_HUB, read_training_sessions
+
+    notes = []
+    local = [s for s in recipe.queries.sources if s.path is not None or s.source == "sample"]
+    queries: dict[str, int] = {}
+    for origin in local:
+        if origin.source == "reddit":
+            queries[origin.source] = 0
+            notes.append("reddit: read when the run begins; its queries are not counted here.")
+            continue
+        settings = recipe.queries.model_copy(update={"sources": [origin]})
+        collected = Collected({}, {})
+        for _ in collect_queries(settings, collected):
+            pass
+        queries[origin.source] = collected.funnels[origin.source].n_queries
+    for origin in recipe.queries.sources:
+        if origin not in local:
+            assumed = DOWNLOADED_QUERIES.get(origin.source, 0)
+            queries[origin.source] = min(assumed, recipe.queries.max_per_source or assumed)
+            notes.append(f"{origin.source} is not on this disk: as many queries as in the paper.")
+    words_each, n_sessions = float(WORDS_A_SESSION), 910
+    if recipe.finetune.sessions != ON_THE_HUB:
+        sessions, _ = read_training_sessions(recipe.finetune.sessions, None)
+        n_sessions, some = len(sessions), sessions[:50]
+        total = sum(count(f"{SUPPORTER}: {m['content']}") for s in some for m in s.messages)
+        words_each = total / len(some)
+    else:
+        notes.append("ESConv is not on this disk: sessions as long as in the paper's Table 2.")
+    prompt_words = count(recipe.prompt.instruction)
+    per_session = min(
+        round((words_each + prompt_words) * TOKENS_A_WORD), recipe.generate.max_tokens
+    )
+    return queries, n_sessions, per_session, notes
+
+
+def _model(recipe: Recipe) -> tuple[int, int]:
+    """Give parameters and layers, from the config alone."""
+    origin = recipe.backbone
+    return size_of(config_of(origin.from_scratch, origin.name, origin.revision))
+
+
+def _training_seconds(recipe: Recipe, parameters: int, tokens: int, flops: float) -> float:
+    """Forward is 2 operations a parameter and token, backward 4, recomputation 2 more."""
+    operations = 8 if recipe.finetune.gradient_checkpointing else 6
+    return operations * parameters * tokens / (0.4 * flops)
+
+
+def _generating_seconds(
+    recipe: Recipe,
+    parameters: int,
+    layers: int,
+    n_generated: int,
+    per_session: int,
+    flops: float,
+    bandwidth: float,
+    device: str,
+) -> float:
+    """Every step reads all weights and pays for its launches; not all places are at work."""
+    settings = recipe.generate
+    with_slots = settings.engine == "slots"
+    places = (settings.slots or MOST[device]) if with_slots else settings.batch_size
+    steps = (_REFILLED if with_slots else _LONGEST) * per_session * n_generated / places
+    reading = parameters * _BYTES[settings.dtype] / bandwidth
+    computing = 2 * parameters * places / (0.4 * flops)
+    if device == "cuda" and settings.device_map is None and settings.tensor_parallel == 1:
+        n_gpus = torch.cuda.device_count()
+        steps /= min(settings.workers or n_gpus, n_gpus)
+    return steps * (max(reading, computing) + layers * _LAYER_SECONDS[device])
+
+
+def _memory(recipe: Recipe, parameters: int) -> tuple[float, float]:
+    """Give GB of weights, gradients and AdamW's moments in training, and of weights after it."""
+    weights = parameters * _BYTES[recipe.finetune.weights_dtype]
+    training = weights * (1.05 if recipe.finetune.lora else 4)
+    generating = parameters * _BYTES[recipe.generate.dtype] * 1.2
+    base = 0.6e9  # Python, torch and transformers
+    return (base + training) / 1e9, (base + generating) / 1e9
+
+
+def _measure(device: str) -> tuple[float, float]:
+    """Measure floating-point operations and copied bytes a second."""
+    size = 4096 if device == "cuda" else 768
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    a = torch.randn(size, size, device=device, dtype=dtype)
+
+    def seconds(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(4):
+            begun = time.perf_counter()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    big = torch.empty(64_000_000, device=device, dtype=torch.uint8)
+    return 2 * size**3 / seconds(lambda: a @ a), 2 * big.numel() / seconds(big.clone)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"about {seconds / length:.0f} {unit}"
+    return f"about {seconds:.0f} seconds" if seconds >= 10 else "seconds"  # noqa: PLR2004

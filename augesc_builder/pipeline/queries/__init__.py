@@ -1,0 +1,1 @@
+"""Stage queries: which posts become triggers."""

@@ -1,0 +1,1 @@
+"""Stage statistics: Table 2, Figures 3 to 5, and more."""

@@ -1,0 +1,54 @@
+"""Tables of a run beside the paper's, as Markdown that is legible on a console too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from augesc_builder import paper
+from augesc_builder.run.markdown import NOTHING, markdown_table
+from augesc_builder.sources.base import source_label
+
+STATISTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("sessions", ("sessions",)),
+    ("words a session", ("mean_session_words",)),
+    ("unique words", ("unique_words",)),
+    ("seeker: utterances", ("seeker", "utterances")),
+    ("seeker: utterances a session", ("seeker", "mean_utterances")),
+    ("seeker: words an utterance", ("seeker", "mean_utterance_words")),
+    ("seeker: unique words", ("seeker", "unique_words")),
+    ("supporter: utterances", ("supporter", "utterances")),
+    ("supporter: utterances a session", ("supporter", "mean_utterances")),
+    ("supporter: words an utterance", ("supporter", "mean_utterance_words")),
+    ("supporter: unique words", ("supporter", "unique_words")),
+)
+"""The rows of Table 2: their names, and where ``statistics.json`` has them."""
+
+
+def statistics_table(statistics: Mapping[str, Any], *, with_paper: bool) -> str:
+    """Write Table 2: a statistic a row, the sets (and all of them) as columns, then the paper's."""
+    sets = {source_label(name): part for name, part in statistics["by_source"].items()}
+    if len(sets) != 1:
+        sets["all"] = statistics
+    columns = {name: [_number(_at(s, path)) for _, path in STATISTICS] for name, s in sets.items()}
+    if with_paper:
+        columns |= {f"paper: {name}": list(cells) for name, cells in paper.TABLE_2.items()}
+    return markdown_table(
+        ["", *columns],
+        [
+            [label, *(column[i] for column in columns.values())]
+            for i, (label, _) in enumerate(STATISTICS)
+        ],
+    )
+
+
+def _at(values: Mapping[str, Any], path: Sequence[str]) -> Any:
+    for key in path:
+        values = values[key]
+    return values
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"

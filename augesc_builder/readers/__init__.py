@@ -1,0 +1,1 @@
+"""Files as they come: JSON lines, Parquet, chunks of both, downloads."""

@@ -1,0 +1,97 @@
+"""Files of rows in pieces that worker processes can take: Parquet tables and lines of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from augesc_builder.errors import InputError
+from augesc_builder.readers.jsonl import json_of, read_json_rows
+from augesc_builder.readers.parquet import open_table
+
+PARQUET = ".parquet"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of one file, not yet looked at: a table, or numbered lines.
+
+    ``first_in_file`` rows stand before them there, and ``first`` in all files together.
+    """
+
+    path: Path
+    first: int
+    first_in_file: int
+    rows: pa.Table | list[tuple[int, str]]
+
+    def numbers(self) -> Iterable[int]:
+        """Give the row or line number of each row, from 1."""
+        if isinstance(self.rows, list):
+            return [number for number, _ in self.rows]
+        return range(self.first_in_file + 1, self.first_in_file + 1 + self.rows.num_rows)
+
+    def values(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+        """Give ``(row or line number, value)`` of each row, of a table with ``columns`` alone."""
+        if isinstance(self.rows, list):
+            for number, line in self.rows:
+                yield number, json_of(line, self.path, number)
+            return
+        try:
+            named = [name for name in columns or () if name in self.rows.column_names]
+            rows = (self.rows.select(named) if named else self.rows).to_pylist()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"text that is not UTF-8 ({error.reason}) behind this row; write the file anew",
+                self.path,
+                self.first_in_file + 1,
+            ) from None
+        yield from zip(self.numbers(), rows, strict=True)
+
+
+def count_rows(path: Path) -> int:
+    """Count the rows of a file without looking at them."""
+    if path.suffix == PARQUET:
+        with open_table(path) as file:
+            return int(file.metadata.num_rows)
+    return sum(1 for _ in read_json_rows(path))
+
+
+def read_pieces(path: Path, first: int, size: int) -> Iterator[Piece]:
+    """Read a file in pieces of ``size`` rows; ``first`` rows stand before it in other files."""
+    start = 0
+    parts = _table_parts(path, size) if path.suffix == PARQUET else _line_parts(path, size)
+    for rows in parts:
+        yield Piece(path, first + start, start, rows)
+        start += len(rows)
+
+
+def _table_parts(path: Path, size: int) -> Iterator[pa.Table]:
+    """Give tables of ``size`` rows, whatever the row groups are."""
+    with open_table(path) as file:
+        rest: list[pa.RecordBatch] = []
+        for batch in file.iter_batches(batch_size=size):
+            if batch.num_rows == size and not rest:
+                yield pa.Table.from_batches([batch])
+                continue
+            rest.append(batch)
+            while sum(part.num_rows for part in rest) >= size:
+                table = pa.Table.from_batches(rest)
+                yield table.take(pa.array(range(size)))  # a copy: a slice pickles as its whole
+                rest = table.slice(size).to_batches()
+        if any(part.num_rows for part in rest):
+            yield pa.Table.from_batches(rest)
+
+
+def _line_parts(path: Path, size: int) -> Iterator[list[tuple[int, str]]]:
+    part: list[tuple[int, str]] = []
+    for line in read_json_rows(path):
+        part.append(line)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

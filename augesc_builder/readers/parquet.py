@@ -1,0 +1,48 @@
+"""Parquet files of the user's: opened, read, and refused in words that say what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augesc_builder.errors import InputError
+
+
+@contextlib.contextmanager
+def open_table(path: Path) -> Iterator[Any]:
+    """Open a Parquet file; one that is missing or broken is an error, now or as it is read."""
+    try:
+        # What is buffered ahead is kept until the file is closed, all of it.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError("no such file; check the path", path) from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"not a readable Parquet file ({reason})", path) from None
+
+
+def read_table(path: Path, columns: list[str]) -> pa.Table:
+    """Read columns of a Parquet file; a missing one is an error."""
+    with open_table(path) as file:
+        found = file.schema_arrow.names
+        if missing := [column for column in columns if column not in found]:
+            raise InputError(
+                f"no column {', '.join(missing)}; found {', '.join(found) or 'none'}", path
+            )
+        return file.read(columns=columns)
+
+
+def table_files(path: Path, name: str) -> list[Path]:
+    """Find the Parquet files of a table: a file, the shards of that name in a folder, or all."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.glob(f"{name}-*.parquet")) or sorted(path.glob("*.parquet"))
+    if not files:
+        raise InputError("no Parquet files there", path)
+    return files

@@ -1,0 +1,77 @@
+"""Every name that a run gives to something on disk; no other module spells one.
+
+::
+
+    FOLDER/
+      recipe.yaml  manifest.json        the settings, and what the run found out
+      .complete/STAGE.json              completion mark: the stage's tables with row counts
+      .complete/STAGE-00003.json        completion mark of one shard
+      .work/                            half-done things; gone when the run is done
+      queries/                          triggers, rejected posts, queries_report.json
+      checkpoint/                       the fine-tuned model
+      generations/  measured/           raw continuations, and the numbers behind every decision
+      corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from augesc_builder.errors import InputError, PublishError
+
+MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
+LOCK, WORK, MARKS = ".lock", ".work", ".complete"
+
+QUERIES, REJECTED_POSTS, QUERIES_REPORT = "queries", "rejected.parquet", "queries_report.json"
+CHECKPOINT, GENERATIONS, MEASURED, CORPUS = "checkpoint", "generations", "measured", "corpus"
+
+DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
+FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
+SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
+STATISTICS = "statistics.json"
+
+SPLIT = "train"
+"""The split that tables of a corpus are written as."""
+
+_REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STATISTICS}
+
+
+def shard_path(table: str, number: int, n_shards: int) -> str:
+    """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``."""
+    return f"{table}-{number:05d}-of-{n_shards:05d}.parquet"
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Return the Parquet files right in a folder, in order."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def find_run(folder: Path) -> Path:
+    """Return the folder of a run, of which ``folder`` may be the corpus.
+
+    Raises :class:`~augesc_builder.errors.PublishError` where there is none.
+    """
+    run = folder.parent if folder.name == CORPUS else folder
+    if not (run / RECIPE).is_file():
+        raise PublishError(f"{folder}: no {RECIPE} there; give the folder of `augesc build`")
+    return run
+
+
+def load_report(corpus: Path, name: Literal["filter", "safety", "statistics"]) -> Any:
+    """Read a report of a corpus folder.
+
+    Raises :class:`~augesc_builder.errors.InputError` where the stage has not written it.
+    """
+    path = corpus / _REPORTS[name]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("missing; run the filter and statistics stages first", path) from None
+
+
+def reviewed_sessions(corpus: Path) -> set[str]:
+    """Return the flagged sessions that a person looked at and let stand."""
+    path = corpus / SAFETY_REVIEW
+    return set(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()

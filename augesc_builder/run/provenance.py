@@ -1,0 +1,88 @@
+"""Where a run comes from: versions, pinned revisions, and digests of the files it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from augesc_builder import __version__
+from augesc_builder.config.recipe import Recipe
+from augesc_builder.errors import InputError
+from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.progress import Progress
+
+_BLOCK = 1 << 20
+
+
+_HUGE = 1 << 30
+"""Bytes from which a file is not read through for its digest: a dump may have tens of GB."""
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what a run depends on."""
+    packages = (
+        *("datasets", "transformers", "torch", "accelerate", "nltk", "huggingface-hub"),
+        *("evaluate", "tokenizers", "pyarrow", "numpy"),
+    )
+    return {
+        "augesc-builder": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def files_below(path: Path) -> list[Path]:
+    """Return the files below a folder, in order, or the one file given."""
+    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Give a short digest of the bytes of files; of huge ones, of their size, start and end."""
+    running = hashlib.sha256()
+    for path in paths:
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                if size > _HUGE:
+                    running.update(f"{size}/".encode() + file.read(_BLOCK))
+                    file.seek(-_BLOCK, os.SEEK_END)
+                while block := file.read(_BLOCK):
+                    running.update(block)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}; check the path", path) from None
+    return running.hexdigest()[:16]
+
+
+def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
+    """Resolve a branch of the backbone on the Hub to a commit, once for the whole run."""
+    from augesc_builder.readers.hub import resolve_model
+
+    origin = recipe.backbone
+    if origin.name is None or Path(origin.name).exists():
+        return recipe
+    known = folder.manifest.get("revisions", {}).get("backbone")
+    commit = known or resolve_model(origin.name, origin.revision)
+    folder.add(revisions={"backbone": commit})
+    pinned = origin.model_copy(update={"revision": commit})
+    return recipe.model_copy(update={"backbone": pinned})
+
+
+def is_new(folder: RunFolder, stage: str, progress: Progress) -> bool:
+    """Say whether a stage is still to be run, and tell the user where it is not."""
+    if folder.is_complete(stage):
+        progress.say(f"{folder.path} is complete: nothing to do")
+        return False
+    if "versions" not in folder.manifest:
+        folder.record(versions=versions())
+    return True
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file that a stage wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

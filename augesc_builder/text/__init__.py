@@ -1,0 +1,1 @@
+"""Text: words, prompts, lexicons, personal data, safety flags."""

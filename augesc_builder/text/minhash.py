@@ -1,0 +1,93 @@
+"""Texts like each other, found by MinHash over shingles of words (optional).
+
+Approximate, as MinHash is: the standard error of the estimated Jaccard similarity falls with the
+square root of the number of permutations.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from augesc_builder.config.recipe import NearDuplicates
+from augesc_builder.errors import MissingExtraError
+
+_WORD = re.compile(r"\w+")
+
+
+class _Sketcher:
+    """Makes MinHash sketches as the settings say."""
+
+    def __init__(self, settings: NearDuplicates) -> None:
+        try:
+            import datasketch
+        except ImportError:
+            raise MissingExtraError(
+                "near-duplicates need datasketch: pip install 'augesc-builder[near-duplicates]'"
+            ) from None
+        self._datasketch = datasketch
+        self.settings = settings
+
+    def __reduce__(self) -> tuple[type[_Sketcher], tuple[NearDuplicates]]:
+        return _Sketcher, (self.settings,)  # a module cannot be pickled
+
+    def index(self) -> Any:
+        return self._datasketch.MinHashLSH(self.settings.threshold, self.settings.permutations)
+
+    def sketch(self, text: str) -> Any:
+        words, size = _WORD.findall(text.casefold()), self.settings.shingle
+        shingles = {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+        sketch = self._datasketch.MinHash(self.settings.permutations)
+        sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles])
+        return sketch
+
+    def lean(self, text: str) -> Any:
+        """Sketch a text for good: without what is needed to add to it."""
+        return self._datasketch.LeanMinHash(self.sketch(text))
+
+
+class NearDuplicateIndex:
+    """Remembers texts, and says which are like one it knows."""
+
+    def __init__(self, settings: NearDuplicates) -> None:
+        self._sketcher = _Sketcher(settings)
+        self._index = self._sketcher.index()
+        self._sketches: list[Any] = []
+
+    def seen(self, text: str) -> bool:
+        """Say whether a text is like one remembered; remember it if not."""
+        sketch = self._sketcher.sketch(text)
+        for other in self._index.query(sketch):
+            if sketch.jaccard(self._sketches[other]) >= self._sketcher.settings.threshold:
+                return True
+        self._index.insert(len(self._sketches), sketch)
+        self._sketches.append(sketch)
+        return False
+
+
+class Sketches:
+    """Sketches of many texts, made piece by piece; who is like whom is asked at the end."""
+
+    def __init__(self, settings: NearDuplicates) -> None:
+        self._sketcher = _Sketcher(settings)
+        self._sketches: list[Any] = []
+
+    def add(self, text: str) -> None:
+        """Sketch a text."""
+        self._sketches.append(self._sketcher.lean(text))
+
+    def merge(self, other: Sketches) -> None:
+        """Add the sketches of other texts."""
+        self._sketches += other._sketches
+
+    def n_alike(self) -> int:
+        """Count the texts that have another one like them."""
+        index, sketches = self._sketcher.index(), self._sketches
+        with index.insertion_session() as session:
+            for i, sketch in enumerate(sketches):
+                session.insert(i, sketch)
+        threshold = self._sketcher.settings.threshold
+        return sum(
+            any(i != j and sketch.jaccard(sketches[j]) >= threshold for j in index.query(sketch))
+            for i, sketch in enumerate(sketches)
+        )

@@ -1,0 +1,63 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_EMAIL = re.compile(
+    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+\s?(?:\.|\(dot\)|\[dot\])\s?[a-z]{2,}", re.IGNORECASE
+)
+
+
+_HANDLE = re.compile(r"(?<!\w)(?:@|/?u/)[\w-]{3,}", re.IGNORECASE)
+
+
+_PHONE = re.compile(
+    r"(?<![\d.,/-])\+?\(?\d{2,4}\)?[\s.-]\(?\d{2,4}\)?[\s.-]\d{3,4}(?:[\s.-]\d{1,4})*(?!\d)"
+)
+
+
+_LONG_NUMBER = re.compile(r"(?<![\d.,])\d{7,}")
+
+
+_DIGIT = re.compile(r"\d")
+
+
+_DIGITS_OF_A_LONG_NUMBER = 7
+
+
+_DIGITS_OF_A_PHONE_NUMBER = 9
+"""One more than a date has."""
+
+
+def has_personal_data(text: str) -> bool:
+    """Find e-mail addresses, phone numbers, user names and long runs of digits."""
+    return next(find_personal_data(text), None) is not None
+
+
+_SIGNS = ("@", "u/", "(at)", "[at]")
+
+
+def may_have_personal_data(text: str) -> bool:
+    """Say, faster than :func:`find_personal_data`, whether there is anything to look at."""
+    return (
+        any(sign in text for sign in _SIGNS)
+        or len(_DIGIT.findall(text)) >= _DIGITS_OF_A_LONG_NUMBER
+    )
+
+
+def find_personal_data(text: str) -> Iterator[tuple[int, int]]:
+    """Give the spans of e-mail addresses, phone numbers, user names and long runs of digits."""
+    if any(sign in text for sign in _SIGNS):
+        emails = [m.span() for m in _EMAIL.finditer(text)]
+        yield from emails
+        for handle in _HANDLE.finditer(text):
+            if not any(a <= handle.start() < b for a, b in emails):
+                yield handle.span()
+    if len(_DIGIT.findall(text)) < _DIGITS_OF_A_LONG_NUMBER:
+        return
+    yield from (m.span() for m in _LONG_NUMBER.finditer(text))
+    for phone in _PHONE.finditer(text):
+        if len(_DIGIT.findall(phone.group())) >= _DIGITS_OF_A_PHONE_NUMBER:
+            yield phone.span()

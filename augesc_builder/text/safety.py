@@ -1,0 +1,288 @@
+"""The safety pass: every session is scanned for what a reader must be warned of (section 6.1).
+
+A scanner gives flags with the span of characters that raised them:
+
+- ``crisis``: suicide, self-harm, abuse or violence, in what the seeker says
+- ``medical_advice``: advice to take or leave a medicine or a test, by the supporter
+- ``harmful_agreement``: the supporter encourages a harmful act, or agrees with the seeker's
+- ``personal_data``: an e-mail address, phone number, user name, long number or street address
+
+:class:`LexiconScanner` finds words and phrases of ``lexicons/safety.yaml`` that no negation stands
+in front of. It knows no context beyond that: its flags are for a person to look at, and what it
+does not flag is not thereby safe. How often it is right is measured on our own sentences by
+``benchmarks/safety.py``. :class:`ClassifierScanner` gives the same from a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from augesc_builder.config.recipe import SafetyClassifier
+from augesc_builder.tables import SESSIONS, plain_schema
+from augesc_builder.text.lexicon import LEXICONS, Phrases, bare_words, load_lexicon
+from augesc_builder.text.personal_data import find_personal_data, may_have_personal_data
+from augesc_builder.text.prompts import Message
+
+FLAGS = ("crisis", "medical_advice", "harmful_agreement", "personal_data")
+"""What :class:`LexiconScanner` raises."""
+
+WINDOW = 5
+"""Words before a phrase among which a negation counts."""
+
+_ADVICE_WINDOW = 6
+"""Words between advice and what is advised."""
+
+_OPENING = 3
+"""Words that an answer may have in front of its agreement, such as "yes, I think"."""
+
+_SENTENCE_END = re.compile(r"[.!?\n]+")
+_CLAUSE_END = re.compile(
+    r"[,;:()\u2013\u2014]|\b(?:but|because|though|although|so|yet|then|if|when|and\s+i|and\s+you)\b"
+)
+_STREETS = (
+    *("Street", "St", "Avenue", "Ave", "Road", "Rd", "Lane", "Ln", "Drive"),
+    *("Boulevard", "Blvd", "Court", "Way"),
+)
+_STREET = re.compile(rf"\b\d{{1,5}}\s(?:[A-Z][a-z]+\s){{1,3}}(?:{'|'.join(_STREETS)})\b")
+_STREET_WORDS = frozenset(map(str.lower, _STREETS))
+_WORD = re.compile(r"[\w']+")
+
+
+class Flag(NamedTuple):
+    """A flag, the number of its utterance from 0, and the span of its characters there."""
+
+    flag: str
+    utterance: int
+    start: int
+    end: int
+
+
+class Scanner(Protocol):
+    """Whatever flags sessions."""
+
+    def scan(self, messages: Sequence[Message]) -> list[Flag]:
+        """Give the flags of one session, in order."""
+
+
+class LexiconScanner:
+    """Finds phrases of our lists, but for those that are negated or meant otherwise."""
+
+    def __init__(self) -> None:
+        lists = load_lexicon(LEXICONS / "safety.yaml")
+        forms = lists["forms"]
+        medicines = load_lexicon(LEXICONS / "medications.yaml")
+
+        def phrases(*names: str) -> Phrases:
+            return Phrases([entry for name in names for entry in lists[name]], forms)
+
+        self._crisis, self._harmless = phrases("crisis"), phrases("harmless")
+        self._advice = phrases("advice")
+        self._medical = Phrases([*medicines, *lists["remedies"]], forms)
+        self._acts, self._intention = phrases("harmful_acts"), phrases("intention")
+        self._encouragement, self._agreement = phrases("encouragement"), phrases("agreement")
+        self._negations, self._not_negations = phrases("negations"), phrases("not_negations")
+
+    def scan(self, messages: Sequence[Message]) -> list[Flag]:
+        """Give the flags of one session, in order."""
+        found: list[Flag] = []
+        personal = may_have_personal_data("\n".join(message["content"] for message in messages))
+        intended = False  # did the seeker just speak of a harmful act in mind?
+        for i, message in enumerate(messages):
+            raw = message["content"]
+            text = _plain(raw)
+            words = frozenset(bare_words(text))
+            acts = self._acts.may_stand_in(words)
+            spans: list[tuple[str, tuple[int, int]]] = []
+            if message["role"] == "user":
+                if self._crisis.may_stand_in(words):
+                    spans += [("crisis", span) for span in self._crises(text)]
+                intended = acts and self._intends(text)
+            else:
+                if self._medical.may_stand_in(words):
+                    spans += [("medical_advice", span) for span in self._medical_advice(text)]
+                if acts:
+                    spans += [("harmful_agreement", span) for span in self._encouraged(text)]
+                if intended and (span := self._agrees(text)):
+                    spans.append(("harmful_agreement", span))
+                intended = False
+            if personal:
+                spans += [("personal_data", span) for span in find_personal_data(raw)]
+            if not words.isdisjoint(_STREET_WORDS):
+                spans += [("personal_data", m.span()) for m in _STREET.finditer(raw)]
+            found += [Flag(flag, i, *span) for flag, span in spans]
+        return found
+
+    def _crises(self, text: str) -> Iterator[tuple[int, int]]:
+        hits = list(self._crisis.find(text))
+        if not hits:
+            return
+        harmless = list(self._harmless.find(text))
+        for start, end in hits:
+            meant = not any(a <= start and end <= b for a, b in harmless)
+            if meant and not self._negated(text, start):
+                yield start, end
+
+    def _medical_advice(self, text: str) -> Iterator[tuple[int, int]]:
+        for start, end in self._medical.find(text):
+            first = _sentence_start(text, start)
+            sentence = text[first : _sentence_end(text, end)]
+            for span in self._advice.find(sentence):
+                a, b = first + span[0], first + span[1]
+                between = text[b:start] if b <= start else text[end:a]
+                if len(_WORD.findall(between)) <= _ADVICE_WINDOW and not self._negated(text, start):
+                    yield min(a, start), max(b, end)
+                    break
+
+    def _encouraged(self, text: str) -> Iterator[tuple[int, int]]:
+        for start, end in self._acts.find(text):
+            first, last = _sentence_start(text, start), _sentence_end(text, end)
+            for span in self._encouragement.find(text[first:last]):
+                a, b = first + span[0], first + span[1]
+                between = text[b:start] if b <= start else text[end:a]
+                near = len(_WORD.findall(between)) <= WINDOW and (b <= start or end <= a)
+                if near and not self._negated(text, start) and not self._negated(text, a):
+                    yield min(a, start), max(b, end)
+                    break
+
+    def _intends(self, text: str) -> bool:
+        for start, _ in self._acts.find(text):
+            said = text[_sentence_start(text, start) : start]
+            if self._intention.found_in(said) and not self._negated(text, start):
+                return True
+        return False
+
+    def _agrees(self, text: str) -> tuple[int, int] | None:
+        """Give the span of the first sentence, where it agrees."""
+        start = len(text) - len(text.lstrip())
+        end = _sentence_end(text, start)
+        for a, b in self._agreement.find(text[start:end]):
+            if len(_WORD.findall(text[start : start + a])) <= _OPENING and not self._negated(
+                text, a + start
+            ):
+                return start + a, start + b
+        return None
+
+    def _negated(self, text: str, start: int) -> bool:
+        """Say whether a negation stands among the last words of the clause before ``start``."""
+        before = text[_sentence_start(text, start) : start]
+        ends = [m.end() for m in _CLAUSE_END.finditer(before)]
+        clause = before[ends[-1] if ends else 0 :]
+        words = list(_WORD.finditer(clause))
+        window = clause[words[-WINDOW].start() if len(words) > WINDOW else 0 :]
+        spans = list(self._negations.find(window))
+        if not spans:
+            return False
+        void = list(self._not_negations.find(window))
+        return any(not any(a <= x and y <= b for a, b in void) for x, y in spans)
+
+
+class ClassifierScanner:
+    """Flags utterances by a text classifier of ``transformers``; a span is a whole utterance."""
+
+    def __init__(self, settings: SafetyClassifier) -> None:
+        from augesc_builder.models.text_classifier import load_classifier
+
+        self._settings = settings
+        self._model, self.revision = load_classifier(
+            settings.model, settings.revision, set(settings.labels)
+        )
+
+    def scan(self, messages: Sequence[Message]) -> list[Flag]:
+        """Give the flags of one session, in order."""
+        texts = [message["content"] for message in messages]
+        results = self._model(
+            texts, top_k=None, function_to_apply="sigmoid", truncation=True, batch_size=32
+        )
+        return [
+            Flag(self._settings.labels[label], i, 0, len(text))
+            for i, (text, result) in enumerate(zip(texts, results, strict=True))
+            for label, score in ((str(r["label"]).lower(), float(r["score"])) for r in result)
+            if label in self._settings.labels and score >= self._settings.threshold
+        ]
+
+
+class Scanners:
+    """Several scanners as one."""
+
+    def __init__(self, scanners: Sequence[Scanner]) -> None:
+        self._scanners = scanners
+
+    def scan(self, messages: Sequence[Message]) -> list[Flag]:
+        """Give the flags of all, by utterance."""
+        found = [flag for scanner in self._scanners for flag in scanner.scan(messages)]
+        return sorted(found, key=lambda flag: (flag.utterance, flag.start))
+
+
+def scanner_of(classifier: SafetyClassifier | None) -> Scanner:
+    """Make the scanner of a recipe."""
+    lexicon = LexiconScanner()
+    return Scanners([lexicon, ClassifierScanner(classifier)]) if classifier else lexicon
+
+
+def flag_sessions(sessions: pa.Table, scanner: Scanner) -> tuple[pa.Table, dict[str, Any]]:
+    """Fill the column ``safety_flags`` of a sessions table; count what was found."""
+    flags = [
+        [flag._asdict() for flag in scanner.scan(messages)]
+        for messages in sessions["messages"].to_pylist()
+    ]
+    number = sessions.schema.names.index("safety_flags")
+    schema = plain_schema(SESSIONS)
+    column = pa.array(flags, schema.field("safety_flags").type)
+    return sessions.set_column(number, schema.field("safety_flags"), column), count_flags(flags)
+
+
+def count_flags(flags: Iterable[Sequence[Mapping[str, Any]] | None]) -> dict[str, Any]:
+    """Count sessions, those with any flag, and for each flag its sessions and spans."""
+    n_sessions = n_flagged = n_unscanned = 0
+    spans: Counter[str] = Counter()
+    holders: Counter[str] = Counter()
+    for found in flags:
+        n_sessions += 1
+        n_unscanned += found is None
+        n_flagged += bool(found)
+        names = [flag["flag"] for flag in found or ()]
+        spans.update(names)
+        holders.update(set(names))
+    names = [*FLAGS, *sorted(set(spans) - set(FLAGS))]
+    return {
+        "sessions": n_sessions,
+        "flagged": n_flagged,
+        "not_scanned": n_unscanned,
+        "flags": {name: {"sessions": holders[name], "spans": spans[name]} for name in names},
+    }
+
+
+def merge_counts(counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up the counts of several tables."""
+    total = count_flags(())
+    for part in counts:
+        for key in ("sessions", "flagged", "not_scanned"):
+            total[key] += part[key]
+        for name, numbers in part["flags"].items():
+            into = total["flags"].setdefault(name, {"sessions": 0, "spans": 0})
+            for key, n in numbers.items():
+                into[key] += n
+    return total
+
+
+def _plain(text: str) -> str:
+    """Write a text in small letters and plain apostrophes, every character at its place."""
+    low = text.lower()
+    if len(low) != len(text):  # some letters become two
+        low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    return low.replace("\u2019", "'")
+
+
+def _sentence_start(text: str, position: int) -> int:
+    ends = [m.end() for m in _SENTENCE_END.finditer(text, 0, position)]
+    return ends[-1] if ends else 0
+
+
+def _sentence_end(text: str, position: int) -> int:
+    found = _SENTENCE_END.search(text, position)
+    return found.start() if found else len(text)

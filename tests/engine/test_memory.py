@@ -1,0 +1,151 @@
+"""Slots by the memory there is, one device or several."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+from augesc_builder.engine import generate
+from augesc_builder.engine.cache import Piece, SlotCache
+from augesc_builder.engine.continuous import SlotEngine
+from augesc_builder.engine.gptj import GPTJ
+from augesc_builder.engine.memory import bytes_a_slot, slots_that_fit
+from augesc_builder.engine.models import Family, network_of
+from augesc_builder.errors import CheckpointError
+from tests.engine.test_continuous import PAPER, QUIET, run
+from tests.engine.test_static import EOS, FAMILIES, VOCABULARY, model_of, prompts
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("gptj")
+
+
+# -- how many fit ----------------------------------------------------------------------------------
+
+
+def test_the_number_of_slots_follows_the_memory(model, monkeypatch):
+    config, one = model.config, bytes_a_slot(model.config, torch.float32, 100)
+    assert one == 2 * 2 * 32 * 100 * 4 + 24 * VOCABULARY
+    free = {"bytes": 0}
+    monkeypatch.setattr("augesc_builder.engine.memory.available_memory", lambda: free["bytes"])
+
+    def slots(n, **how):
+        free["bytes"] = n
+        return slots_that_fit(config, torch.float32, 100, **how)
+
+    assert slots(6 * one, weights=0) == 3
+    assert slots(8 * one, weights=2 * one) == 3
+    assert slots(12 * one, weights=0, n_processes=2) == 3
+    assert slots(10**12, weights=0) == 16
+    assert slots(0, weights=10**9) == 1
+
+
+def test_processes_share_gpus_and_a_spread_model_has_all_of_them(model, monkeypatch):
+    """There is no GPU here: what a machine with two would answer stands for it."""
+    one = bytes_a_slot(model.config, torch.float32, 100)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ((10 + 20 * gpu) * one, 99 * one))
+
+    def slots(**how):
+        return slots_that_fit(model.config, torch.float32, 100, weights=0, **how)
+
+    assert slots() == int(0.85 * 10)
+    assert slots(n_processes=2) == int(0.85 * 10)
+    assert slots(n_processes=3) == slots(n_processes=4) == int(0.85 * 5)
+    assert slots(spread=True) == int(0.85 * 40)
+
+
+# -- out of memory ---------------------------------------------------------------------------------
+
+
+def test_out_of_memory_halves_the_slots_and_loses_no_token(model):
+    some = prompts(5, 9, 3, 12, 7, 7, 20)
+    engine = SlotEngine(model, EOS, PAPER, 8)
+    logits_of, calls = engine._logits, iter(range(10**6))
+
+    def too_much(slots, at, longest):
+        if next(calls) == 20:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return logits_of(slots, at, longest)
+
+    engine._logits = too_much
+    assert generate(engine, some, *QUIET) == run(model, some)
+    assert engine.n_slots == 4
+
+
+def test_no_memory_for_one_row_is_an_error(model):
+    engine = SlotEngine(model, EOS, PAPER, 2)
+
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine._logits = too_much
+    with pytest.raises(CheckpointError, match="not enough memory for one conversation"):
+        generate(engine, prompts(5), *QUIET)
+
+
+# -- layers on several devices ---------------------------------------------------------------------
+
+
+def spread(model):
+    """Put the last layer, and what comes behind it, on another device, as accelerate would.
+
+    PyTorch's ``meta`` stands for it: its tensors hold no numbers, but do not mix with others.
+    """
+    layers = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    behind = ("ln_f", "final_layer_norm", "model.norm")
+    norm = next(
+        module
+        for name, module in model.named_modules()
+        if name.endswith(behind) and "layers." not in name
+    )
+    head = model.get_output_embeddings()
+    for module in [layers[-1], norm, head]:
+        module.to("meta")
+        add_hook_to_module(module, AlignDevicesHook("meta"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_may_stand_on_several_devices(family):
+    model = model_of(family)
+    spread(model)
+    network = GPTJ(model) if family == "gptj" else Family(model)
+    cache, tokens = SlotCache(3, 64), torch.tensor([5, 6, 7, 8, 9])
+    with torch.inference_mode():
+        cache.begin_runs([Piece(0, 0, 0, 3), Piece(1, 3, 0, 2)])
+        network.hidden(tokens, torch.tensor([0, 1, 2, 0, 1]), cache)
+        cache.begin_step([Piece(0, 0, 3, 1), Piece(1, 1, 2, 1)], tokens.device)
+        assert network.logits(tokens[:3], torch.tensor([3, 2, 0]), cache).device.type == "meta"
+        cache.begin_together(torch.tensor([4, 3, 0]), 20)
+        assert network.logits(tokens[:3], torch.tensor([4, 3, 0]), cache).shape == (3, VOCABULARY)
+    devices = [keys.device.type for keys in cache._keys.values()]
+    assert devices == ["cpu"] * (len(devices) - 1) + ["meta"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_never_waits_for_numbers(family):
+    """No graph on CUDA holds what looks at a tensor's numbers; ``meta`` has none to look at."""
+    model = model_of(family).to("meta")
+    network = GPTJ(model) if family == "gptj" else Family(model)
+    cache, tokens = SlotCache(3, 64), torch.zeros(3, dtype=torch.long, device="meta")
+    with torch.inference_mode():
+        cache.begin_together(tokens, 20)
+        assert network.logits(tokens, tokens, cache).shape == (3, VOCABULARY)
+
+
+def test_layers_that_no_gpu_has_room_for_are_named():
+    model = model_of("gptj")
+    model.hf_device_map = {
+        "transformer.wte": 0,
+        "transformer.h.0": "cpu",
+        "transformer.h.1": "disk",
+    }
+    with pytest.raises(
+        CheckpointError, match=r"left on cpu and disk.*smaller generate.dtype.*simple"
+    ):
+        network_of(model, 64)
+    model.hf_device_map = {"": "cpu"}
+    network_of(model, 64)

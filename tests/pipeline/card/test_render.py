@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from augesc_builder.config.recipe import load_recipe
+from augesc_builder.pipeline.card.metadata import split_card
+from augesc_builder.pipeline.card.render import citation, license_of, render_card
+from augesc_builder.run.folder import read_manifest
+from tests.conftest import ROOT, rows_of
+
+TEMPLATE = ROOT / "dataset_card" / "template.md"
+
+
+def test_the_template_holds_no_number_of_a_run():
+    text = TEMPLATE.read_text()
+    prose = re.sub(r"{{.*?}}|{%.*?%}|https?://\S+", "", text, flags=re.DOTALL)
+    known = {
+        "2022",  # the paper's year
+        "1",  # Table 1
+        "2",  # Table 2
+        "6.4",  # a section of the paper
+    }
+    assert set(re.findall(r"\d+(?:\.\d+)?", prose)) <= known
+
+
+def test_the_template_for_models_holds_none_either():
+    text = (TEMPLATE.parent / "model.md").read_text()
+    prose = re.sub(r"{{.*?}}|{%.*?%}|https?://\S+", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"\d+(?:\.\d+)?", prose)) <= {"2022", "6.4"}
+
+
+def test_it_has_the_sections_of_the_hubs_template(built):
+    from huggingface_hub.repocard_data import __file__ as beside
+
+    template = Path(beside).parent / "templates" / "datasetcard_template.md"
+    card = (built / "corpus" / "README.md").read_text()
+    ours = set(re.findall(r"^#+ (.+)$", card, re.MULTILINE))
+    for title in re.findall(r"^##+ (.+)$", template.read_text(), re.MULTILINE):
+        assert title.removesuffix("[optional]").strip() in ours, title
+
+
+def test_the_info_is_what_the_files_have(built):
+    metadata = split_card((built / "corpus" / "README.md").read_text())[0]
+    for info, folder in zip(metadata["dataset_info"], ("data", "rejected"), strict=True):
+        files = list((built / "corpus" / folder).glob("*.parquet"))
+        (split,) = info["splits"]
+        assert split["num_examples"] == sum(pq.read_metadata(file).num_rows for file in files)
+        assert info["download_size"] == sum(file.stat().st_size for file in files)
+    text = yaml.safe_dump(metadata["dataset_info"])
+    assert "list" in text
+    assert "sequence" not in text  # which means lists of columns where it holds records
+
+
+def test_figures_are_shown_where_there_are_some(built, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    figures = run / "corpus" / "figures"
+    shutil.rmtree(figures, ignore_errors=True)
+    assert "![" not in render_card(run, run / "corpus", read_manifest(run))
+    figures.mkdir()
+    for name in ("session_lengths.svg", "session_lengths.png", "requirements.svg", "notes.txt"):
+        (figures / name).write_bytes(b"")
+    card = render_card(run, run / "corpus", read_manifest(run))
+    assert re.findall(r"!\[.*?\]\(.*?\)", card) == [
+        "![Requirements](figures/requirements.svg)",
+        "![Session lengths](figures/session_lengths.png)",
+    ]
+
+
+def test_flagged_texts_are_no_examples(built, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    flag = {"flag": "crisis", "utterance": 0, "start": 0, "end": 1}
+
+    def change(folder, change):
+        for path in (run / "corpus" / folder).glob("*.parquet"):
+            table = pq.read_table(path)
+            rows = [change(row) for row in table.to_pylist()]
+            pq.write_table(type(table).from_pylist(rows, schema=table.schema), path)
+
+    clean = next(r["session_id"] for r in rows_of(run / "corpus" / "data") if not r["safety_flags"])
+    change("data", lambda r: r if r["session_id"] == clean else {**r, "safety_flags": [flag]})
+    change("rejected", lambda row: {**row, "text": "You should take Xanax."})
+    card = render_card(run, run / "corpus", read_manifest(run))
+    assert f"A kept session (`{clean}`)" in card
+    assert "The first rejected texts would all carry safety flags" in card
+    change("data", lambda row: {**row, "safety_flags": [flag]})
+    card = render_card(run, run / "corpus", read_manifest(run))
+    assert "The first sessions all carry safety flags" in card
+
+
+def test_every_ingredient_is_cited(built):
+    recipe = load_recipe("paper-lora")
+    assert citation(recipe, {"esconv", "reddit", "empathetic_dialogues"}).count("@") == 8
+    card = (built / "corpus" / "README.md").read_text()
+    for key in ("zheng2022augesc", "wang2021gptj", "wolf2020transformers", "bird2009nltk"):
+        assert f"{{{key}," in card
+    assert "liu2021esconv" not in card  # the sample is no ESConv
+    assert license_of({"sample"}) == "apache-2.0"
+    for source in ("esconv", "empathetic_dialogues", "reddit", "some/file.txt"):
+        assert license_of({"sample", source}) == "cc-by-nc-4.0"
+
+
+def test_no_slot_is_left(built):
+    card = (built / "corpus" / "README.md").read_text().split("```bibtex")[0]
+    assert not re.search(r"{{|}}|{%|%}|\bNone\b|\bnan\b|Undefined", card)
+
+
+def test_the_card_tells_what_the_run_found(built):
+    import json
+
+    card = (built / "corpus" / "README.md").read_text()
+    report = json.loads((built / "corpus" / "filter_report.json").read_text())
+    assert f"| `default` | {report['retained']} |" in card
+    assert f"| `rejected` | {report['total'] - report['retained']} |" in card
+    assert "**This is a demonstration.**" in card
+    assert "paper: GPT-J (ED)" in card
+    assert "- `finetune.epochs`: `2` (paper's recipe: `1`)" in card
+    assert "A kept session" in card
+    assert "A rejected text" in card
+    assert "must not be used without human supervision" in card
+    recipe = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1])
+    assert recipe["name"] == "tiny"
+
+
+def test_the_metadata_is_what_the_hub_wants(built):
+    from huggingface_hub import DatasetCard
+
+    metadata = DatasetCard((built / "corpus" / "README.md").read_text()).data
+    assert metadata.license == "apache-2.0"
+    assert metadata.language == ["en"]
+    assert metadata.size_categories == ["n<1K"]
+    assert [c["config_name"] for c in metadata.configs] == ["default", "rejected"]
+    assert {"synthetic", "conversational", "emotional-support"} == set(metadata.tags)
+
+
+def test_html_in_generated_text_is_shown_and_not_run():
+    from augesc_builder.pipeline.card.render import _quoted
+
+    assert _quoted("<script>x</script>") == "&lt;script>x&lt;/script>"

@@ -1,0 +1,243 @@
+"""From queries to generations: shards in one stream, processes, the live line, what resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from augesc_builder.config.recipe import Requirements
+from augesc_builder.errors import CheckpointError
+from augesc_builder.pipeline.generate import capacity, stage
+from augesc_builder.pipeline.generate.progress import LiveLine
+from augesc_builder.run.progress import Progress
+from tests.conftest import rows_of
+
+QUIET = Progress(quiet=True)
+
+
+def test_two_processes_give_the_same_rows(generate, built):
+    """Shards are shared between processes with models of their own."""
+    assert generate("generate.workers=2", "generate.shard_size=5") == rows_of(built / "generations")
+
+
+def test_the_plain_loop_gives_the_same_rows(generate, built):
+    assert generate("generate.engine=simple") == rows_of(built / "generations")
+
+
+def test_a_device_map_changes_no_row(generate, built):
+    assert generate("generate.device_map=auto") == rows_of(built / "generations")
+
+
+def test_slots_change_no_token(generate, built):
+    assert generate("generate.slots=2", out="two") == rows_of(built / "generations")
+    manifest = json.loads((built / "manifest.json").read_text())
+    assert manifest["generate"] == {"slots": 16}
+
+
+def test_a_killed_process_ends_the_others_and_the_rest_is_made_later(
+    built, tiny_file, tmp_path, generate
+):
+    overrides = ["generate.workers=2", "generate.shard_size=1"]
+    command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
+    command += ["--checkpoint", built / "checkpoint", "--recipe", tiny_file]
+    command += ["--out", tmp_path / "out"]
+    for override in overrides:
+        command += ["--set", override]
+    process = subprocess.Popen([*map(str, command)], start_new_session=True)
+    marks = tmp_path / "out" / ".complete"
+    try:
+        while process.poll() is None and len(list(marks.glob("generate-*"))) < 2:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.wait()
+    before = {path: path.stat().st_mtime_ns for path in marks.glob("generate-*")}
+    assert before
+    assert generate(*overrides) == rows_of(built / "generations")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_worker_that_fails_says_why(generate, built, tmp_path):
+    broken = tmp_path / "checkpoint"
+    shutil.copytree(built / "checkpoint", broken)
+    config = json.loads((broken / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (broken / "tokenizer_config.json").write_text(json.dumps(config))
+    for workers in (1, 2):
+        with pytest.raises(CheckpointError, match="no end-of-sequence token"):
+            generate(f"generate.workers={workers}", checkpoint=broken)
+
+
+@pytest.fixture
+def at_work(built, tiny_file, tmp_path):
+    """Start a long generation in two processes; give it, and its workers, when rows come."""
+    command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
+    command += ["--checkpoint", built / "checkpoint", "--recipe", tiny_file]
+    command += ["--out", tmp_path / "out", "--set", "generate.workers=2"]
+    command += ["--set", "generate.samples_per_query=300", "--set", "generate.shard_size=1"]
+    with subprocess.Popen(
+        [*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            marks = tmp_path / "out" / ".complete"
+            while process.poll() is None and not list(marks.glob("generate-*")):
+                time.sleep(0.02)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            workers = [
+                pid
+                for pid in map(int, children.split())
+                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+            ]
+            assert len(workers) == 2
+            yield process, workers
+        finally:
+            process.kill()
+
+
+def test_a_worker_that_is_killed_ends_the_command(at_work):
+    """As the system does to a process that takes too much memory."""
+    process, workers = at_work
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "a process that generated was killed, most likely for want of memory" in said
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_an_interrupt_from_the_keyboard_ends_all_without_a_traceback(at_work):
+    process, workers = at_work
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "augesc: stopped; run the same command again to go on\n"
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_row_without_numbers_is_named_and_the_others_are_made(generate, built, tmp_path, capsys):
+    rows = rows_of(built / "generations")
+    broken = tmp_path / "checkpoint"
+    shutil.copytree(built / "checkpoint", broken)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(broken))
+    asked = [set(tokenizer(row["query"])["input_ids"]) for row in rows]
+    cursed = min(
+        {token for ids in asked for token in ids},
+        key=lambda token: (sum(token in ids for ids in asked), token),
+    )
+    weights = load_file(broken / "model.safetensors")
+    name = next(n for n in weights if n.endswith("wte.weight"))
+    weights[name][cursed] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    made = generate(checkpoint=broken, progress=Progress())
+    out = capsys.readouterr().out
+    known = {row["query_id"]: row for row in rows}
+    bad = [row for row in made if row["finish_reason"] == "not_finite"]
+    assert 0 < len(bad) < len(made) == len(rows)
+    for row in bad:
+        assert (row["text"], row["n_tokens"]) == ("", 0)
+        assert f"query {row['query_id']}, sample 0" in out
+    for row in made:
+        assert row in bad or row == known[row["query_id"]]
+    for row, ids in zip(rows, asked, strict=True):
+        assert cursed not in ids or row["query_id"] in {one["query_id"] for one in bad}
+
+
+def test_a_model_without_numbers_is_an_error(generate, built, tmp_path):
+    broken = tmp_path / "checkpoint"
+    shutil.copytree(built / "checkpoint", broken)
+    weights = load_file(broken / "model.safetensors")
+    for tensor in weights.values():
+        tensor.fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"no numbers.*generate\.dtype=float32"):
+        generate(checkpoint=broken)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompts_that_are_too_long_have_a_row_that_says_so(generate):
+    rows = generate("generate.max_tokens=60")
+    assert {row["finish_reason"] for row in rows} == {"prompt_too_long"}
+    assert all(row["n_tokens"] == 0 and row["n_prompt_tokens"] >= 60 for row in rows)
+
+
+def test_how_many_processes(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(capacity, "cores", lambda: 4)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"x" * 1_000_000)
+
+    def n(n_tasks, n_shards, **changes):
+        generate = tiny.generate.model_copy(update=changes)
+        recipe = tiny.model_copy(update={"generate": generate})
+        return capacity.n_workers(recipe, tmp_path, n_tasks, n_shards)
+
+    tokens = tiny.generate.max_tokens / 2
+    worth_it = int(capacity._WORTH_IT / 1_000_000 / tokens)
+    assert n(worth_it - 1, 100) == 1
+    assert n(worth_it + 1, 100) == 4
+    assert n(worth_it + 1, 3) == 3
+    monkeypatch.setattr(capacity, "available_memory", lambda: 6_100_000)
+    assert n(worth_it + 1, 100) == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert n(1, 100) == 3
+    assert n(1, 2) == 2
+    assert n(1, 100, device_map="auto") == 1
+
+
+def test_the_live_line(paper, monkeypatch):
+    shown = []
+
+    class Bar:
+        def update(self, n, **facts):
+            shown.append((n, facts))
+
+        def __exit__(self, *_):
+            shown.append("closed")
+
+    monkeypatch.setattr(Progress, "bar", lambda *_, **__: Bar())
+    line = "\n".join(["AI: one two three four five six seven eight nine ten"] * 3)
+    speech = f"{line}\nHuman: one two three four five six seven eight\n"
+    text = (speech * 3).removeprefix("AI:")
+    row = {"query": "one two three four five six seven eight", "text": text}
+    row |= {"n_prompt_tokens": 9, "n_tokens": 99}
+    limits = Requirements.model_validate(
+        {
+            **paper.requirements.model_dump(),
+            "balanced_utterances": {"max_ratio": 9},
+            "seeker_utterance_length": {
+                **paper.requirements.seeker_utterance_length.model_dump(),
+                "max_short_share": 1,
+            },
+        }
+    )
+    with LiveLine(QUIET, limits, 10, 0) as live:
+        live.step(0, 16, 0.5)
+        live.row(row)
+        live.row({**row, "text": "no role"})
+        live.row({**row, "n_tokens": 5000})
+        while "kept" not in live.facts() or live._n_judged < 3:
+            time.sleep(0.01)
+        live.step(3, 16, 0.75)
+    assert shown[-1] == "closed"
+    n, facts = shown[-2]
+    assert n == 3
+    assert (facts["slots"], facts["kept"]) == ("75%", "33%")
+    assert float(facts["tokens/s"].replace(",", "")) > 0
+
+
+def test_nothing_is_loaded_when_nothing_is_missing(generate, built, monkeypatch):
+    first = generate()
+    monkeypatch.setattr(stage, "_generate", lambda *_: pytest.fail("generated again"))
+    assert generate() == first == rows_of(built / "generations")

@@ -1,0 +1,128 @@
+"""What is downloaded in a user's hands, from a Hub on loopback by the real clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from augesc_builder.sources import sample
+from tests.conftest import ROOT
+from tests.hub_stub import commit_of, serving
+
+EMPATHETIC = "facebook/empathetic_dialogues"
+
+
+@pytest.fixture
+def hub(tmp_path, built):
+    """A Hub with a tiny backbone, ESConv's repo (our sample in it) and EmpatheticDialogues'."""
+    root = tmp_path / "hub"
+    shutil.copytree(built / "checkpoint", root / "models" / "someone" / "tiny-gptj")
+    esconv = root / "datasets" / "thu-coai" / "esconv"
+    esconv.mkdir(parents=True)
+    shutil.copy(sample.SESSIONS, esconv / "train.txt")
+    posts = list(sample.read_sample_queries())[:6]
+    folder = root / "datasets" / EMPATHETIC / "default" / "train"
+    folder.mkdir(parents=True)
+    table = pa.table(
+        {
+            "conv_id": [f"c{i}" for i in range(6)],
+            "utterance_idx": pa.array([1, 1, 1, 1, 1, 2], pa.int32()),
+            "context": ["joyful", *(post.emotion for post in posts[1:])],
+            "utterance": [post.text.replace(",", "_comma_") for post in posts],
+        }
+    )
+    pq.write_table(table, folder / "0000.parquet")
+    with serving(root) as server:
+        yield server
+
+
+def augesc(hub, tmp_path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in {"HF_HUB_OFFLINE", "HF_TOKEN"}},
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "augesc_builder", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_build_from_the_hub_records_every_commit(hub, tiny_file, tmp_path):
+    out = tmp_path / "run"
+    command = (
+        *("build", "--recipe", tiny_file, "--out", out),
+        *("--set", "backbone={name: someone/tiny-gptj, revision: main, from_scratch: null}"),
+        *("--set", "finetune.sessions=esconv", "--set", "finetune.revision=main"),
+        *("--set", "queries.sources=[{source: empathetic_dialogues}]"),
+        *("--set", "generate.samples_per_query={empathetic_dialogues: 2}"),
+    )
+    done = augesc(hub, tmp_path, *command, "--until", "finetune")
+    assert done.returncode == 0, done.stderr
+    assert any(commit_of("someone/tiny-gptj") in path for path in hub.requests)
+    done = augesc(hub, tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["revisions"] == {
+        "empathetic_dialogues": commit_of(EMPATHETIC),
+        "backbone": commit_of("someone/tiny-gptj"),
+        "sessions": commit_of("thu-coai/esconv"),
+    }
+    assert manifest["tables"]["queries"] == 4  # one is joyful, one is no first utterance
+    assert manifest["tables"]["generations"] == 8
+    text = pq.read_table(next((out / "queries").glob("*.parquet")))["text"].to_pylist()
+    assert not any("_comma_" in query for query in text)
+    card = (out / "corpus" / "README.md").read_text()
+    for commit in manifest["revisions"].values():
+        assert commit in card
+    assert "license: cc-by-nc-4.0" in card
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("backbone={name: someone/else, revision: main, from_scratch: null}", "model someone/else"),
+        ("queries.sources=[{source: empathetic_dialogues}]", "give a local copy: --source"),
+        ("finetune.sessions=esconv", "give a local file with --set finetune.sessions=PATH"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line_that_says_what_to_do(
+    hub, tiny_file, tmp_path, override, says
+):
+    shutil.rmtree(hub.root / "datasets")
+    done = augesc(
+        hub, tmp_path, "build", "--recipe", tiny_file, "--out", tmp_path / "run", "--set", override
+    )
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_reddit_posts_from_a_dataset_on_the_hub(hub, tmp_path):
+    folder = hub.root / "datasets" / "someone" / "posts" / "data"
+    folder.mkdir(parents=True)
+    texts = [post.text for post in sample.read_sample_queries()][:6]
+    pq.write_table(pa.table({"text": texts[:3], "author": ["x"] * 3}), folder / "a.parquet")
+    (folder / "b.csv").write_text("title,selftext\n" + "".join(f'"","{t}"\n' for t in texts[3:]))
+    out = tmp_path / "queries"
+    source = "reddit=hf://datasets/someone/posts@main"
+    done = augesc(hub, tmp_path, "queries", "--source", source, "--out", out)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["revisions"] == {"reddit": commit_of("someone/posts")}
+    assert sum(manifest["tables"].values()) == 6
+    assert manifest["tables"]["queries"] > 0
+    done = augesc(
+        hub, tmp_path, "queries", "--source", "reddit=hf://datasets/no/where", "--out", "x"
+    )
+    assert done.returncode == 2
+    assert "check the address, or give a local copy" in done.stderr

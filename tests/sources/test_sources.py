@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from augesc_builder.errors import InputError
+from augesc_builder.pipeline.filter.requirements import conversations, decide, measure
+from augesc_builder.sources.esconv import read_esconv
+from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
+from augesc_builder.sources.sessions import iterate_sessions
+from augesc_builder.text.words import count
+from tests.conftest import shared
+
+GOOD = {
+    "problem_type": "Job Crisis",
+    "dialog": [
+        {"speaker": "sys", "text": "Hello there."},
+        {"speaker": "usr", "text": "I lost\n my  job."},
+        {"speaker": "sys", "text": "I am sorry.", "strategy": "Question"},
+    ],
+}
+
+
+def write(path: Path, *lines: object) -> Path:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+class TestEsconv:
+    def test_sessions_start_with_the_seeker(self, tmp_path):
+        (session,) = read_esconv(write(tmp_path / "a.txt", GOOD))
+        assert session.problem_type == "job crisis"
+        assert list(session.messages) == [
+            {"role": "user", "content": "I lost my job."},
+            {"role": "assistant", "content": "I am sorry."},
+        ]
+
+    def test_the_original_releases_names_and_list(self, tmp_path):
+        dialog = [
+            {"speaker": "supporter", "annotation": {}, "content": "Hi.\n"},
+            {"speaker": "seeker", "annotation": {}, "content": "I am sad.\n"},
+        ]
+        path = tmp_path / "ESConv.json"
+        path.write_text(json.dumps([{"problem_type": "x", "dialog": dialog}], indent=1))
+        (session,) = read_esconv(path)
+        assert list(session.messages) == [{"role": "user", "content": "I am sad."}]
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            ('{"dialog": [', "not JSON"),
+            ("[1, 2]", "expected an object with the key 'dialog'"),
+            ({"problem_type": "x"}, "the key 'dialog' is missing, found problem_type"),
+            ({"dialog": []}, "'dialog' must be a list with utterances, found []"),
+            ({"dialog": "hello"}, "'dialog' must be a list"),
+            ({"dialog": ["hello"]}, "utterance 1 must be an object"),
+            ({"dialog": [{"speaker": "usr"}]}, "utterance 1 lacks 'text'"),
+            ({"dialog": [{"speaker": "bob", "text": "hi"}]}, 'speaker usr or sys, found "bob"'),
+            ({"dialog": [{"text": "hi"}]}, "speaker usr or sys, found null"),
+            ({"dialog": [{"speaker": "usr", "text": " "}]}, "utterance 1 has no words"),
+            ({"dialog": [{"speaker": "sys", "text": "hi"}]}, "no utterance of the seeker"),
+            ({"problem_type": 3, "dialog": GOOD["dialog"]}, "'problem_type' must be a text"),
+        ],
+    )
+    def test_a_bad_line_is_named(self, tmp_path, line, says):
+        path = write(tmp_path / "bad.txt", GOOD, GOOD, line)
+        with pytest.raises(InputError) as error:
+            read_esconv(path)
+        assert str(error.value).startswith(f"{path}, line 3: ")
+        assert says in str(error.value)
+        assert error.value.line == 3
+
+    def test_not_utf_8(self, tmp_path):
+        path = tmp_path / "latin.txt"
+        path.write_bytes(json.dumps(GOOD).encode() + b'\n{"dialog": "caf\xe9"}\n')
+        with pytest.raises(InputError, match=r"line 2: not UTF-8 text: byte 0xe9 at column 16"):
+            read_esconv(path)
+
+    def test_an_empty_file_and_a_missing_one(self, tmp_path):
+        with pytest.raises(InputError, match="empty"):
+            read_esconv(write(tmp_path / "empty.txt", ""))
+        with pytest.raises(InputError, match="no such file"):
+            read_esconv(tmp_path / "nothing.txt")
+        with pytest.raises(InputError, match="cannot be read"):
+            read_esconv(tmp_path)
+
+    def test_the_real_corpus(self):
+        sessions = read_esconv(shared("esconv/train.txt"))
+        assert len(sessions) == 910
+        assert {session.messages[0]["role"] for session in sessions} == {"user"}
+        assert len({session.problem_type for session in sessions}) == 13
+
+
+class TestSample:
+    def test_five_sessions_of_each_of_esconvs_problem_types(self):
+        sessions = read_sample_sessions()
+        kinds = [session.problem_type for session in sessions]
+        assert sorted(kinds) == sorted(
+            5
+            * [
+                *("ongoing depression", "job crisis", "breakup with partner"),
+                *("problems with friends", "academic pressure", "sleep problems"),
+                *("procrastination", "appearance anxiety", "alcohol abuse"),
+                *("conflict with parents", "issues with children", "issues with parents"),
+                "school bullying",
+            ]
+        )
+        assert all(10 <= len(session.messages) <= 24 for session in sessions)
+
+    def test_every_session_meets_every_requirement(self, paper):
+        from augesc_builder.text.prompts import render
+
+        sessions = read_sample_sessions()
+        first = [session.messages[0]["content"] for session in sessions]
+        rest = [render(session.messages[1:]) for session in sessions]
+        rest = [t.removeprefix("AI:") if t.startswith("AI:") else f"\n{t}" for t in rest]
+        zeros = [0] * len(sessions)
+        batch = {"query": first, "text": rest, "n_prompt_tokens": zeros, "n_tokens": zeros}
+        measured = measure(batch, ["Human", "AI"])
+        assert conversations(batch) == [list(session.messages) for session in sessions]
+        judged = decide(measured, paper.requirements.model_dump())
+        assert {name for names in judged["violations"] for name in names} == set()
+
+    def test_no_utterance_stands_twice(self):
+        said = [m["content"].casefold() for s in read_sample_sessions() for m in s.messages]
+        assert len(set(said)) == len(said)
+
+    def test_queries(self, paper):
+        posts = list(read_sample_queries())
+        assert len(posts) >= 120
+        assert len({post.text.casefold() for post in posts}) == len(posts)
+        assert all(10 <= count(post.text) <= 60 for post in posts)
+        assert {post.emotion for post in posts} == set(paper.queries.negative_emotions)
+
+
+def test_sessions_tables_are_checked(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "s.parquet"
+    good = [{"role": "user", "content": "hi"}]
+
+    def read(*messages):
+        pq.write_table(pa.table({"messages": list(messages)}), path)
+        return list(iterate_sessions(path))
+
+    assert read(good) == [("s", good)]
+    with pytest.raises(InputError, match="line 2: a session without messages"):
+        read(good, [])
+    with pytest.raises(InputError, match="line 1: expected messages with role user or assistant"):
+        read([{"role": "system", "content": "hi"}])
+    with pytest.raises(InputError, match="line 1: expected messages"):
+        read([{"role": "user", "content": None}])
