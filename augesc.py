@@ -156,14 +156,14 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
 
     def _split_generators(self, _: Any) -> list[datasets.SplitGenerator]:
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"pieces": pieces})
-            for split, pieces in builder_configs.splits_of(self.config, self._runs).items()
+            datasets.SplitGenerator(name=split, gen_kwargs={"readers": readers})
+            for split, readers in builder_configs.splits_of(self.config, self._runs).items()
         ]
 
     def _generate_tables(
-        self, pieces: list[functools.partial[Iterator[pa.Table]]]
+        self, readers: list[functools.partial[Iterator[pa.Table]]]
     ) -> Iterator[tuple[str, pa.Table]]:
-        for i, read in enumerate(pieces):
+        for i, read in enumerate(readers):
             for j, table in enumerate(read()):
                 yield f"{i}_{j}", table
 

@@ -16,7 +16,7 @@ from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.sources import published
 
-Pieces = dict[str, list["functools.partial[Iterator[pa.Table]]"]]
+Readers = dict[str, list["functools.partial[Iterator[pa.Table]]"]]
 """For each split, functions that each read a part of it; several processes share them."""
 
 IN_THE_CONTENT = frozenset({"data_dir", "data_files", "recipe", "set", "work_dir"})
@@ -54,7 +54,7 @@ def content_of(config: Config) -> str | None:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def splits_of(config: Config, runs: Path) -> Pieces:
+def splits_of(config: Config, runs: Path) -> Readers:
     """Give what to read for each split; downloads and builds happen here."""
     if config.name == "regenerated":
         return _regenerated(config, runs)
@@ -78,9 +78,9 @@ def splits_of(config: Config, runs: Path) -> Pieces:
     }
     return {
         split: [
-            functools.partial(published.read_piece, piece)
+            functools.partial(published.read_byte_range, part)
             for file in group
-            for piece in published.split_into_pieces(file)
+            for part in published.byte_ranges(file)
         ]
         for split, group in files.items()
     }
@@ -143,7 +143,7 @@ def _work_dir(config: Config) -> Path | None:
     return Path(config.work_dir).expanduser().resolve() if config.work_dir else None
 
 
-def _regenerated(config: Config, runs: Path) -> Pieces:
+def _regenerated(config: Config, runs: Path) -> Readers:
     """Build what is not built yet, and hand back the sessions."""
     from datasets.utils import are_progress_bars_disabled
 
@@ -153,7 +153,7 @@ def _regenerated(config: Config, runs: Path) -> Pieces:
     recipe = _recipe(config)
     run = _work_dir(config) or runs / f"{recipe.name}-{content_of(config)}"
     build(recipe, run, Progress(quiet=are_progress_bars_disabled()))
-    found: Pieces = {}
+    found: Readers = {}
     for split, table in (("train", "data"), *((("rejected", "rejected"),) * config.rejected)):
         files = [
             file

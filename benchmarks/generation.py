@@ -36,7 +36,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from augesc_builder.engine import Prompt, Sampling, generate
-from augesc_builder.engine.continuous import SlotEngine
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.run.markdown import markdown_table
 from benchmarks.generation_peers import RESULT
@@ -66,7 +66,7 @@ def decode_ours(
         Prompt(ids, stream_key(1, str(i), 0), len(ids) + n)
         for i, (ids, n) in enumerate(zip(task.prompts, task.lengths, strict=True))
     ]
-    engine = SlotEngine(model, EOS, sampling, n_slots, refill=refill)
+    engine = ContinuousBatchingEngine(model, EOS, sampling, n_slots, refill=refill)
     begun = _clock(model)
     results = generate(engine, prompts, lambda *_: None)
     seconds = _clock(model) - begun

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from augesc_builder.sources.published import Piece, read_piece, split_into_pieces
+from augesc_builder.sources.published import ByteRange, byte_ranges, read_byte_range
 from augesc_builder.sources.sample import read_sample_sessions
 
 UTTERANCES = 26
@@ -40,9 +40,9 @@ def write(path: Path, n_sessions: int) -> None:
             file.write(json.dumps(pairs) + "\n")
 
 
-def rows_of(piece: Piece) -> int:
-    """Read a piece; give its rows."""
-    return sum(table.num_rows for table in read_piece(piece))
+def rows_of(part: ByteRange) -> int:
+    """Read a part; give its rows."""
+    return sum(table.num_rows for table in read_byte_range(part))
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def main() -> None:
             ways["json.loads alone"].append(time.perf_counter() - start)
 
             start = time.perf_counter()
-            assert n == sum(map(rows_of, split_into_pieces(path))), "rows were lost"
+            assert n == sum(map(rows_of, byte_ranges(path))), "rows were lost"
             ways["ours, one process"].append(time.perf_counter() - start)
 
             start = time.perf_counter()
             with ProcessPoolExecutor(2) as pool:
-                assert n == sum(pool.map(rows_of, split_into_pieces(path))), "rows were lost"
+                assert n == sum(pool.map(rows_of, byte_ranges(path))), "rows were lost"
             ways["ours, two processes"].append(time.perf_counter() - start)
 
             start = time.perf_counter()

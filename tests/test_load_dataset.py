@@ -246,9 +246,9 @@ class TestPublished:
 
     def test_several_processes_read_it_in_pieces(self, load, tmp_path, monkeypatch):
         path = write(tmp_path / "augesc.txt", *(PAIRS * 40))
-        cut = published.split_into_pieces
-        monkeypatch.setattr(published, "split_into_pieces", lambda file: cut(file, 300))
-        assert len(published.split_into_pieces(path)) > 10
+        cut = published.byte_ranges
+        monkeypatch.setattr(published, "byte_ranges", lambda file: cut(file, 300))
+        assert len(published.byte_ranges(path)) > 10
         rows = load(data_files=str(path), split="train", num_proc=2).to_list()
         assert [row["messages"] for row in rows] == [messages(p) for p in PAIRS * 40]
         assert [row["session_id"] for row in rows] == [f"augesc-{n}" for n in range(1, 121)]
@@ -256,8 +256,8 @@ class TestPublished:
     @pytest.mark.parametrize("n_bytes", [1, 7, 100, 1000, 1 << 20])
     def test_pieces_hold_every_line_once_wherever_they_are_cut(self, tmp_path, n_bytes):
         path = write(tmp_path / "augesc.txt", *PAIRS, "", PAIRS[0])
-        pieces = published.split_into_pieces(path, n_bytes)
-        rows = [row for p in pieces for t in published.read_piece(p) for row in t.to_pylist()]
+        pieces = published.byte_ranges(path, n_bytes)
+        rows = [row for p in pieces for t in published.read_byte_range(p) for row in t.to_pylist()]
         assert [row["messages"] for row in rows] == [messages(p) for p in [*PAIRS, PAIRS[0]]]
         assert rows[-1]["session_id"] == "augesc-5"
         assert sum(piece.n_bytes for piece in pieces) == path.stat().st_size

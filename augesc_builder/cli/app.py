@@ -223,7 +223,7 @@ def stats(
     paper: Annotated[bool, typer.Option("--paper", help="Print the paper's columns too.")] = False,
     finetuned_on: Annotated[
         Path | None,
-        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is recited?"),
+        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is memorized?"),
     ] = None,
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")

@@ -21,7 +21,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Layers:
+class ConfigLoader:
     """A kind of settings file: what it is called, and where the shipped ones are.
 
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an

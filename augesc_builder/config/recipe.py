@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from augesc_builder.config.base import Bounds, Fraction, NotNegative, Positive, Section
-from augesc_builder.config.loader import Layers
+from augesc_builder.config.loader import ConfigLoader
 
 
 class FromScratch(Section):
@@ -297,12 +297,12 @@ class Recipe(Section):
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-_LAYERS = Layers("recipe", RECIPES, base="paper", example="generate.top_p=0.95")
+_LOADER = ConfigLoader("recipe", RECIPES, base="paper", example="generate.top_p=0.95")
 
 
 def shipped_recipes() -> list[str]:
     """Name the recipes in the package."""
-    return _LAYERS.shipped()
+    return _LOADER.shipped()
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -310,12 +310,12 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises :class:`~augesc_builder.errors.RecipeError`.
     """
-    return make_recipe(_LAYERS.read(name, overrides))
+    return make_recipe(_LOADER.read(name, overrides))
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:
     """Check plain values against the recipe's keys, types and bounds."""
-    return _LAYERS.check(Recipe, values)
+    return _LOADER.check(Recipe, values)
 
 
 def dump_recipe(recipe: Recipe) -> str:

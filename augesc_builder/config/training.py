@@ -13,13 +13,13 @@ import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
-from augesc_builder.config.loader import Layers
+from augesc_builder.config.loader import ConfigLoader
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED, _CLONED = _PACKAGE / "training" / "configs", _PACKAGE.parent / "training" / "configs"
 CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _CLONED
 
-_LAYERS = Layers("training config", CONFIGS, base="esconv", example="train.batch_size=16")
+_LOADER = ConfigLoader("training config", CONFIGS, base="esconv", example="train.batch_size=16")
 
 Share = Annotated[float, Field(gt=0)]
 
@@ -168,7 +168,7 @@ class Config(Section):
 
 def shipped_configs() -> list[str]:
     """Name the configs that come with the package."""
-    return _LAYERS.shipped()
+    return _LOADER.shipped()
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -176,7 +176,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises :class:`~augesc_builder.errors.RecipeError`.
     """
-    return _LAYERS.check(Config, _LAYERS.read(name, overrides))
+    return _LOADER.check(Config, _LOADER.read(name, overrides))
 
 
 def dump_config(config: Config) -> str:

@@ -20,8 +20,8 @@ from augesc_builder.sources.sessions import (
     BUNDLED,
     ON_THE_HUB,
     parse_sessions,
+    session_chunks,
     sessions_files,
-    sessions_pieces,
 )
 from augesc_builder.text.prompts import Message, collapse
 
@@ -56,8 +56,8 @@ def session_files(path: str, data: Data) -> list[Path]:
     if name == BUNDLED and split in {"", *SPLITS}:
         return [sample.SESSIONS]
     if name == ON_THE_HUB and split in {"", *SPLITS}:
-        mend = "give local files by data.esconv_folder=FOLDER (--esconv-folder)"
-        files = esconv_files(data.esconv_folder, data.esconv_revision, mend)
+        hint = "give local files by data.esconv_folder=FOLDER (--esconv-folder)"
+        files = esconv_files(data.esconv_folder, data.esconv_revision, hint)
         if (split or "train") not in files:
             raise InputError(f"no file of the split {split}", data.esconv_folder or path)
         return [files[split or "train"]]
@@ -73,8 +73,8 @@ def read_sessions(path: str, data: Data, *, keep_greetings: bool = False) -> lis
     """
     sessions: list[Session] = []
     files = session_files(path, data)
-    for piece in sessions_pieces(files):
-        for parsed in parse_sessions(piece, keep_greetings=keep_greetings):
+    for chunk in session_chunks(files):
+        for parsed in parse_sessions(chunk, keep_greetings=keep_greetings):
             spoken: list[Message] = [
                 {"role": m["role"], "content": collapse(m["content"])} for m in parsed.messages
             ]

@@ -1,7 +1,7 @@
 """Keys and values of many conversations at once, each with a length of its own.
 
 A slot is a place for one conversation. A step brings new tokens for some slots as one flat list,
-cut into pieces: so many tokens of this slot, from that position on. There is no padding inside it.
+cut into segments: so many tokens of this slot, from that position on. No padding is inside it.
 
 On CPU every slot attends to its own keys and to no others, so that neither its cost nor its
 rounding depends on its neighbours. On CUDA a kernel does the same for all slots at once
@@ -25,7 +25,7 @@ GROWTH = 256
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """``n`` tokens of a slot, from position ``start`` on; in the flat list they begin ``at``."""
 
     slot: int
@@ -49,7 +49,7 @@ class SlotCache:
         self.calls = 0
         self._keys: dict[int, Tensor] = {}  # layer: (S, H, capacity, D)
         self._values: dict[int, Tensor] = {}
-        self._pieces: list[Piece] = []
+        self._segments: list[Segment] = []
         self._at: tuple[Tensor, ...] | None = None
         self._together: tuple[Tensor, int] | None = None
 
@@ -64,17 +64,17 @@ class SlotCache:
                 new[:, :, : old.shape[2]] = old
                 stored[layer] = new
 
-    def begin_runs(self, pieces: list[Piece]) -> None:
+    def begin_prefill(self, segments: list[Segment]) -> None:
         """Say what the next call of the model brings: runs of tokens."""
-        self._begin(pieces)
+        self._begin(segments)
 
-    def begin_step(self, pieces: list[Piece], device: torch.device) -> None:
-        """Say what the next call of the model brings: one token for each piece."""
-        self._begin(pieces)
-        columns = [[piece.slot, piece.at, piece.start] for piece in pieces]
+    def begin_step(self, segments: list[Segment], device: torch.device) -> None:
+        """Say what the next call of the model brings: one token for each segment."""
+        self._begin(segments)
+        columns = [[segment.slot, segment.at, segment.start] for segment in segments]
         self._at = torch.tensor(columns, device=device).unbind(1)
 
-    def begin_together(self, positions: Tensor, width: int) -> None:
+    def begin_captured_step(self, positions: Tensor, width: int) -> None:
         """Say that the next call brings one token for every slot, at ``positions`` (S,).
 
         Where there is no kernel for it, the first ``width`` keys of all slots are looked at.
@@ -99,13 +99,13 @@ class SlotCache:
             positions = positions.to(query.device)
             if (kernel := kernel_on(query.device.type)) is not None:
                 return kernel(query, key, value, keys, values, positions, scale)
-            return _behind_mask(query, key, value, keys, values, positions, width, scale)
+            return masked_attention(query, key, value, keys, values, positions, width, scale)
         out = query.new_zeros(*query.shape[:2], value.shape[-1])  # (N, H, D)
-        attend = self._one_each if self._at is not None else self._runs
+        attend = self.decode_attention if self._at is not None else self.prefill_attention
         attend(out, query, key, value, keys, values, scale)
         return out
 
-    def _one_each(
+    def decode_attention(
         self,
         out: Tensor,
         query: Tensor,
@@ -121,13 +121,16 @@ class SlotCache:
         values[slots, :, positions] = value[at]
         grouped = _by_head(query, key.shape[1])
         whole = _by_head(out, key.shape[1])
-        for piece in self._pieces:
-            slot, own = slice(piece.slot, piece.slot + 1), slice(piece.at, piece.at + 1)
+        for segment in self._segments:
+            slot, own = slice(segment.slot, segment.slot + 1), slice(segment.at, segment.at + 1)
             whole[own] = scaled_dot_product_attention(
-                grouped[own], keys[slot, :, : piece.end], values[slot, :, : piece.end], scale=scale
+                grouped[own],
+                keys[slot, :, : segment.end],
+                values[slot, :, : segment.end],
+                scale=scale,
             )
 
-    def _runs(
+    def prefill_attention(
         self,
         out: Tensor,
         query: Tensor,
@@ -139,21 +142,25 @@ class SlotCache:
     ) -> None:
         """Attend from several new tokens of a slot to what it had and to those before them."""
         repeats = query.shape[1] // key.shape[1]
-        for piece in self._pieces:
-            own = slice(piece.at, piece.at + piece.n)
-            k, v = keys[piece.slot, :, : piece.end], values[piece.slot, :, : piece.end]
-            k[:, piece.start :] = key[own].transpose(0, 1)
-            v[:, piece.start :] = value[own].transpose(0, 1)
+        for segment in self._segments:
+            own = slice(segment.at, segment.at + segment.n)
+            k, v = keys[segment.slot, :, : segment.end], values[segment.slot, :, : segment.end]
+            k[:, segment.start :] = key[own].transpose(0, 1)
+            v[:, segment.start :] = value[own].transpose(0, 1)
             if repeats > 1:
                 k, v = k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)
             attended = scaled_dot_product_attention(
-                query[own].transpose(0, 1)[None], k[None], v[None], scale=scale, **_causal(piece, k)
+                query[own].transpose(0, 1)[None],
+                k[None],
+                v[None],
+                scale=scale,
+                **_causal(segment, k),
             )
             out[own] = attended[0].transpose(0, 1)
 
-    def _begin(self, pieces: list[Piece]) -> None:
-        self.reserve(max(piece.end for piece in pieces))
-        self._pieces, self._together, self._at, self.calls = pieces, None, None, 0
+    def _begin(self, segments: list[Segment]) -> None:
+        self.reserve(max(segment.end for segment in segments))
+        self._segments, self._together, self._at, self.calls = segments, None, None, 0
 
     def _empty(self, like: Tensor) -> Tensor:
         """Make room; zeros, because what is masked must be a number."""
@@ -185,7 +192,7 @@ def kernel_on(device: str) -> Callable[..., Tensor] | None:
     return kernels.attend
 
 
-def _behind_mask(
+def masked_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -215,8 +222,8 @@ def _by_head(x: Tensor, kv_heads: int) -> Tensor:
     return x.view(x.shape[0], kv_heads, -1, x.shape[-1])
 
 
-def _causal(piece: Piece, keys: Tensor) -> dict[str, Any]:
-    if piece.start == 0:
+def _causal(segment: Segment, keys: Tensor) -> dict[str, Any]:
+    if segment.start == 0:
         return {"is_causal": True}
-    mask = torch.ones(piece.n, piece.end, dtype=torch.bool, device=keys.device)
-    return {"attn_mask": mask.tril(piece.start)}
+    mask = torch.ones(segment.n, segment.end, dtype=torch.bool, device=keys.device)
+    return {"attn_mask": mask.tril(segment.start)}

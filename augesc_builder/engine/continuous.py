@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
-from augesc_builder.engine.cache import Piece, SlotCache
-from augesc_builder.engine.cuda_graphs import Steps
+from augesc_builder.engine.cache import Segment, SlotCache
+from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
 from augesc_builder.engine.sampling import NOT_FINITE, choose_fast, uniforms
-from augesc_builder.engine.tensor_parallel import agree, parts_of
+from augesc_builder.engine.tensor_parallel import broadcast_tokens, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
 
 PREFILL = 128
@@ -52,7 +52,7 @@ class Slots:
     cache: SlotCache
     seen: Tensor  # (S, capacity)
     rows: list[Row | None]
-    steps: Steps | None = None
+    steps: CudaGraphDecoder | None = None
 
     @property
     def live(self) -> list[int]:
@@ -60,7 +60,7 @@ class Slots:
         return [slot for slot, row in enumerate(self.rows) if row is not None]
 
 
-class SlotEngine:
+class ContinuousBatchingEngine:
     """Decodes ``n_slots`` conversations at a time.
 
     ``refill=False`` waits until all slots are free before it takes new prompts, as static batches
@@ -89,7 +89,7 @@ class SlotEngine:
         self.sampling = sampling
         self.n_slots = n_slots
         self.refill = refill
-        self.shared = parts_of(model) > 1  # by several processes
+        self.shared = tensor_parallel_size(model) > 1  # by several processes
         self.n_tokens = self.n_places = 0
 
     @property
@@ -133,7 +133,7 @@ class SlotEngine:
         seen = torch.zeros(self.n_slots, self.sampling.max_tokens, dtype=torch.long)
         slots = Slots(cache, seen.to(self.device), [None] * self.n_slots)
         if self.device.type == "cuda":
-            slots.steps = Steps(self.network, cache, self.device)
+            slots.steps = CudaGraphDecoder(self.network, cache, self.device)
         return slots
 
     def _halve(self, slots: Slots) -> Slots:
@@ -197,7 +197,7 @@ class SlotEngine:
 
     def _prefill(self, slots: Slots, new: list[int]) -> None:
         """Store the keys and values of new rows, but for their last token."""
-        calls: list[list[tuple[Piece, list[int]]]] = []
+        calls: list[list[tuple[Segment, list[int]]]] = []
         room = 0
         for slot in new:
             tokens = slots.rows[slot].tokens  # type: ignore[union-attr]
@@ -209,16 +209,16 @@ class SlotEngine:
                 if len(part) > room:
                     calls.append([])
                     room = PREFILL
-                calls[-1].append((Piece(slot, PREFILL - room, start, len(part)), part))
+                calls[-1].append((Segment(slot, PREFILL - room, start, len(part)), part))
                 room -= len(part)
         for call in calls:
             flat = torch.full((PREFILL,), self.eos_token_id)
             positions = torch.zeros_like(flat)
-            for piece, part in call:
-                own = slice(piece.at, piece.at + piece.n)
+            for segment, part in call:
+                own = slice(segment.at, segment.at + segment.n)
                 flat[own] = torch.tensor(part)
-                positions[own] = torch.arange(piece.start, piece.end)
-            slots.cache.begin_runs([piece for piece, _ in call])
+                positions[own] = torch.arange(segment.start, segment.end)
+            slots.cache.begin_prefill([segment for segment, _ in call])
             self.network.hidden(flat.to(self.device), positions.to(self.device), slots.cache)
 
     # -- one token for every slot ------------------------------------------------------------------
@@ -242,7 +242,7 @@ class SlotEngine:
         )
         chosen = choose_fast(logits, seen, u, self.sampling)
         if self.shared:
-            chosen = agree(chosen)
+            chosen = broadcast_tokens(chosen)
         ends = torch.tensor(lengths, device=self.device)
         slots.seen[places, ends.clamp(max=slots.seen.shape[1] - 1)] = chosen.clamp(min=0)
         for slot, token in zip(live, chosen.tolist(), strict=True):
@@ -264,7 +264,9 @@ class SlotEngine:
         flat = torch.tensor(tokens, device=self.device)
         if slots.steps is not None:
             return slots.steps(flat, where, longest).to(self.device)
-        slots.cache.begin_step([Piece(slot, slot, positions[slot], 1) for slot in at], self.device)
+        slots.cache.begin_step(
+            [Segment(slot, slot, positions[slot], 1) for slot in at], self.device
+        )
         return self.network.logits(flat, where, slots.cache).to(self.device)
 
     def _after(self, row: Row, token: int) -> Continuation | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache, kernel_on
 from augesc_builder.engine.models import Network
-from augesc_builder.engine.tensor_parallel import parts_of
+from augesc_builder.engine.tensor_parallel import tensor_parallel_size
 
 BUCKET = 128
 """Positions by which the buckets differ."""
@@ -20,13 +20,13 @@ BUCKET = 128
 _WARM_UP = 3
 
 
-class Steps:
-    """Steps of a network over a cache, with its room taken for good: graphs know its address."""
+class CudaGraphDecoder:
+    """Decodes a token a slot over a cache whose room is taken for good: graphs know its address."""
 
     def __init__(self, network: Network, cache: SlotCache, device: torch.device) -> None:
         self._network, self._cache = network, cache
         self._captures = device.type == "cuda" and not (
-            _is_spread(network) or parts_of(network.model) > 1
+            _is_spread(network) or tensor_parallel_size(network.model) > 1
         )
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._tokens = torch.zeros(cache.n_slots, dtype=torch.long, device=device)
@@ -49,7 +49,7 @@ class Steps:
         return logits
 
     def _run(self, width: int) -> Tensor:
-        self._cache.begin_together(self._positions, width)
+        self._cache.begin_captured_step(self._positions, width)
         return self._network.logits(self._tokens, self._positions, self._cache)
 
     def _capture(self, width: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:

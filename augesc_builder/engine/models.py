@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache
 
-from augesc_builder.engine.cache import Piece, SlotCache
+from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.gptj import GPTJ
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.errors import CheckpointError
@@ -146,7 +146,7 @@ def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
     cache = SlotCache(2, n)
     before = torch.tensor([*range(n - 1), *range(n - 1)], device=device)
     rest = torch.tensor([n - 1, 2 * n - 1], device=device)
-    cache.begin_runs([Piece(0, 0, 0, n - 1), Piece(1, n - 1, 0, n - 1)])
+    cache.begin_prefill([Segment(0, 0, 0, n - 1), Segment(1, n - 1, 0, n - 1)])
     heads = torch.cat([tokens[: n - 1], tokens[n : 2 * n - 1]])
     network.hidden(heads, before, cache)
     if cache.calls != config.num_hidden_layers:
@@ -155,9 +155,9 @@ def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
         )
     last = torch.full_like(rest, n - 1)
     if device.type == "cuda":
-        cache.begin_together(last, n)
+        cache.begin_captured_step(last, n)
     else:
-        cache.begin_step([Piece(0, 0, n - 1, 1), Piece(1, 1, n - 1, 1)], device)
+        cache.begin_step([Segment(0, 0, n - 1, 1), Segment(1, 1, n - 1, 1)], device)
     ours = network.logits(tokens[rest], last, cache).to(theirs.device)
     theirs = theirs[rest.to(theirs.device)].float()
     if not bool(theirs.isfinite().all()):

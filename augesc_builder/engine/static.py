@@ -18,7 +18,7 @@ from augesc_builder.engine import Continuation, FinishReason, OnStep, Prompt, Sa
 from augesc_builder.engine.sampling import choose, uniforms
 
 
-class SimpleEngine:
+class StaticBatchingEngine:
     """Decodes ``batch_size`` prompts at a time."""
 
     def __init__(self, model: Any, eos_token_id: int, sampling: Sampling, batch_size: int) -> None:

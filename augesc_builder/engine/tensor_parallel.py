@@ -21,7 +21,7 @@ from augesc_builder.errors import CheckpointError
 
 
 @contextlib.contextmanager
-def joined(number: int, n: int, meeting: Path) -> Iterator[None]:
+def process_group(number: int, n: int, meeting: Path) -> Iterator[None]:
     """Be process ``number`` of ``n``, which find each other by a file that is not there yet.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where there are too few GPUs.
@@ -53,12 +53,12 @@ def loading(n: int) -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(tp_size=n)}
 
 
-def parts_of(model: Any) -> int:
+def tensor_parallel_size(model: Any) -> int:
     """Say into how many parts the model's layers are cut; 1 where they are whole."""
     return getattr(model, "tp_size", None) or 1
 
 
-def agree(tokens: Tensor) -> Tensor:
+def broadcast_tokens(tokens: Tensor) -> Tensor:
     """Give the tokens of the first process to all: rounding must not part their ways."""
     dist.broadcast(tokens, 0)
     return tokens

@@ -33,7 +33,7 @@ from augesc_builder.evaluation.significance import (
     distinct_test,
     holm,
     number_grams,
-    swap_test,
+    paired_randomization_test,
 )
 from augesc_builder.run.folder import disk_errors
 from augesc_builder.run.progress import Progress
@@ -152,7 +152,7 @@ def _group(
     found = [bootstrap(some, metrics, setup.resamples, setup.seed) for some in sums]
     tests = {}
     if len(outcomes) > 1:
-        tests = swap_test(sums[0], sums[1], metrics, setup.resamples, setup.seed)
+        tests = paired_randomization_test(sums[0], sums[1], metrics, setup.resamples, setup.seed)
     if setup.generate:
         for n in DISTINCT:
             known: dict[tuple[str, ...], int] = {}

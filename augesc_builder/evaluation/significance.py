@@ -52,7 +52,7 @@ def bootstrap(sums: Numbers, metrics: dict[str, Metric], n: int, seed: int) -> d
     return found
 
 
-def swap_test(
+def paired_randomization_test(
     first: Numbers, second: Numbers, metrics: dict[str, Metric], n: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Compare two models on the same sessions: ``second - first``, and its two-sided p-value."""
@@ -114,7 +114,7 @@ def distinct(grams: Grams, n_sessions: int) -> Estimate:
 def distinct_test(
     first: Grams, second: Grams, n_sessions: int, n: int, seed: int
 ) -> tuple[float, float]:
-    """Compare distinct-n of two models whose n-grams are numbered alike, as :func:`swap_test`."""
+    """Compare distinct-n of two models by the same test; their n-grams are numbered alike."""
     rng = np.random.default_rng(seed)
     ids = np.concatenate([first.ids, second.ids])
     session = np.concatenate([first.session, second.session])

@@ -20,7 +20,7 @@ Content = Path | bytes
 """A file, or what is to be in it."""
 
 CARD = "README.md"
-_PIECE = 1 << 20
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ def sending(repo: str) -> Iterator[None]:
     except Exception as error:
         status = _status(error)
         if status in {401, 403}:
-            mend = "give `hf auth login` a token with the role `write` for that repo"
+            hint = "give `hf auth login` a token with the role `write` for that repo"
         elif status == _CONFLICT:
-            mend = "somebody else pushed meanwhile; run the same command again"
+            hint = "somebody else pushed meanwhile; run the same command again"
         else:
-            mend = "run the same command again; what was sent already is not sent twice"
-        raise PublishError(f"{repo} was not changed: {_reason(error)}; {mend}") from error
+            hint = "run the same command again; what was sent already is not sent twice"
+        raise PublishError(f"{repo} was not changed: {_reason(error)}; {hint}") from error
 
 
 _CONFLICT = 412
@@ -231,9 +231,9 @@ def _what(there: tuple[int, str] | None, content: Content) -> Literal["new", "ch
     large = hashlib.sha256()
     small = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)  # as git names it
     with _open(content) as file:
-        while piece := file.read(_PIECE):
-            large.update(piece)
-            small.update(piece)
+        while block := file.read(_BLOCK):
+            large.update(block)
+            small.update(block)
     return "same" if there[1] in {large.hexdigest(), small.hexdigest()} else "changed"
 
 

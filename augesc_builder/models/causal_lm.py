@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from augesc_builder.config.recipe import FromScratch
-from augesc_builder.engine.tensor_parallel import loading, parts_of
+from augesc_builder.engine.tensor_parallel import loading, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
 
 END = "<|endoftext|>"
@@ -86,7 +86,7 @@ def load(
     check_folder(name)
     how = {"device_map": device_map}
     if tensor_parallel > 1:
-        check_parts(config_of(None, name, revision), name, tensor_parallel)
+        check_tensor_parallel(config_of(None, name, revision), name, tensor_parallel)
         how = loading(tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
@@ -100,12 +100,12 @@ def load(
     except Exception as error:
         raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
     check_fit(name, model, tokenizer)
-    if parts_of(model) != tensor_parallel:
+    if tensor_parallel_size(model) != tensor_parallel:
         raise CheckpointError(f"{name}: transformers did not cut it into {tensor_parallel} parts")
     return model, tokenizer
 
 
-def check_parts(config: Any, name: str | Path, n: int) -> None:
+def check_tensor_parallel(config: Any, name: str | Path, n: int) -> None:
     """Refuse a model that ``transformers`` cannot cut into ``n`` parts."""
     config = config.get_text_config()
     if not getattr(config, "base_model_tp_plan", None):

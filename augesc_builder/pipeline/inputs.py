@@ -51,8 +51,8 @@ def check_inputs(recipe: Recipe) -> None:
 
         check_folder(recipe.backbone.name)
     if recipe.generate.tensor_parallel > 1:
-        from augesc_builder.models.causal_lm import check_parts, config_of
+        from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
 
         origin = recipe.backbone
         config = config_of(origin.from_scratch, origin.name, origin.revision)
-        check_parts(config, origin.label, recipe.generate.tensor_parallel)
+        check_tensor_parallel(config, origin.label, recipe.generate.tensor_parallel)

@@ -1,4 +1,4 @@
-"""Files of rows in pieces that worker processes can take: Parquet tables and lines of JSON."""
+"""Files of rows in chunks that worker processes can take: Parquet tables and lines of JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Consecutive rows of one file, not yet looked at: a table, or numbered lines.
 
     ``first_in_file`` rows stand before them there, and ``first`` in all files together.
@@ -60,16 +60,16 @@ def count_rows(path: Path) -> int:
     return sum(1 for _ in read_json_rows(path))
 
 
-def read_pieces(path: Path, first: int, size: int) -> Iterator[Piece]:
-    """Read a file in pieces of ``size`` rows; ``first`` rows stand before it in other files."""
+def read_chunks(path: Path, first: int, size: int) -> Iterator[Chunk]:
+    """Read a file in chunks of ``size`` rows; ``first`` rows stand before it in other files."""
     start = 0
-    parts = _table_parts(path, size) if path.suffix == PARQUET else _line_parts(path, size)
+    parts = _table_chunks(path, size) if path.suffix == PARQUET else _line_chunks(path, size)
     for rows in parts:
-        yield Piece(path, first + start, start, rows)
+        yield Chunk(path, first + start, start, rows)
         start += len(rows)
 
 
-def _table_parts(path: Path, size: int) -> Iterator[pa.Table]:
+def _table_chunks(path: Path, size: int) -> Iterator[pa.Table]:
     """Give tables of ``size`` rows, whatever the row groups are."""
     with open_table(path) as file:
         rest: list[pa.RecordBatch] = []
@@ -86,7 +86,7 @@ def _table_parts(path: Path, size: int) -> Iterator[pa.Table]:
             yield pa.Table.from_batches(rest)
 
 
-def _line_parts(path: Path, size: int) -> Iterator[list[tuple[int, str]]]:
+def _line_chunks(path: Path, size: int) -> Iterator[list[tuple[int, str]]]:
     part: list[tuple[int, str]] = []
     for line in read_json_rows(path):
         part.append(line)

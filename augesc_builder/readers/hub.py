@@ -11,13 +11,13 @@ from augesc_builder.errors import DownloadError
 
 
 @contextlib.contextmanager
-def asking(what: str, mend: str) -> Iterator[None]:
+def asking(what: str, hint: str) -> Iterator[None]:
     """Turn any failure to get ``what`` into one line that ends with what to do instead."""
     try:
         yield
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {mend}") from error
+        raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {hint}") from error
 
 
 def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -> str:
@@ -29,19 +29,19 @@ def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -
         return revision
     from huggingface_hub import HfApi
 
-    mend = f"check the name, or give a local folder with --set {key}=PATH"
-    with asking(f"model {name} at revision {revision}", mend):
+    hint = f"check the name, or give a local folder with --set {key}=PATH"
+    with asking(f"model {name} at revision {revision}", hint):
         return HfApi().model_info(name, revision=revision).sha or str(revision)
 
 
-def download_dataset(repo: str, revision: str, patterns: list[str], mend: str) -> tuple[Path, str]:
+def download_dataset(repo: str, revision: str, patterns: list[str], hint: str) -> tuple[Path, str]:
     """Download files of a dataset repo; give their folder and the commit they are of.
 
     What is in the cache already is taken from there when the Hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    with asking(f"{repo} at revision {revision}", mend):
+    with asking(f"{repo} at revision {revision}", hint):
         folder = Path(
             snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns)
         )

@@ -27,7 +27,7 @@ _AHEAD = 3
 """Pieces that each process may be ahead of the one whose result is awaited: bounds the memory."""
 
 
-def in_order(
+def ordered_map(
     function: Callable[[In], Out], pieces: Iterable[In], num_proc: int, preload: str
 ) -> Iterator[Out]:
     """Give ``function(piece)`` for each piece, in order, from ``num_proc`` processes.
@@ -82,13 +82,13 @@ def _context(preload: str) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    with deaf_to_interrupts():
+    with block_sigint():
         forkserver.ensure_running()
     return context
 
 
 @contextlib.contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def block_sigint() -> Iterator[None]:
     """Start processes that an interrupt from the keyboard does not reach: this one answers it."""
     resource_tracker.ensure_running()  # which else starts with them, and lets interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -105,10 +105,10 @@ def _begin(process: int) -> None:
     look through what is remembered again and again, and take a third of the time.
     """
     gc.set_threshold(200_000, 20, 100)
-    die_with(process)
+    exit_with_parent(process)
 
 
-def die_with(process: int) -> None:
+def exit_with_parent(process: int) -> None:
     """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
     def watch() -> None:

@@ -131,5 +131,5 @@ def _read_parquet(path: Path) -> Iterator[Post]:
 
 def download_empathetic_dialogues() -> tuple[Path, str]:
     """Download the Hub's Parquet copy; give its folder and the commit it is of."""
-    mend = "give a local copy: --source empathetic_dialogues=PATH"
-    return download_dataset(REPO, REVISION, ["*.parquet"], mend)
+    hint = "give a local copy: --source empathetic_dialogues=PATH"
+    return download_dataset(REPO, REVISION, ["*.parquet"], hint)

@@ -77,19 +77,19 @@ def parse_session(
 
 def download_esconv(revision: str) -> tuple[Path, str]:
     """Download the train split of ``thu-coai/esconv``; give its path and the commit it is of."""
-    mend = "give a local file with --set finetune.sessions=PATH"
-    folder, commit = download_dataset(REPO, revision, ["train.txt"], mend)
+    hint = "give a local file with --set finetune.sessions=PATH"
+    folder, commit = download_dataset(REPO, revision, ["train.txt"], hint)
     return folder / "train.txt", commit
 
 
 def esconv_files(
     folder: str | Path | None,
     revision: str,
-    mend: str = "give a folder of local files with data_dir=FOLDER",
+    hint: str = "give a folder of local files with data_dir=FOLDER",
 ) -> dict[str, Path]:
     """Give ESConv's files by split: those in a local folder, or those on the Hub."""
     if folder is None:
-        place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), mend)
+        place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), hint)
     else:
         place = Path(folder).expanduser()
     files = {split: place / name for split, name in _SPLITS.items() if (place / name).is_file()}

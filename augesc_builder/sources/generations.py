@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from augesc_builder.errors import InputError
-from augesc_builder.readers.chunks import Piece, read_pieces
+from augesc_builder.readers.chunks import Chunk, read_chunks
 from augesc_builder.sources.sessions import check_messages, messages_of
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, query_id
 from augesc_builder.text.prompts import ROLE_WORD, collapse
@@ -32,7 +32,7 @@ _WITH_MESSAGES = _SCHEMA.append(plain_schema(SESSIONS).field("messages")).append
     plain_schema(SESSIONS).field("session_id")
 )
 
-PIECE = 4000
+CHUNK = 4000
 """Rows that a process is given at a time."""
 
 _SHARD = 20_000
@@ -55,43 +55,43 @@ def generations_files(path: Path) -> list[Path]:
     raise InputError("no Parquet files there, nor JSON lines (*.jsonl)", path)
 
 
-def read_generations(files: Sequence[Path]) -> Iterator[Piece]:
-    """Read files in pieces, one after the other."""
+def read_generations(files: Sequence[Path]) -> Iterator[Chunk]:
+    """Read files in chunks, one after the other."""
     first = 0
     for file in files:
-        for piece in read_pieces(file, first, PIECE):
-            yield piece
-            first = piece.first + len(piece.rows)
+        for chunk in read_chunks(file, first, CHUNK):
+            yield chunk
+            first = chunk.first + len(chunk.rows)
 
 
 def shards_of(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Part files with so many ``rows`` into shards of some 20,000; give pieces and rows of each."""
-    shards, pieces, n_rows = [], 0, 0
+    """Part files with so many ``rows`` into shards of some 20,000; give chunks and rows of each."""
+    shards, chunks, n_rows = [], 0, 0
     for n in rows:
-        for start in range(0, n, PIECE):
-            pieces, n_rows = pieces + 1, n_rows + min(PIECE, n - start)
+        for start in range(0, n, CHUNK):
+            chunks, n_rows = chunks + 1, n_rows + min(CHUNK, n - start)
             if n_rows >= _SHARD:
-                shards.append((pieces, n_rows))
-                pieces = n_rows = 0
-    return [*shards, (pieces, n_rows)] if pieces else shards
+                shards.append((chunks, n_rows))
+                chunks = n_rows = 0
+    return [*shards, (chunks, n_rows)] if chunks else shards
 
 
-def parse_generations(piece: Piece, *, includes_query: bool) -> pa.Table:
-    """Check the rows of a piece; give a generations table, with ``messages`` where they are.
+def parse_generations(chunk: Chunk, *, includes_query: bool) -> pa.Table:
+    """Check the rows of a chunk; give a generations table, with ``messages`` where they are.
 
     Raises :class:`~augesc_builder.errors.InputError` with file, row and column.
     """
-    if isinstance(piece.rows, pa.Table) and not includes_query and _is_ours(piece.rows):
-        return piece.rows.select(_SCHEMA.names).cast(_SCHEMA)
+    if isinstance(chunk.rows, pa.Table) and not includes_query and _is_ours(chunk.rows):
+        return chunk.rows.select(_SCHEMA.names).cast(_SCHEMA)
     rows = [
-        _row(value, piece, number, piece.first + i, includes_query=includes_query)
-        for i, (number, value) in enumerate(piece.values())
+        _row(value, chunk, number, chunk.first + i, includes_query=includes_query)
+        for i, (number, value) in enumerate(chunk.values())
     ]
     schema = _WITH_MESSAGES if rows and "messages" in rows[0] else _SCHEMA
-    for row, number in zip(rows, piece.numbers(), strict=True):
+    for row, number in zip(rows, chunk.numbers(), strict=True):
         if ("messages" in row) != (schema is _WITH_MESSAGES):
             raise InputError(
-                "rows with messages and rows with text in one file; part them", piece.path, number
+                "rows with messages and rows with text in one file; part them", chunk.path, number
             )
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -109,15 +109,15 @@ def _is_ours(table: pa.Table) -> bool:
 
 
 def _row(
-    value: Any, piece: Piece, number: int, n_before: int, *, includes_query: bool
+    value: Any, chunk: Chunk, number: int, n_before: int, *, includes_query: bool
 ) -> dict[str, Any]:
     """Bring a row into the form of the generations table."""
 
     def fail(message: str) -> InputError:
-        return InputError(message, piece.path, number)
+        return InputError(message, chunk.path, number)
 
     if isinstance(value, list) or (isinstance(value, dict) and "dialog" in value):
-        value = {"messages": messages_of(value, piece.path, number)}
+        value = {"messages": messages_of(value, chunk.path, number)}
     if not isinstance(value, dict):
         raise fail(f"expected an object with text or messages, found {str(value)[:60]}")
     row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
@@ -125,7 +125,7 @@ def _row(
         row[name] = _number(value, name, fail)
     row["finish_reason"] = _text(value, "finish_reason", fail)
     if "messages" in value:
-        messages = check_messages(value["messages"], piece.path, number)
+        messages = check_messages(value["messages"], chunk.path, number)
         row["messages"], row["session_id"] = messages, _text(value, "session_id", fail)
         row["text"] = "\n".join(
             f"{ROLE_WORD[m['role']]}: {collapse(m['content'])}" for m in messages
@@ -144,7 +144,7 @@ def _row(
                     "column query must be filled: a continuation is judged behind the query it "
                     "continues; where text holds whole conversations, give --includes-query"
                 )
-    row["source"] = _text(value, "source", fail) or _stem(piece.path)
+    row["source"] = _text(value, "source", fail) or _stem(chunk.path)
     row["query_id"] = _text(value, "query_id", fail) or query_id(
         row["source"], row["query"] or row["text"]
     )

@@ -26,14 +26,14 @@ SOURCE = "augesc"
 
 _ROLES = {"usr": "user", "sys": "assistant"}
 _PIECE_BYTES = 4 << 20
-"""About 1,600 sessions; a piece is read by one process and becomes one table."""
+"""About 1,600 sessions; a part is read by one process and becomes one table."""
 
 _SHA256, _SHA1 = 64, 40
 """Hex digits of what the Hub names its files by: large ones, and small ones as git does."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class ByteRange:
     """Whole lines of a file: ``n_bytes`` from ``start``, the first of them ``line`` (1-based)."""
 
     path: str
@@ -48,11 +48,11 @@ def download_published(revision: str = REVISION) -> Path:
     Raises :class:`~augesc_builder.errors.DownloadError`, and
     :class:`~augesc_builder.errors.InputError` for a copy that is not what the Hub has.
     """
-    mend = "give a local copy with data_dir=FOLDER or data_files=FILE"
-    folder, _ = download_dataset(REPO, revision, [FILE], mend)
+    hint = "give a local copy with data_dir=FOLDER or data_files=FILE"
+    folder, _ = download_dataset(REPO, revision, [FILE], hint)
     path = folder / FILE
     if not path.exists():
-        raise InputError(f"{REPO} holds no {FILE} at revision {revision}; {mend}", path)
+        raise InputError(f"{REPO} holds no {FILE} at revision {revision}; {hint}", path)
     check_download(path)
     return path
 
@@ -78,38 +78,38 @@ def check_download(path: Path) -> None:
         )
 
 
-def split_into_pieces(path: str | Path, n_bytes: int = _PIECE_BYTES) -> list[Piece]:
-    """Cut a file at line ends into pieces of about ``n_bytes``, to be read side by side."""
-    path, pieces = Path(path), []
+def byte_ranges(path: str | Path, n_bytes: int = _PIECE_BYTES) -> list[ByteRange]:
+    """Cut a file at line ends into ranges of about ``n_bytes``, to be read side by side."""
+    path, ranges = Path(path), []
     try:
         with path.open("rb") as file:
             start, line = 0, 1
             while block := file.read(n_bytes):
                 block += file.readline()
-                pieces.append(Piece(str(path), start, len(block), line))
+                ranges.append(ByteRange(str(path), start, len(block), line))
                 start, line = start + len(block), line + block.count(b"\n")
     except FileNotFoundError:
         raise InputError("no such file; check the path", path) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path) from None
-    if not pieces:
+    if not ranges:
         raise InputError("empty; expected a session a line", path)
-    return pieces
+    return ranges
 
 
-def read_piece(piece: Piece) -> Iterator[pa.Table]:
-    """Read a piece into one table of sessions.
+def read_byte_range(part: ByteRange) -> Iterator[pa.Table]:
+    """Read a part into one table of sessions.
 
     Raises :class:`~augesc_builder.errors.InputError` with file and line.
     """
-    with Path(piece.path).open("rb") as file:
-        file.seek(piece.start)
-        lines = file.read(piece.n_bytes).split(b"\n")
+    with Path(part.path).open("rb") as file:
+        file.seek(part.start)
+        lines = file.read(part.n_bytes).split(b"\n")
     ids: list[str] = []
     roles: list[str] = []
     texts: list[str] = []
     ends = [0]
-    for number, line in enumerate(lines, piece.line):
+    for number, line in enumerate(lines, part.line):
         if not line.strip():
             continue
         try:
@@ -122,7 +122,7 @@ def read_piece(piece: Piece) -> Iterator[pa.Table]:
         except (ValueError, TypeError, KeyError, RecursionError):
             fits = False
         if not fits:
-            raise InputError(_explain(line), piece.path, number)
+            raise InputError(_explain(line), part.path, number)
         roles += whose
         texts += said
         ends.append(len(texts))

@@ -33,7 +33,7 @@ SUFFIXES = (".zst", ".gz", ".jsonl", ".ndjson", ".json", ".parquet", ".csv")
 _GONE = {"[removed]", "[deleted]", "[removed by reddit]"}
 _TEXT_COLUMNS = ("text", "selftext", "body", "post")
 _LONGEST_WINDOW = 1 << 31
-_PIECE = 1 << 20
+_BLOCK = 1 << 20
 
 
 def dump_files(path: str | Path) -> list[Path]:
@@ -52,8 +52,8 @@ def dump_files(path: str | Path) -> list[Path]:
 def download(address: str) -> tuple[Path, str]:
     """Download the tables of ``hf://datasets/USER/NAME[@REVISION]``; give folder and commit."""
     repo, _, revision = address.removeprefix(ON_THE_HUB).partition("@")
-    mend = "check the address, or give a local copy: --source reddit=PATH"
-    return download_dataset(repo, revision or "main", ["*.parquet", "*.csv"], mend)
+    hint = "check the address, or give a local copy: --source reddit=PATH"
+    return download_dataset(repo, revision or "main", ["*.parquet", "*.csv"], hint)
 
 
 def is_table(path: Path) -> bool:
@@ -66,8 +66,8 @@ def read_lines(path: Path, bad: BadLines) -> Iterator[Line]:
     number = 0
     rest = b""
     try:
-        for piece in _pieces(path):
-            lines = (rest + piece).split(b"\n")
+        for block in _blocks(path):
+            lines = (rest + block).split(b"\n")
             rest = lines.pop()
             for line in lines:
                 number += 1
@@ -191,15 +191,15 @@ def _clean(text: str) -> str:
     return collapse(text.replace("\u200b", ""))
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path) -> Iterator[bytes]:
     """Give a dump's bytes, decompressed; a file that ends too early raises ``EOFError``."""
     with path.open("rb") as file:
         if path.suffix == ".zst":
             yield from _decompressed(file)
             return
         stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-        while piece := stream.read(_PIECE):
-            yield piece
+        while block := stream.read(_BLOCK):
+            yield block
 
 
 def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
@@ -207,14 +207,14 @@ def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
     zstandard = _zstandard()
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW)
     frame, begun = decompressor.decompressobj(), False
-    while compressed := file.read(_PIECE // 8):
+    while compressed := file.read(_BLOCK // 8):
         while compressed:
             try:
-                piece, begun = frame.decompress(compressed), True
+                block, begun = frame.decompress(compressed), True
             except zstandard.ZstdError as error:
                 raise EOFError(str(error)) from None
-            if piece:
-                yield piece
+            if block:
+                yield block
             compressed = frame.unused_data if frame.eof else b""
             if frame.eof:
                 frame, begun = decompressor.decompressobj(), False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.errors import InputError
-from augesc_builder.readers.chunks import PARQUET, Piece, count_rows, read_pieces
+from augesc_builder.readers.chunks import PARQUET, Chunk, count_rows, read_chunks
 from augesc_builder.sources import esconv
 from augesc_builder.sources.base import Session
 from augesc_builder.sources.esconv import download_esconv, read_esconv
@@ -22,7 +22,7 @@ from augesc_builder.text.prompts import ROLE_WORD, Message
 BUNDLED, ON_THE_HUB = "sample", "esconv"
 """Names that stand for sessions which are no local file."""
 
-_PIECE = 2000
+_CHUNK = 2000
 """Sessions that are read at a time."""
 
 
@@ -64,29 +64,29 @@ def count_sessions_in(files: list[Path]) -> int:
     return sum(count_rows(file) for file in files)
 
 
-def sessions_pieces(files: list[Path], size: int = _PIECE) -> Iterator[Piece]:
-    """Read files of sessions in pieces of ``size``."""
+def session_chunks(files: list[Path], size: int = _CHUNK) -> Iterator[Chunk]:
+    """Read files of sessions in chunks of ``size``."""
     first = 0
     for file in files:
-        for piece in read_pieces(file, first, size):
-            yield piece
-            first = piece.first + len(piece.rows)
+        for chunk in read_chunks(file, first, size):
+            yield chunk
+            first = chunk.first + len(chunk.rows)
 
 
-def parse_sessions(piece: Piece, *, keep_greetings: bool = False) -> Iterator[SourcedSession]:
-    """Check the sessions of a piece.
+def parse_sessions(chunk: Chunk, *, keep_greetings: bool = False) -> Iterator[SourcedSession]:
+    """Check the sessions of a chunk.
 
     ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
     Raises :class:`~augesc_builder.errors.InputError` with file and row.
     """
-    if piece.path.suffix == PARQUET and "messages" not in piece.rows.column_names:  # type: ignore[union-attr]
-        found = ", ".join(piece.rows.column_names) or "none"  # type: ignore[union-attr]
-        raise InputError(f"no column messages; found {found}", piece.path)
-    stem = piece.path.stem
-    for number, value in piece.values(["messages", "source", "problem_type"]):
-        messages = messages_of(value, piece.path, number, keep_greetings=keep_greetings)
+    if chunk.path.suffix == PARQUET and "messages" not in chunk.rows.column_names:  # type: ignore[union-attr]
+        found = ", ".join(chunk.rows.column_names) or "none"  # type: ignore[union-attr]
+        raise InputError(f"no column messages; found {found}", chunk.path)
+    stem = chunk.path.stem
+    for number, value in chunk.values(["messages", "source", "problem_type"]):
+        messages = messages_of(value, chunk.path, number, keep_greetings=keep_greetings)
         if not messages:
-            raise InputError("a session without messages; remove the row", piece.path, number)
+            raise InputError("a session without messages; remove the row", chunk.path, number)
         about = value if isinstance(value, dict) else {}
         kind = about.get("problem_type")
         yield SourcedSession(
@@ -110,8 +110,8 @@ def messages_of(
 
 def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
     """Give source and utterances of each session of a file or below a folder."""
-    for piece in sessions_pieces(sessions_files(Path(path))):
-        for session in parse_sessions(piece):
+    for chunk in session_chunks(sessions_files(Path(path))):
+        for session in parse_sessions(chunk):
             yield session.source, session.messages
 
 

@@ -1,4 +1,4 @@
-"""Phrases of a lexicon: their word forms, finding them, and a quick look for their words."""
+"""PhraseMatcher of a lexicon: their word forms, finding them, and a quick look for their words."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _TO_BARE_WORDS = str.maketrans(
 )
 
 
-class Phrases:
-    """Phrases of a lexicon as one pattern; the longest that fits is found."""
+class PhraseMatcher:
+    """PhraseMatcher of a lexicon as one pattern; the longest that fits is found."""
 
     def __init__(self, entries: Iterable[str], forms: Mapping[str, str]) -> None:
         entries = list(entries)

@@ -66,7 +66,7 @@ class NearDuplicateIndex:
 
 
 class Sketches:
-    """Sketches of many texts, made piece by piece; who is like whom is asked at the end."""
+    """Sketches of many texts, made chunk by chunk; who is like whom is asked at the end."""
 
     def __init__(self, settings: NearDuplicates) -> None:
         self._sketcher = _Sketcher(settings)

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from augesc_builder.config.recipe import SafetyClassifier
 from augesc_builder.tables import SESSIONS, plain_schema
-from augesc_builder.text.lexicon import LEXICONS, Phrases, bare_words, load_lexicon
+from augesc_builder.text.lexicon import LEXICONS, PhraseMatcher, bare_words, load_lexicon
 from augesc_builder.text.personal_data import find_personal_data, may_have_personal_data
 from augesc_builder.text.prompts import Message
 
@@ -77,12 +77,12 @@ class LexiconScanner:
         forms = lists["forms"]
         medicines = load_lexicon(LEXICONS / "medications.yaml")
 
-        def phrases(*names: str) -> Phrases:
-            return Phrases([entry for name in names for entry in lists[name]], forms)
+        def phrases(*names: str) -> PhraseMatcher:
+            return PhraseMatcher([entry for name in names for entry in lists[name]], forms)
 
         self._crisis, self._harmless = phrases("crisis"), phrases("harmless")
         self._advice = phrases("advice")
-        self._medical = Phrases([*medicines, *lists["remedies"]], forms)
+        self._medical = PhraseMatcher([*medicines, *lists["remedies"]], forms)
         self._acts, self._intention = phrases("harmful_acts"), phrases("intention")
         self._encouragement, self._agreement = phrases("encouragement"), phrases("agreement")
         self._negations, self._not_negations = phrases("negations"), phrases("not_negations")

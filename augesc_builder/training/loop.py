@@ -38,7 +38,7 @@ Fill = Callable[[Path], None]
 
 
 @dataclass
-class Place:
+class TrainingState:
     """How far a training is; what a checkpoint holds beside weights and optimizer."""
 
     phase: int = 0
@@ -49,7 +49,7 @@ class Place:
     done: bool = False
     """Whether the phase is over."""
     best: float | None = None
-    worse: int = 0
+    validations_since_best: int = 0
     """Validations since the best one."""
     curve: list[dict[str, Any]] = field(default_factory=list)
 
@@ -70,7 +70,7 @@ class Outputs:
     logs: Path
     model: Callable[[str, Fill], None]
     """Write the folder of a phase's best model."""
-    curve: Callable[[Place], None]
+    curve: Callable[[TrainingState], None]
     """Write the losses so far."""
     started: Callable[[], None]
     """Note that there is a checkpoint."""
@@ -102,7 +102,9 @@ class Training:
             )
         self.accelerator.wait_for_everyone()  # the first process may have put states aside
         self.state = find_state()
-        self.place = Place(**facts_of(self.state)["place"]) if self.state else Place()
+        self.place = (
+            TrainingState(**facts_of(self.state)["place"]) if self.state else TrainingState()
+        )
         purge = {"tensorboard": {"purge_step": self.place.total + 1}} if self.place.total else {}
         if config.machine.trackers:
             self.accelerator.init_trackers(
@@ -129,7 +131,7 @@ class Training:
         if self.state is not None and self.place.phase == number:
             self.accelerator.load_state(str(self.state))
         else:
-            self.place = Place(phase=number, total=self.place.total, curve=self.place.curve)
+            self.place = TrainingState(phase=number, total=self.place.total, curve=self.place.curve)
         self.state = None
         model.train()
         with self.progress.bar(plan.n_steps, name, "step", done=self.place.step) as bar:
@@ -212,12 +214,12 @@ class Training:
             loss = self._validate(model)
             self._log(validation_loss=loss, validation_perplexity=math.exp(min(loss, 700)))
             if place.best is None or loss < place.best:
-                place.best, place.worse = loss, 0
+                place.best, place.validations_since_best = loss, 0
                 self._write_best(model)
             else:
-                place.worse += 1
+                place.validations_since_best += 1
             self.outputs.curve(place)
-            stop = train.patience is not None and place.worse >= train.patience
+            stop = train.patience is not None and place.validations_since_best >= train.patience
             ends = " (no better for a while: the phase ends)" if stop and not last else ""
             self.progress.say(
                 f"  {self.name}, step {place.step}: validation perplexity "

@@ -30,7 +30,7 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, versions
 from augesc_builder.training import folders
 from augesc_builder.training.card import render_model_card
-from augesc_builder.training.loop import Fill, Mixed, Outputs, Place, Training
+from augesc_builder.training.loop import Fill, Mixed, Outputs, Training, TrainingState
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _train(
     outputs: Outputs,
     out: Path,
     progress: Progress,
-) -> Place:
+) -> TrainingState:
     if config.method == "sft":
         from augesc_builder.training.sft import train_sft
 
@@ -196,7 +196,7 @@ def _texts(sets: Sequence[Sequence[Pair]]) -> list[str]:
 
 
 def _outputs(run: RunFolder) -> Outputs:
-    def curve(place: Place) -> None:
+    def curve(place: TrainingState) -> None:
         run.write_text(folders.CURVE, "".join(json.dumps(row) + "\n" for row in place.curve))
 
     def started() -> None:
@@ -220,7 +220,7 @@ def _silent(out: Path) -> Outputs:
     )
 
 
-def _finish(config: Config, data: TrainingData, place: Place, run: RunFolder) -> None:
+def _finish(config: Config, data: TrainingData, place: TrainingState, run: RunFolder) -> None:
     """Write the card and the mark."""
     name = model_folder(list(config.phases)[-1])
     facts: dict[str, Any] = {

@@ -24,7 +24,7 @@ from augesc_builder.models.causal_lm import quiet_bars
 from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import checkpoint_activations
 from augesc_builder.run.progress import Progress
-from augesc_builder.training.loop import Mixed, Outputs, Place
+from augesc_builder.training.loop import Mixed, Outputs, TrainingState
 
 
 def train_sft(
@@ -35,7 +35,7 @@ def train_sft(
     outputs: Outputs,
     out: Path,
     progress: Progress,
-) -> Place:
+) -> TrainingState:
     """Train every phase that is not done; within one, TRL's newest checkpoint is gone on from."""
     try:
         import trl  # noqa: F401 - asked for before anything is loaded
@@ -43,7 +43,7 @@ def train_sft(
         raise MissingExtraError(
             "method: sft needs TRL: pip install 'augesc-builder[sft]'"
         ) from None
-    place = Place()
+    place = TrainingState()
     names = list(config.phases)
     for number, (name, phase) in enumerate(config.phases.items()):
         if number == 0:
@@ -85,7 +85,7 @@ def train_sft(
             trainer: Any = trainer,
             tokenizer: Any = tokenizer,
             name: str = name,
-            place: Place = place,
+            place: TrainingState = place,
         ) -> None:
             with quiet_bars():
                 trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
@@ -202,7 +202,7 @@ def _newest(folder: Path) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
-def _place(before: Place, number: int, name: str, state: Any) -> Place:
+def _place(before: TrainingState, number: int, name: str, state: Any) -> TrainingState:
     curve = list(before.curve)
     for row in state.log_history:
         if "loss" in row:
@@ -211,7 +211,7 @@ def _place(before: Place, number: int, name: str, state: Any) -> Place:
             loss = row["eval_loss"]
             curve.append({"phase": name, "step": row["step"], "validation_loss": loss})
     losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
-    return Place(
+    return TrainingState(
         phase=number,
         step=state.global_step,
         total=before.total + state.global_step,

@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from augesc_builder.engine import Continuation, Prompt, Sampling, generate
-from augesc_builder.engine.cache import GROWTH, Piece, SlotCache
-from augesc_builder.engine.continuous import PREFILL, SlotEngine
-from augesc_builder.engine.cuda_graphs import Steps
+from augesc_builder.engine.cache import GROWTH, Segment, SlotCache
+from augesc_builder.engine.continuous import PREFILL, ContinuousBatchingEngine
+from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.models import network_of
 from augesc_builder.engine.sampling import stream_key
-from augesc_builder.engine.static import SimpleEngine
+from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
 from tests.engine.test_static import EOS, FAMILIES, VOCABULARY, llama_like, model_of, prompts
 
@@ -36,7 +36,7 @@ def model():
 
 def run(model, some, sampling=PAPER, slots=4, **how):
     steps = []
-    engine = SlotEngine(model, EOS, sampling, slots, **how)
+    engine = ContinuousBatchingEngine(model, EOS, sampling, slots, **how)
     results = generate(engine, some, lambda rows, tokens: steps.append((rows, tokens)))
     assert sum(rows for rows, _ in steps) == len(some)
     made = sum(len(r.token_ids) + (r.finish_reason == "eos") for r in results)
@@ -99,22 +99,22 @@ def test_logits_of_ragged_rows_are_those_of_a_row_alone(family):
     cache = SlotCache(len(some), 64)
     with torch.inference_mode():
         for together in (True, False):
-            at, pieces, flat, positions = 0, [], [], []
+            at, segments, flat, positions = 0, [], [], []
             for slot, ids in enumerate(some):
                 if len(ids) > 1:
-                    pieces.append(Piece(slot, at, 0, len(ids) - 1))
+                    segments.append(Segment(slot, at, 0, len(ids) - 1))
                     at += len(ids) - 1
                     flat += ids[:-1]
                     positions += range(len(ids) - 1)
-            cache.begin_runs(pieces)
+            cache.begin_prefill(segments)
             network.hidden(torch.tensor(flat), torch.tensor(positions), cache)
             last = torch.tensor([ids[-1] for ids in some])
             where = torch.tensor([len(ids) - 1 for ids in some])
             if together:  # as on CUDA: all slots behind one mask
-                ours = Steps(network, cache, torch.device("cpu"))(last, where, 31)
+                ours = CudaGraphDecoder(network, cache, torch.device("cpu"))(last, where, 31)
             else:
-                pieces = [Piece(i, i, n, 1) for i, n in enumerate(where.tolist())]
-                cache.begin_step(pieces, where.device)
+                segments = [Segment(i, i, n, 1) for i, n in enumerate(where.tolist())]
+                cache.begin_step(segments, where.device)
                 ours = network.logits(last, where, cache)
             for row, ids in zip(ours, some, strict=True):
                 alone = model(input_ids=torch.tensor([ids])).logits[0, -1]
@@ -137,7 +137,7 @@ def test_an_output_layer_in_bfloat16(model):
     logits = []
     for network in (exact, rounded):
         cache = SlotCache(1, 60)
-        cache.begin_runs([Piece(0, 0, 0, 9)])
+        cache.begin_prefill([Segment(0, 0, 0, 9)])
         ids = torch.tensor(some[1].token_ids)
         with torch.inference_mode():
             logits.append(network.logits(ids, torch.arange(9), cache))
@@ -146,7 +146,7 @@ def test_an_output_layer_in_bfloat16(model):
     assert 0 < off < 0.02 * (logits[0].max() - logits[0].min())
     assert len(run(model, some, bfloat16_head=True)) == 4
     with pytest.raises(CheckpointError, match="bfloat16_head is for GPT-J only"):
-        SlotEngine(model_of("llama"), EOS, PAPER, 2, bfloat16_head=True)
+        ContinuousBatchingEngine(model_of("llama"), EOS, PAPER, 2, bfloat16_head=True)
 
 
 def test_the_model_is_left_as_it_was(model):
@@ -171,7 +171,7 @@ def test_a_row_is_the_same_in_any_company(family):
     some = prompts(5, 9, 3, 12, 7, 7, 20, 31, 2)
 
     def traced(order):
-        engine = SlotEngine(model, EOS, PAPER, 4)
+        engine = ContinuousBatchingEngine(model, EOS, PAPER, 4)
         rows: dict[int, list[torch.Tensor]] = {}
         logits_of = engine._logits
 
@@ -206,7 +206,7 @@ def test_other_numbers_of_slots_and_the_plain_loop_give_the_same_tokens(model):
     results = run(model, some)
     assert run(model, some, slots=1) == run(model, some, slots=32) == results
     assert run(model, some, refill=False) == results
-    assert generate(SimpleEngine(model, EOS, PAPER, 3), some, *QUIET) == results
+    assert generate(StaticBatchingEngine(model, EOS, PAPER, 3), some, *QUIET) == results
     assert len({result.token_ids for result in results}) == len(some)
 
 
@@ -224,7 +224,7 @@ def test_every_prompt_comes_out_once_whatever_happens(model, data):
         Prompt(p.token_ids, p.stream, limit)
         for p, limit in zip(prompts(*lengths), limits, strict=True)
     ]
-    engine = SlotEngine(model, EOS, Sampling(max_tokens=12), slots)
+    engine = ContinuousBatchingEngine(model, EOS, Sampling(max_tokens=12), slots)
     calls = iter(range(10**6))
     hidden = engine.network.hidden
 
@@ -258,7 +258,8 @@ def test_slots_are_refilled_and_static_batches_are_not(model):
     ]
     never_ends = Sampling(max_tokens=60, greedy=True)
     engine, static = (
-        SlotEngine(model, VOCABULARY - 1, never_ends, 4, refill=refill) for refill in (True, False)
+        ContinuousBatchingEngine(model, VOCABULARY - 1, never_ends, 4, refill=refill)
+        for refill in (True, False)
     )
     assert generate(engine, some, *QUIET) == generate(static, some, *QUIET)
     assert static.n_places == 3 * 30 * 4
@@ -273,7 +274,7 @@ def test_prompts_are_read_only_as_slots_come_free(model):
             read.append(number)
             yield prompt
 
-    stream = SlotEngine(model, EOS, PAPER, 2).stream(some(), *QUIET)
+    stream = ContinuousBatchingEngine(model, EOS, PAPER, 2).stream(some(), *QUIET)
     next(stream)
     assert len(read) <= 3
 
@@ -319,13 +320,13 @@ def test_a_row_without_numbers_ends_and_the_others_go_on(model):
 
 
 def run_unchecked(model, some):
-    return generate(SlotEngine(model, EOS, PAPER, 2), some, *QUIET)
+    return generate(ContinuousBatchingEngine(model, EOS, PAPER, 2), some, *QUIET)
 
 
 @pytest.mark.parametrize("eos", [None, -1, VOCABULARY])
 def test_an_end_of_sequence_token_that_is_none_of_the_models(model, eos):
     with pytest.raises(CheckpointError, match="end-of-sequence token"):
-        SlotEngine(model, eos, PAPER, 2)
+        ContinuousBatchingEngine(model, eos, PAPER, 2)
 
 
 def test_prompts_of_another_vocabulary(model):
@@ -348,27 +349,27 @@ def test_sampling_out_of_bounds(key, value):
 def test_an_architecture_that_does_not_fit():
     config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
     with pytest.raises(CheckpointError, match=r"BloomForCausalLM.*generate\.engine=simple"):
-        SlotEngine(BloomForCausalLM(config), EOS, PAPER, 2)
+        ContinuousBatchingEngine(BloomForCausalLM(config), EOS, PAPER, 2)
 
 
 def test_a_window_shorter_than_the_texts():
     config = MistralConfig(sliding_window=40, vocab_size=VOCABULARY, hidden_size=32)
     config.num_hidden_layers, config.intermediate_size = 1, 32
     with pytest.raises(CheckpointError, match=r"attends to 40 tokens at most.*max_tokens is 60"):
-        SlotEngine(MistralForCausalLM(config), EOS, PAPER, 2)
+        ContinuousBatchingEngine(MistralForCausalLM(config), EOS, PAPER, 2)
 
 
 def test_positions_that_depend_on_the_batch():
     model = llama_like(LlamaConfig, LlamaForCausalLM)
     model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     with pytest.raises(CheckpointError, match=r"longest text of a batch.*engine=simple"):
-        SlotEngine(model, EOS, PAPER, 2)
+        ContinuousBatchingEngine(model, EOS, PAPER, 2)
 
 
 def test_a_wrong_fast_path_is_found_before_the_first_prompt(model, monkeypatch):
     monkeypatch.setattr("augesc_builder.engine.gptj._quarter", lambda x: x)
     with pytest.raises(CheckpointError, match="logits differ from the model's own"):
-        SlotEngine(model, EOS, PAPER, 2)
+        ContinuousBatchingEngine(model, EOS, PAPER, 2)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.engine.test_static import model_of, prompts
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
 from augesc_builder.engine import Sampling, cache, continuous, kernels
-from augesc_builder.engine.cuda_graphs import Steps
+from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 
 
 @settings(max_examples=25, deadline=None)
@@ -42,7 +42,7 @@ def test_the_kernel_attends_as_behind_a_mask(data):
         stored.transpose(1, 2)[beyond] = torch.nan  # what is not the row's is not looked at
     both = [(keys.clone(), values.clone()), (keys.nan_to_num(), values.nan_to_num())]
     ours = kernels.attend(query, key, value, *both[0], positions, 0.3)
-    theirs = cache._behind_mask(query, key, value, *both[1], positions, capacity, 0.3)
+    theirs = cache.masked_attention(query, key, value, *both[1], positions, capacity, 0.3)
     assert ours.dtype == dtype
     assert (ours.float() - theirs.float()).abs().max() < bound
     for mine, expected in zip(*both, strict=True):
@@ -72,12 +72,12 @@ def test_the_engine_makes_the_same_rows_with_the_kernel(family, monkeypatch):
 
     def as_on_cuda(engine):
         made = unchanged(engine)
-        made.steps = Steps(engine.network, made.cache, engine.device)
+        made.steps = CudaGraphDecoder(engine.network, made.cache, engine.device)
         calls.append(made)
         return made
 
-    unchanged = continuous.SlotEngine._empty_slots
-    monkeypatch.setattr(continuous.SlotEngine, "_empty_slots", as_on_cuda)
+    unchanged = continuous.ContinuousBatchingEngine._empty_slots
+    monkeypatch.setattr(continuous.ContinuousBatchingEngine, "_empty_slots", as_on_cuda)
     assert run(model, some, short, 2) == expected
     assert calls
 

@@ -7,8 +7,8 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from augesc_builder.engine import generate
-from augesc_builder.engine.cache import Piece, SlotCache
-from augesc_builder.engine.continuous import SlotEngine
+from augesc_builder.engine.cache import Segment, SlotCache
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.gptj import GPTJ
 from augesc_builder.engine.memory import bytes_a_slot, slots_that_fit
 from augesc_builder.engine.models import Family, network_of
@@ -63,7 +63,7 @@ def test_processes_share_gpus_and_a_spread_model_has_all_of_them(model, monkeypa
 
 def test_out_of_memory_halves_the_slots_and_loses_no_token(model):
     some = prompts(5, 9, 3, 12, 7, 7, 20)
-    engine = SlotEngine(model, EOS, PAPER, 8)
+    engine = ContinuousBatchingEngine(model, EOS, PAPER, 8)
     logits_of, calls = engine._logits, iter(range(10**6))
 
     def too_much(slots, at, longest):
@@ -77,7 +77,7 @@ def test_out_of_memory_halves_the_slots_and_loses_no_token(model):
 
 
 def test_no_memory_for_one_row_is_an_error(model):
-    engine = SlotEngine(model, EOS, PAPER, 2)
+    engine = ContinuousBatchingEngine(model, EOS, PAPER, 2)
 
     def too_much(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -115,11 +115,11 @@ def test_layers_may_stand_on_several_devices(family):
     network = GPTJ(model) if family == "gptj" else Family(model)
     cache, tokens = SlotCache(3, 64), torch.tensor([5, 6, 7, 8, 9])
     with torch.inference_mode():
-        cache.begin_runs([Piece(0, 0, 0, 3), Piece(1, 3, 0, 2)])
+        cache.begin_prefill([Segment(0, 0, 0, 3), Segment(1, 3, 0, 2)])
         network.hidden(tokens, torch.tensor([0, 1, 2, 0, 1]), cache)
-        cache.begin_step([Piece(0, 0, 3, 1), Piece(1, 1, 2, 1)], tokens.device)
+        cache.begin_step([Segment(0, 0, 3, 1), Segment(1, 1, 2, 1)], tokens.device)
         assert network.logits(tokens[:3], torch.tensor([3, 2, 0]), cache).device.type == "meta"
-        cache.begin_together(torch.tensor([4, 3, 0]), 20)
+        cache.begin_captured_step(torch.tensor([4, 3, 0]), 20)
         assert network.logits(tokens[:3], torch.tensor([4, 3, 0]), cache).shape == (3, VOCABULARY)
     devices = [keys.device.type for keys in cache._keys.values()]
     assert devices == ["cpu"] * (len(devices) - 1) + ["meta"]
@@ -132,7 +132,7 @@ def test_a_step_never_waits_for_numbers(family):
     network = GPTJ(model) if family == "gptj" else Family(model)
     cache, tokens = SlotCache(3, 64), torch.zeros(3, dtype=torch.long, device="meta")
     with torch.inference_mode():
-        cache.begin_together(tokens, 20)
+        cache.begin_captured_step(tokens, 20)
         assert network.logits(tokens, tokens, cache).shape == (3, VOCABULARY)
 
 

@@ -27,7 +27,7 @@ from transformers import (
 
 from augesc_builder.engine import Prompt, Sampling, generate
 from augesc_builder.engine.sampling import choose, stream_key, uniforms
-from augesc_builder.engine.static import SimpleEngine
+from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
 
 EOS = 0
@@ -93,7 +93,7 @@ def prompts(*lengths, seed=1):
 
 def run(model, some, sampling, batch_size=8):
     steps = []
-    engine = SimpleEngine(model, EOS, sampling, batch_size)
+    engine = StaticBatchingEngine(model, EOS, sampling, batch_size)
     results = generate(engine, some, lambda rows, tokens: steps.append((rows, tokens)))
     assert sum(rows for rows, _ in steps) == len(some)
     made = sum(len(r.token_ids) + (r.finish_reason == "eos") for r in results)
@@ -165,7 +165,7 @@ def test_end_of_sequence_as_first_token(model):
             logits[..., EOS] = 99
             return type("Output", (), {"logits": logits})
 
-    engine = SimpleEngine(Ends(), EOS, Sampling(20), 4)
+    engine = StaticBatchingEngine(Ends(), EOS, Sampling(20), 4)
     (result,) = generate(engine, prompts(3), lambda *_: None)
     assert (result.finish_reason, result.token_ids) == ("eos", ())
 

@@ -8,8 +8,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.engine import generate as engine_generate
-from augesc_builder.engine.continuous import SlotEngine
-from augesc_builder.engine.tensor_parallel import joined
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
+from augesc_builder.engine.tensor_parallel import process_group
 from augesc_builder.errors import CheckpointError, RecipeError
 from augesc_builder.pipeline.build import build
 from augesc_builder.run.progress import Progress
@@ -73,13 +73,13 @@ def test_more_parts_than_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with (
         pytest.raises(CheckpointError, match="is 3, and this machine has 2 GPUs"),
-        joined(0, 3, tmp_path / "meeting"),
+        process_group(0, 3, tmp_path / "meeting"),
     ):
         pass
 
 
 def test_out_of_memory_is_an_error_where_processes_share_the_model():
-    engine = SlotEngine(model_of("gptj"), EOS, PAPER, 8)
+    engine = ContinuousBatchingEngine(model_of("gptj"), EOS, PAPER, 8)
     engine.shared = True
 
     def too_much(*_):

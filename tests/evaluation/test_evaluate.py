@@ -31,7 +31,7 @@ from augesc_builder.evaluation.significance import (
     distinct_test,
     holm,
     number_grams,
-    swap_test,
+    paired_randomization_test,
 )
 from augesc_builder.run.progress import Progress
 from augesc_builder.training.run import train
@@ -86,13 +86,15 @@ def test_models_that_do_not_differ_are_found_so_and_others_are_found_out():
     for i in range(200):
         both = rng.normal(0, 1, (2, 40))
         first, second = (np.stack([x, np.ones(40)], axis=1) for x in both)
-        p_values.append(swap_test(first, second, MEAN, 200, i)["mean"][1])
+        p_values.append(paired_randomization_test(first, second, MEAN, 200, i)["mean"][1])
     assert 2 <= sum(p < 0.05 for p in p_values) <= 20  # ten are to be expected
     first = np.stack([rng.normal(0, 1, 40), np.ones(40)], axis=1)
-    difference, p = swap_test(first, first + np.array([1.0, 0.0]), MEAN, 500, 1)["mean"]
+    difference, p = paired_randomization_test(first, first + np.array([1.0, 0.0]), MEAN, 500, 1)[
+        "mean"
+    ]
     assert difference == pytest.approx(1)
     assert p == pytest.approx(1 / 501)
-    assert swap_test(first, first, MEAN, 100, 1)["mean"] == (0, 1)
+    assert paired_randomization_test(first, first, MEAN, 100, 1)["mean"] == (0, 1)
 
 
 WORDS = st.lists(

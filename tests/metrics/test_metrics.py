@@ -103,7 +103,7 @@ def test_each_loads_from_its_folder_and_gives_what_the_class_gives(tmp_path):
         assert loaded[str(METRICS / name)] == json.loads(json.dumps(direct))
 
 
-# -- whatever the pieces --------------------------------------------------------------------------
+# -- whatever the chunks --------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -343,7 +343,7 @@ def test_the_automaton_finds_the_longest_spans(known, words):
     assert Automaton(known).matches(words) == brute_matches(known, words)
 
 
-def test_a_recited_session_is_caught():
+def test_a_memorized_session_is_caught():
     known = ("I lost my job last week and I am afraid.", "That sounds hard.")
     counts = NoveltyCounts(known)
     counts.add(spoken(session("I lost my job last week and I am glad.", "Why would you say so?")))
@@ -351,7 +351,7 @@ def test_a_recited_session_is_caught():
     found = counts.statistics()
     # I lost my job last week and I am | glad .
     assert found["ngrams"] == 8 + 3 + 1 + 1
-    assert found["recited_ngrams"] == 6 + 1
+    assert found["memorized_ngrams"] == 6 + 1
     assert found["longest_spans"] == [
         {"words": 9, "text": "I lost my job last week and I am"},
         {"words": 4, "text": "That sounds hard ."},
@@ -377,5 +377,5 @@ def test_sessions_recite_themselves_whole_and_others_little():
         mine.add(spoken(s))
     for s in sessions[50:]:
         others.add(spoken(s))
-    assert mine.statistics()["recited_share"] == 1.0
-    assert others.statistics()["recited_share"] < 0.2
+    assert mine.statistics()["memorized_share"] == 1.0
+    assert others.statistics()["memorized_share"] < 0.2

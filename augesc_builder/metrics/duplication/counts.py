@@ -1,4 +1,4 @@
-"""Hashes and sketches of sessions, made piece by piece."""
+"""Hashes and sketches of sessions, made chunk by chunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distinct n-grams, counted piece by piece."""
+"""Distinct n-grams, counted chunk by chunk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _hashes: dict[str, int] = {}
 
 
 class DiversityCounts:
-    """Distinct n-grams that can be counted piece by piece and merged in any order."""
+    """Distinct n-grams that can be counted chunk by chunk and merged in any order."""
 
     def __init__(self, seed: int = 0, limit: int = LIMIT) -> None:
         self.seed = seed

@@ -1,4 +1,4 @@
-"""What is recited, counted piece by piece, and the automaton that finds it."""
+"""What is memorized, counted chunk by chunk, and the automaton that finds it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class NoveltyCounts:
 
     def __init__(self, trained_on: tuple[str, ...], n: int = N, top: int = TOP) -> None:
         self._trained_on, self._n, self._top = trained_on, n, top
-        self.ngrams = self.recited = 0
+        self.ngrams = self.memorized = 0
         self._by_session: Counter[int] = Counter()
         self._spans: set[tuple[int, str]] = set()
 
@@ -100,7 +100,7 @@ class NoveltyCounts:
         for said in session:
             matches = automaton.matches(said.words)
             self.ngrams += max(0, len(matches) - self._n + 1)
-            self.recited += sum(length >= self._n for length in matches)
+            self.memorized += sum(length >= self._n for length in matches)
             for end, length in enumerate(matches, 1):
                 grows = end < len(matches) and matches[end] > length
                 if length >= self._n and not grows:
@@ -113,7 +113,7 @@ class NoveltyCounts:
     def merge(self, other: NoveltyCounts) -> None:
         """Add the counts of other sessions."""
         self.ngrams += other.ngrams
-        self.recited += other.recited
+        self.memorized += other.memorized
         self._by_session.update(other._by_session)
         self._spans |= other._spans
         self._trim()
@@ -137,8 +137,8 @@ class NoveltyCounts:
         return {
             "n": self._n,
             "ngrams": self.ngrams,
-            "recited_ngrams": self.recited,
-            "recited_share": mean(self.recited, self.ngrams),
+            "memorized_ngrams": self.memorized,
+            "memorized_share": mean(self.memorized, self.ngrams),
             "longest_spans": [{"words": n, "text": text} for n, text in self._longest()],
             "longest_by_session": [[n, count] for n, count in sorted(self._by_session.items())],
         }

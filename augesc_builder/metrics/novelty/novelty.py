@@ -34,7 +34,7 @@ Args:
     n: words of an n-gram.
     top: how many of the longest spans are given.
 Returns:
-    n; ngrams (count, all of the corpus), recited_ngrams (count) and recited_share (from 0 to 1,
+    n; ngrams (count, all of the corpus), memorized_ngrams (count) and memorized_share (from 0 to 1,
     None where there is no n-gram); longest_spans: a list of {"words", "text"}, distinct, none
     inside another, from n words on; longest_by_session: a list of [words of a session's longest
     span, sessions], 0 included.
@@ -47,7 +47,7 @@ The smallest automaton recognizing the subwords of a text.
 
 
 class Novelty(evaluate.Measurement):  # type: ignore[misc]
-    """What is recited from the fine-tuning sessions, as an ``evaluate`` measurement."""
+    """What is memorized from the fine-tuning sessions, as an ``evaluate`` measurement."""
 
     def _info(self) -> evaluate.MeasurementInfo:
         return evaluate.MeasurementInfo(

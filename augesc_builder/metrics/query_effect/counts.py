@@ -1,4 +1,4 @@
-"""Sums over query lengths, made piece by piece."""
+"""Sums over query lengths, made chunk by chunk."""
 
 from __future__ import annotations
 

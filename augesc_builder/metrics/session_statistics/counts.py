@@ -1,4 +1,4 @@
-"""Counts behind Table 2, made piece by piece."""
+"""Counts behind Table 2, made chunk by chunk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RoleCounts:
 
 @dataclass
 class SessionCounts:
-    """Counts that can be made piece by piece and merged in any order."""
+    """Counts that can be made chunk by chunk and merged in any order."""
 
     utterances: Counter[int] = field(default_factory=Counter)
     """For each number of utterances, how many sessions have so many."""

@@ -23,7 +23,7 @@ from augesc_builder.pipeline.filter.requirements import (
     passed,
     whole_text,
 )
-from augesc_builder.readers.chunks import Piece
+from augesc_builder.readers.chunks import Chunk
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
 from augesc_builder.text.prompts import with_instruction
@@ -65,9 +65,9 @@ class Filter:
     classifier: SafetyClassifier | None = None
     scan: bool = True
 
-    def piece(self, piece: Piece) -> Filtered:
-        """Measure and judge a piece of anybody's generations."""
-        rows = parse_generations(piece, includes_query=self.includes_query)
+    def chunk(self, chunk: Chunk) -> Filtered:
+        """Measure and judge a chunk of anybody's generations."""
+        rows = parse_generations(chunk, includes_query=self.includes_query)
         with _quiet_bars():
             generations = Dataset(rows)
             measured = generations.map(
@@ -80,12 +80,12 @@ class Filter:
         table = measured.data.table.select(list(MEASURED)).cast(plain_schema(MEASURED))
         return self.judge(rows, self._with_tokens(rows, table))
 
-    def refilter(self, measured: tuple[Piece, pa.Table]) -> Filtered:
-        """Judge a piece by what was measured of it before."""
-        piece, table = measured
-        rows = parse_generations(piece, includes_query=self.includes_query)
+    def refilter(self, measured: tuple[Chunk, pa.Table]) -> Filtered:
+        """Judge a chunk by what was measured of it before."""
+        chunk, table = measured
+        rows = parse_generations(chunk, includes_query=self.includes_query)
         if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):
-            raise InputError("not the rows that were measured; filter them anew", piece.path)
+            raise InputError("not the rows that were measured; filter them anew", chunk.path)
         return self.judge(rows, table)
 
     def judge(self, rows: pa.Table, measured: pa.Table) -> Filtered:
@@ -166,7 +166,7 @@ def _sessions(kept: pa.Table) -> pa.Table:
 
 @contextlib.contextmanager
 def _quiet_bars() -> Iterator[None]:
-    """Silence the bars of ``datasets``, four a piece; the stage draws one over all rows."""
+    """Silence the bars of ``datasets``, four a chunk; the stage draws one over all rows."""
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:

@@ -67,7 +67,7 @@ def count(measured: pa.Table, violations: Iterable[list[str]]) -> dict[str, dict
 
 
 def merge(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
-    """Add up the counts of several pieces, source by source."""
+    """Add up the counts of several chunks, source by source."""
     merged: dict[str, Counter[str]] = {}
     for part in counts:
         for source, numbers in part.items():

@@ -16,7 +16,7 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, is_stage_complete, read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
-from augesc_builder.run.workers import WORTH_PROCESSES, cores, in_order
+from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.generations import generations_files, read_generations, shards_of
 from augesc_builder.tables import MEASURED
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from augesc_builder.pipeline.filter.filter import Filter
-    from augesc_builder.readers.chunks import Piece
+    from augesc_builder.readers.chunks import Chunk
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
@@ -175,11 +175,11 @@ def _filter(
         raise InputError("no generations to filter", files[0])
     missing = set(folder.shards("filter", len(shards)))
     total = sum(rows for _, rows in shards)
-    numbers = (number for number, (pieces, _) in enumerate(shards) for _ in range(pieces))
-    pieces = (p for n, p in zip(numbers, read_generations(files), strict=True) if n in missing)
-    work: Iterator[Any] = pieces if measured is None else _beside(pieces, measured, shards, missing)
-    results = in_order(
-        judge.piece if measured is None else judge.refilter,
+    numbers = (number for number, (chunks, _) in enumerate(shards) for _ in range(chunks))
+    chunks = (p for n, p in zip(numbers, read_generations(files), strict=True) if n in missing)
+    work: Iterator[Any] = chunks if measured is None else _beside(chunks, measured, shards, missing)
+    results = ordered_map(
+        judge.chunk if measured is None else judge.refilter,
         work,
         1 if judge.classifier else num_proc or (cores() if total > WORTH_PROCESSES else 1),
         preload="augesc_builder.pipeline.filter.filter",
@@ -220,15 +220,15 @@ def _filter(
 
 
 def _beside(
-    pieces: Iterator[Piece], measured: Path, shards: Sequence[tuple[int, int]], wanted: set[int]
-) -> Iterator[tuple[Piece, pa.Table]]:
-    """Put the rows that were measured of each piece beside it."""
+    chunks: Iterator[Chunk], measured: Path, shards: Sequence[tuple[int, int]], wanted: set[int]
+) -> Iterator[tuple[Chunk, pa.Table]]:
+    """Put the rows that were measured of each chunk beside it."""
     for number in sorted(wanted):
         name = layout.shard_path(layout.SPLIT, number, len(shards))
         table, start = read_table(measured / name, list(MEASURED)), 0
-        for piece in islice(pieces, shards[number][0]):
-            yield piece, table.slice(start, len(piece.rows)).combine_chunks()
-            start += len(piece.rows)
+        for chunk in islice(chunks, shards[number][0]):
+            yield chunk, table.slice(start, len(chunk.rows)).combine_chunks()
+            start += len(chunk.rows)
 
 
 def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.engine.tensor_parallel import joined
+from augesc_builder.engine.tensor_parallel import process_group
 from augesc_builder.errors import AugescError, RunFolderError
 from augesc_builder.pipeline.generate.backends.local import Generator
 from augesc_builder.pipeline.generate.capacity import _threads
 from augesc_builder.pipeline.generate.tasks import Place, Row, Task
-from augesc_builder.run.workers import deaf_to_interrupts, die_with
+from augesc_builder.run.workers import block_sigint, exit_with_parent
 
 Shards = Sequence[tuple[int, Sequence[Task]]]
 
@@ -74,7 +74,7 @@ def _in_processes(
             context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
             for i in range(n)
         ]
-        with deaf_to_interrupts():
+        with block_sigint():
             for worker in workers:
                 worker.start()
         yield from _listen(news, workers, on_step)
@@ -129,7 +129,7 @@ def _work(
     meeting: Path,
 ) -> None:
     """Generate the shards of a list; of processes that share a model, only the first tells."""
-    die_with(parent)
+    exit_with_parent(parent)
     parts = recipe.generate.tensor_parallel
     tells = parts == 1 or number == 0
     if torch.cuda.is_available():
@@ -149,7 +149,7 @@ def _work(
     try:
         with (
             _threads(checkpoint),
-            joined(number, parts, meeting) if parts > 1 else contextlib.nullcontext(),
+            process_group(number, parts, meeting) if parts > 1 else contextlib.nullcontext(),
         ):
             generator = Generator(checkpoint, recipe, slots)
             shards = iter(todo.get, None)

@@ -13,7 +13,7 @@ Scores = dict[str, float]
 """The score of each label, in small letters."""
 
 
-class Judges:
+class PostClassifiers:
     """The classifiers of a recipe, loaded on whatever device is there.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` for a model that cannot be loaded or

@@ -82,9 +82,9 @@ class _Gate:
             self._names = NameFinder(settings.names_and_places)
         from_reddit = any(origin.source == "reddit" for origin in settings.sources)
         if settings.classifiers.enabled and from_reddit:
-            from augesc_builder.pipeline.queries.classifiers import Judges
+            from augesc_builder.pipeline.queries.classifiers import PostClassifiers
 
-            self._judges = Judges(settings.classifiers)
+            self._judges = PostClassifiers(settings.classifiers)
             collected.revisions |= self._judges.revisions
 
     def judge(

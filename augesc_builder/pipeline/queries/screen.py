@@ -15,7 +15,7 @@ from augesc_builder.config.base import Bounds
 from augesc_builder.config.recipe import Queries, QuerySource
 from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.pipeline.queries import rules
-from augesc_builder.run.workers import in_order
+from augesc_builder.run.workers import ordered_map
 from augesc_builder.sources import reddit
 from augesc_builder.sources.base import BadLines, Post
 from augesc_builder.sources.sample import read_sample_queries
@@ -147,7 +147,7 @@ def _dump(
     file: Any, examiner: Examiner, bad: BadLines, num_proc: int
 ) -> Iterator[Examined | InputError]:
     chunks = _chunks(reddit.read_lines(file, bad))
-    for results in in_order(examiner.lines, chunks, num_proc, preload=__name__):
+    for results in ordered_map(examiner.lines, chunks, num_proc, preload=__name__):
         yield from results
 
 

@@ -200,7 +200,7 @@ def _duplication(columns: Columns) -> Figure:
 def _novelty(columns: Columns) -> Figure:
     figure, (shares, spans) = _panels(1, 2, width=4.2, height=2.8)
     n = max(part["n"] for part in columns.values())
-    _bars(shares, [f"{n}-grams"], {name: [p["recited_share"]] for name, p in columns.items()})
+    _bars(shares, [f"{n}-grams"], {name: [p["memorized_share"]] for name, p in columns.items()})
     shares.set_title("Recited from the fine-tuning sessions")
     for i, (name, part) in enumerate(columns.items()):
         histogram = part["longest_by_session"]
@@ -208,7 +208,7 @@ def _novelty(columns: Columns) -> Figure:
         lengths = [length for length, _ in histogram]
         above = [1 - a / total for a in accumulate(count for _, count in histogram)]
         spans.step([0, *lengths], [1, 1, *above[:-1]], where="pre", label=name, **_look(i))
-    spans.set(title="Sessions with a recited span this long", xlabel="words", ylim=(0, 1.02))
+    spans.set(title="Sessions with a memorized span this long", xlabel="words", ylim=(0, 1.02))
     spans.yaxis.set_major_formatter(PercentFormatter(1))
     spans.set_xlim(left=0)
     _legend(figure, spans)

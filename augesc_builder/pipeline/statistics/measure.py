@@ -1,4 +1,4 @@
-"""All measurements of sets of sessions in one pass: pieces to counts, counts to statistics.json."""
+"""All measurements of sets of sessions in one pass: chunks to counts, counts to statistics.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken
 from augesc_builder.metrics.topic_correlates.counts import TopicCounts, correlates
-from augesc_builder.readers.chunks import Piece
+from augesc_builder.readers.chunks import Chunk
 from augesc_builder.sources.sessions import parse_sessions
 
 
@@ -31,10 +31,10 @@ class Measuring:
     near: NearDuplicates | None = None
     seed: int = 0
 
-    def piece(self, piece: Piece) -> dict[str, Counts]:
-        """Measure the sessions of a piece, each source apart."""
+    def chunk(self, chunk: Chunk) -> dict[str, Counts]:
+        """Measure the sessions of a chunk, each source apart."""
         sessions: dict[str, list[Spoken]] = {}
-        for session in parse_sessions(piece):
+        for session in parse_sessions(chunk):
             sessions.setdefault(session.source, []).append(spoken(session.messages))
         counts = {source: Counts(self) for source in sessions}
         for source, found in sessions.items():

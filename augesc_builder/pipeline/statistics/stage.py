@@ -14,11 +14,11 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
-from augesc_builder.run.workers import WORTH_PROCESSES, cores, in_order
+from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 
 if TYPE_CHECKING:
     from augesc_builder.pipeline.statistics.measure import Counts, Measuring
-    from augesc_builder.readers.chunks import Piece
+    from augesc_builder.readers.chunks import Chunk
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
@@ -87,22 +87,22 @@ def _measure(
     """Measure sets of sessions, each source of a set apart, and draw the figures."""
     from augesc_builder.pipeline.statistics.measure import Counts, statistics
     from augesc_builder.readers.chunks import count_rows
-    from augesc_builder.sources.sessions import sessions_pieces
+    from augesc_builder.sources.sessions import session_chunks
 
     total = sum(count_rows(file) for files in sets.values() for file in files)
     under_way: deque[tuple[str, int]] = deque()
 
-    def pieces() -> Iterator[Piece]:
+    def chunks() -> Iterator[Chunk]:
         for name, files in sets.items():
-            for piece in sessions_pieces(list(files)):
-                under_way.append((name, len(piece.rows)))
-                yield piece
+            for chunk in session_chunks(list(files)):
+                under_way.append((name, len(chunk.rows)))
+                yield chunk
 
     counted: dict[tuple[str, str], Counts] = {}
     num_proc = num_proc or (cores() if total > WORTH_PROCESSES else 1)
     preload = "augesc_builder.pipeline.statistics.measure"
     with progress.bar(total, "counting words", "session") as bar:
-        for found in in_order(what.piece, pieces(), num_proc, preload=preload):
+        for found in ordered_map(what.chunk, chunks(), num_proc, preload=preload):
             name, n = under_way.popleft()
             for source, counts in found.items():
                 counted.setdefault((name, source), Counts(what)).merge(counts)

@@ -20,7 +20,7 @@ from augesc_builder.errors import InputError
 from augesc_builder.pipeline.filter.filter import Filter
 from augesc_builder.pipeline.filter.report import filter_report, filter_table, merge
 from augesc_builder.pipeline.filter.requirements import whole_text
-from augesc_builder.readers.chunks import read_pieces
+from augesc_builder.readers.chunks import read_chunks
 from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import parse_generations, read_generations, shards_of
@@ -168,8 +168,8 @@ def test_without_the_safety_pass_nothing_is_said_to_be_safe(augesc, tmp_path, pa
 
 def test_ids_and_counts_that_are_there_are_kept(tmp_path):
     row = {"text": "Human: a\nAI: b", "query_id": 7, "sample": 3, "source": "mine", "n_tokens": 4}
-    (piece,) = read_pieces(lines(tmp_path / "x.jsonl", [row, {"text": "Human: a"}]), 10, 5)
-    first, second = parse_generations(piece, includes_query=True).to_pylist()
+    (chunk,) = read_chunks(lines(tmp_path / "x.jsonl", [row, {"text": "Human: a"}]), 10, 5)
+    first, second = parse_generations(chunk, includes_query=True).to_pylist()
     assert (first["query_id"], first["sample"], first["source"]) == ("7", 3, "mine")
     assert (first["n_tokens"], first["n_prompt_tokens"], first["query"]) == (4, None, None)
     assert (second["source"], second["sample"]) == ("x", 11)  # row 12 of all files
@@ -339,15 +339,15 @@ def test_reuse_refuses_what_would_be_wrong(augesc, refused, tmp_path):
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.integers(0, 70), max_size=6), st.integers(1, 30), st.integers(1, 60))
-def test_shards_hold_every_row_once(rows, piece, shard):
-    old = generations.PIECE, generations._SHARD
-    generations.PIECE, generations._SHARD = piece, shard
+def test_shards_hold_every_row_once(rows, chunk, shard):
+    old = generations.CHUNK, generations._SHARD
+    generations.CHUNK, generations._SHARD = chunk, shard
     try:
         parts = shards_of(rows)
     finally:
-        generations.PIECE, generations._SHARD = old
+        generations.CHUNK, generations._SHARD = old
     assert sum(n for _, n in parts) == sum(rows)
-    assert sum(n for n, _ in parts) == sum(-(-n // piece) for n in rows)
+    assert sum(n for n, _ in parts) == sum(-(-n // chunk) for n in rows)
     assert all(n >= shard for _, n in parts[:-1])
 
 
@@ -361,7 +361,7 @@ def test_processes_and_row_groups_change_nothing(
     num_proc,
     group,
 ):
-    monkeypatch.setattr(generations, "PIECE", 40)
+    monkeypatch.setattr(generations, "CHUNK", 40)
     monkeypatch.setattr(generations, "_SHARD", 80)
     rows = forms(esconv_sessions)["continued"]
     file = table(tmp_path / "g.parquet", rows, row_group_size=group)
@@ -377,7 +377,7 @@ def test_processes_and_row_groups_change_nothing(
 
 
 def test_two_processes_name_the_row_too(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(generations, "PIECE", 2)
+    monkeypatch.setattr(generations, "CHUNK", 2)
     rows = [{"query": "q", "text": "x"}] * 6 + [{"query": "q", "text": None}]
     line = refused("filter", lines(tmp_path / "g.jsonl", rows), "--out", "x", "--num-proc", "2")
     assert "g.jsonl, line 7: column text" in line
@@ -438,4 +438,4 @@ def test_pieces_that_were_not_those_measured_are_refused(tmp_path):
     judge = Filter(load_recipe("paper").requirements, includes_query=True)
     (a, b) = (next(read_generations([path])) for path in paths)
     with pytest.raises(InputError, match="not the rows that were measured"):
-        judge.refilter((b, judge.piece(a).measured))
+        judge.refilter((b, judge.chunk(a).measured))

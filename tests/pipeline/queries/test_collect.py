@@ -572,10 +572,10 @@ class TestClassifiers:
         return make
 
     def reasons(self, classifiers):
-        from augesc_builder.pipeline.queries.classifiers import Judges
+        from augesc_builder.pipeline.queries.classifiers import PostClassifiers
 
         texts = [f"{name} {WORDS * length}" for name, length in (("one", 1), ("two", 9), ("x", 2))]
-        first, *others = Judges(classifiers).reasons(texts)
+        first, *others = PostClassifiers(classifiers).reasons(texts)
         assert others == [first, first]
         return first
 

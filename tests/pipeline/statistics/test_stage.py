@@ -67,7 +67,7 @@ def test_a_set_with_several_sources_has_a_column_for_each(augesc, tmp_path):
 def test_processes_and_pieces_change_nothing(augesc, tmp_path, monkeypatch):
     file = shared("esconv/valid.txt")
     augesc("stats", file, "--out", tmp_path / "one")
-    monkeypatch.setattr(sessions, "_PIECE", 17)
+    monkeypatch.setattr(sessions, "_CHUNK", 17)
     code, _, err = augesc("stats", file, "--out", tmp_path / "two", "--num-proc", "2")
     assert code == 0, err
     assert found_in(tmp_path / "one") == found_in(tmp_path / "two")

@@ -14,9 +14,9 @@ import torch
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine import Engine, OnStep, Prompt, Sampling
-from augesc_builder.engine.continuous import SlotEngine
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.sampling import stream_key
-from augesc_builder.engine.static import SimpleEngine
+from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.generate.tasks import Place, Row, Task
@@ -53,7 +53,9 @@ class Generator:
     @property
     def utilisation(self) -> float | None:
         """Give the share of the slots' steps that made a token; static batches do not count it."""
-        return self.engine.utilisation if isinstance(self.engine, SlotEngine) else None
+        return (
+            self.engine.utilisation if isinstance(self.engine, ContinuousBatchingEngine) else None
+        )
 
     def stream(
         self, shards: Iterable[tuple[int, Sequence[Task]]], on_step: OnStep
@@ -100,8 +102,10 @@ class Generator:
         )
         eos = self.tokenizer.eos_token_id
         if settings.engine == "simple":
-            return SimpleEngine(model, eos, sampling, settings.batch_size)
-        return SlotEngine(model, eos, sampling, self.slots, bfloat16_head=settings.bfloat16_head)
+            return StaticBatchingEngine(model, eos, sampling, settings.batch_size)
+        return ContinuousBatchingEngine(
+            model, eos, sampling, self.slots, bfloat16_head=settings.bfloat16_head
+        )
 
     def _encode(self, query: str) -> tuple[int, ...]:
         text = with_instruction(self.recipe.prompt.instruction, render_query(query))
