@@ -30,20 +30,40 @@ import datasets
 import pyarrow as pa
 
 from augesc_builder import __version__, builder_configs, tables
+from augesc_builder.additions import register
+from augesc_builder.config.base import Section
+from augesc_builder.config.generate import BackendSettings
 from augesc_builder.config.recipe import Recipe, load_recipe, shipped_recipes
 from augesc_builder.errors import AugescError
 from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.filter.functions import measure, meets, meets_requirements
+from augesc_builder.pipeline.filter.requirements import Requirement
+from augesc_builder.pipeline.generate.backends.base import Backend
 from augesc_builder.sources import esconv, published, sample
+from augesc_builder.sources.base import Post, Session, SourceInfo
+from augesc_builder.text.prompts import PromptTemplate
 
 __all__ = [
     "AugESC",
     "AugESCConfig",
     "AugescError",
+    "Backend",
+    "BackendSettings",
+    "Post",
+    "PromptTemplate",
     "Recipe",
+    "Requirement",
+    "Section",
+    "Session",
+    "SourceInfo",
     "__version__",
     "build",
     "load_dataset",
     "load_recipe",
+    "measure",
+    "meets",
+    "meets_requirements",
+    "register",
     "shipped_recipes",
 ]
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.run import layout
 from augesc_builder.sources import published
 
 Readers = dict[str, list["functools.partial[Iterator[pa.Table]]"]]
@@ -154,16 +155,19 @@ def _regenerated(config: Config, runs: Path) -> Readers:
     run = _work_dir(config) or runs / f"{recipe.name}-{content_of(config)}"
     build(recipe, run, Progress(quiet=are_progress_bars_disabled()))
     found: Readers = {}
-    for split, table in (("train", "data"), *((("rejected", "rejected"),) * config.rejected)):
+    for split, table in (
+        ("train", layout.DATA),
+        *((("rejected", layout.REJECTED),) * config.rejected),
+    ):
         files = [
             file
-            for file in sorted((run / "corpus" / table).glob("*.parquet"))
+            for file in layout.parquet_files(run / layout.CORPUS / table)
             if pq.read_metadata(file).num_rows
         ]
         if files:
             read = (
                 functools.partial(_read_kept, wide=config.rejected)
-                if table == "data"
+                if table == layout.DATA
                 else functools.partial(_read_rejected)
             )
             found[split] = [functools.partial(read, str(file)) for file in files]
@@ -171,7 +175,7 @@ def _regenerated(config: Config, runs: Path) -> Readers:
         raise InputError(
             "no conversation met all requirements, so there is nothing to load; look at "
             "filter_report.json, and change the requirements with set={...}",
-            run / "corpus",
+            run / layout.CORPUS,
         )
     return found
 
@@ -206,7 +210,7 @@ def _read_kept(path: str, *, wide: bool) -> Iterator[pa.Table]:
 def _read_rejected(path: str) -> Iterator[pa.Table]:
     """Read rejected texts; their ``messages`` are null where the text is no conversation."""
     from augesc_builder.tables import SESSIONS_AND_REJECTED, to_table
-    from augesc_builder.text.prompts import parse, render_query
+    from augesc_builder.text.prompts import PLAIN
 
     for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH):
         yield to_table(
@@ -215,7 +219,7 @@ def _read_rejected(path: str) -> Iterator[pa.Table]:
                     "session_id": f"{row['query_id']}-{row['sample']}",
                     "source": row["source"],
                     "query_id": row["query_id"],
-                    "messages": parse(render_query(row["query"]) + row["text"]),
+                    "messages": PLAIN.parse(PLAIN.for_query(row["query"]) + row["text"]),
                     "n_tokens": row["n_prompt_tokens"] + row["n_tokens"],
                     "text": row["text"],
                     "violations": row["violations"],

@@ -16,6 +16,11 @@ def card_file(name: str) -> str:
 
 
 def cite(keys: Sequence[str]) -> str:
-    """Give the BibTeX entries of ``keys``, in that order."""
+    """Return the BibTeX entries of ``keys``, in that order; an entry stands for itself."""
     entries = card_file("citations.bib").strip().split("\n\n")
-    return "\n\n".join(entry for key in keys for entry in entries if f"{{{key}," in entry)
+    return "\n\n".join(
+        entry
+        for key in keys
+        for entry in ([key] if key.startswith("@") else entries)
+        if key.startswith("@") or f"{{{key}," in entry
+    )

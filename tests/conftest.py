@@ -37,7 +37,7 @@ TINY = {
     },
     "finetune": {"n_sessions": 13, "epochs": 2, "max_tokens": 384, "save_state_every": 2},
     "queries": {"max_per_source": 12},
-    "generate": {"max_tokens": 384, "batch_size": 3, "shard_size": 4},
+    "generate": {"max_tokens": 384, "shard_size": 4, "backend": {"batch_size": 3}},
     # An untrained model meets no requirement of the paper; with these some texts are kept.
     "requirements": {
         "total_utterances": {"min": 1, "max": 50},

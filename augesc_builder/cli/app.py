@@ -26,8 +26,11 @@ from augesc_builder.cli.options import (
     SetOption,
 )
 from augesc_builder.errors import AugescError
+from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
+from augesc_builder.pipeline.generate.backends import backend_names
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.workers import warm_up
+from augesc_builder.sources.registry import query_sources
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +41,14 @@ app = typer.Typer(
 )
 
 
-@app.command()
+# Read from the records, plugins included, so that an addition shows here by itself.
+_SOURCES = ", ".join(
+    info.name if info.bundled_posts else f"{info.name}=PATH" for info in query_sources()
+)
+_BACKENDS = ", ".join(backend_names())
+
+
+@app.command(epilog=f"Backends (generate.backend.type): {_BACKENDS}.")
 def build(
     out: OutOption,
     recipe: RecipeOption = "quickstart",
@@ -81,7 +91,7 @@ def queries(
         typer.Option(
             "--source",
             metavar="NAME[=PATH]",
-            help="sample, empathetic_dialogues=PATH, reddit=PATH; repeatable. [default: recipe's]",
+            help=f"{_SOURCES}; repeatable. [default: recipe's]",
         ),
     ] = None,
     recipe: RecipeOption = "quickstart",
@@ -141,7 +151,7 @@ def generate(
     stage.standalone(load_recipe(recipe, override or ()), queries, checkpoint, out, progress)
 
 
-@app.command(name="filter")
+@app.command(name="filter", epilog=f"Requirements: {', '.join(REQUIREMENTS)}.")
 def filter_(
     generations: Annotated[
         Path | None,

@@ -5,15 +5,18 @@ Recipes and training configs are both read this way. Unknown keys are refused wi
 
 from __future__ import annotations
 
+import copy
 import difflib
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from augesc_builder.errors import RecipeError
 
@@ -25,13 +28,16 @@ class ConfigLoader:
     """A kind of settings file: what it is called, and where the shipped ones are.
 
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
-    override that could be given.
+    override that could be given. ``moved`` has the keys of earlier versions with today's, and
+    ``renamed``, for a key of today, values that have another name now.
     """
 
     noun: str
     folder: Path
     base: str
     example: str
+    moved: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def shipped(self) -> list[str]:
         """Name the shipped files."""
@@ -54,6 +60,30 @@ class ConfigLoader:
         except ValidationError as error:
             raise RecipeError(self._explain(model, error)) from None
 
+    def modernize(self, values: Mapping[str, Any], *, told: bool = False) -> dict[str, Any]:
+        """Return values with the keys and names of earlier versions as they are now.
+
+        Each is logged in a line that names the new key, unless the user was ``told`` already.
+        """
+        modern = copy.deepcopy(dict(values))
+        for old, new in self.moved.items():
+            *sections, last = old.split(".")
+            holder = _at(modern, sections)
+            if holder is not None and last in holder:
+                _put(modern, new, holder.pop(last))
+                self._tell(told, f"{old} is now {new}")
+        for key, names in self.renamed.items():
+            *sections, last = key.split(".")
+            holder = _at(modern, sections)
+            if holder is not None and holder.get(last) in names:
+                before, holder[last] = holder[last], names[holder[last]]
+                self._tell(told, f"{key}: {before} is now {holder[last]}")
+        return modern
+
+    def _tell(self, told: bool, what: str) -> None:
+        if not told:
+            logging.getLogger("augesc").warning("augesc: %s: %s", self.noun, what)
+
     def _read(self, name: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         path = self._find(name)
         if path in seen:
@@ -70,6 +100,7 @@ class ConfigLoader:
                 f"{path}: expected keys and values, such as `extends: {self.base}`, found "
                 f"{type(values).__name__}"
             )
+        values = self.modernize(values)
         base = values.pop("extends", None)
         if base is None:
             return values
@@ -97,7 +128,14 @@ class ConfigLoader:
             value = _Loader(text).get_single_data()
         except yaml.YAMLError:
             value = text
-        *sections, last = key.strip().split(".")
+        key = key.strip()
+        if key in self.moved:
+            self._tell(False, f"{key} is now {self.moved[key]}")
+            key = self.moved[key]
+        if isinstance(value, str) and value in self.renamed.get(key, ()):
+            self._tell(False, f"{key}: {value} is now {self.renamed[key][value]}")
+            value = self.renamed[key][value]
+        *sections, last = key.split(".")
         target = values
         for i, section in enumerate(sections):
             inner = target.setdefault(section, {})
@@ -106,6 +144,8 @@ class ConfigLoader:
             if not isinstance(inner, dict):
                 raise RecipeError(f"--set {override}: {'.'.join(sections[: i + 1])} holds no keys")
             target = inner
+        if last == KIND and target.get(KIND) not in {None, value}:
+            target.clear()  # another kind of thing, with keys of its own
         target[last] = value
 
     def _explain(self, model: type[BaseModel], error: ValidationError) -> str:
@@ -113,10 +153,10 @@ class ConfigLoader:
         found = error.errors()
         parts = []
         for item in found[:4]:
-            path = [str(part) for part in item["loc"]]
+            path, holder = _locate(model, [str(part) for part in item["loc"]])
             key = ".".join(path)
             if item["type"] == "extra_forbidden":
-                names = _keys_at(model, path[:-1])
+                names = list(holder.model_fields)
                 near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
                 hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
                 parts.append(f"unknown key {key}; {hint or 'known here: ' + ', '.join(names)}")
@@ -134,7 +174,12 @@ class ConfigLoader:
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``over`` on ``base``, section by section; anything but a section is replaced whole."""
+    """Lay ``over`` on ``base``, section by section; anything but a section is replaced whole.
+
+    A section of another ``type`` is another section, and replaced whole too.
+    """
+    if base.get(KIND) != over.get(KIND, base.get(KIND)):
+        return dict(over)
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -142,6 +187,25 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
         )
     return merged
+
+
+def _at(values: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any] | None:
+    """Return the section at a path; ``None`` where there is none."""
+    found: Any = values
+    for name in sections:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for name in sections:
+        values = values.setdefault(name, {})
+    values[last] = value
+
+
+KIND = "type"
+"""The key by which a section says which of several kinds it is."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -155,21 +219,33 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _keys_at(section: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """List the keys that settings know below ``path``."""
+def _locate(model: type[BaseModel], path: Sequence[str]) -> tuple[list[str], type[BaseModel]]:
+    """Return the keys of an error's path, and the section that holds the last of them.
+
+    pydantic puts the ``type`` of a section in front of its keys, where there are several types.
+    """
+    names: list[str] = []
+    holder, field = model, None
     for part in path:
-        field = section.model_fields.get(part)
-        inner = field and next(
-            (
-                kind
-                for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                if isinstance(kind, type) and issubclass(kind, BaseModel)
-            ),
-            None,
-        )
-        if inner:
-            section = inner
-    return list(section.model_fields)
+        if field is not None:
+            holder = _section_in(field, part) or holder
+            if field.discriminator is not None:
+                field = None
+                continue
+        names.append(part)
+        field = holder.model_fields.get(part)
+    return names, holder
+
+
+def _section_in(field: FieldInfo, part: str) -> type[BaseModel] | None:
+    """Return the section that a field holds; of several types, the one called ``part``."""
+    for option in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        if not (isinstance(option, type) and issubclass(option, BaseModel)):
+            continue
+        kind = option.model_fields.get(KIND)
+        if field.discriminator is None or (kind and part in get_args(kind.annotation)):
+            return option
+    return None
 
 
 def differences(

@@ -1,6 +1,8 @@
-"""The sections of a recipe: every key with its type and its bounds.
+"""Recipes: every setting of a run, read from files and checked.
 
-What a key means, its unit and its source in the paper stand beside it in ``recipes/paper.yaml``.
+What a key means, its unit and its source in the paper stand beside it in ``recipes/paper.yaml``;
+there are no hidden defaults here. A recipe either gives every key or begins with ``extends: NAME``
+and gives only what differs. Unknown keys are refused with the nearest name.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from augesc_builder.config.base import Bounds, Fraction, NotNegative, Positive, Section
+from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
+from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
+from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
+from augesc_builder.config.queries import Queries
+from augesc_builder.config.requirements import Requirements, requirements_model
 
 
 class FromScratch(Section):
@@ -95,171 +101,6 @@ class Finetune(Section):
     lora: Lora | None
 
 
-class QuerySource(Section):
-    """A corpus of triggers; ``path`` null means the bundled or downloaded one."""
-
-    source: str
-    path: str | None = None
-
-
-class Lexicons(Section):
-    """Word lists of the rules for Reddit posts; null means the shipped one."""
-
-    serious_issue: str | None
-    medication: str | None
-    reddit_lingo: str | None
-
-
-class RedditRules(Section):
-    """Which Reddit posts are taken, and by which word lists they are judged (appendix A)."""
-
-    subreddits: list[str] | str | None
-    lexicons: Lexicons
-
-
-class Sentiments(Section):
-    """What a classifier's labels mean."""
-
-    positive: list[str]
-    negative: list[str]
-    ambiguous: list[str]
-    neutral: list[str]
-
-
-class EmotionClassifier(Section):
-    """A classifier that puts out posts of neutral or positive emotion."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    model: str
-    revision: str | None
-    multi_label: bool
-    threshold: Fraction
-    labels: Sentiments
-
-
-class ToxicityClassifier(Section):
-    """A multi-label classifier of toxicity; any label at or above the threshold puts out."""
-
-    model: str
-    revision: str | None
-    threshold: Fraction
-
-
-class Classifiers(Section):
-    """Models that judge Reddit posts (appendix A)."""
-
-    enabled: bool
-    batch_size: Positive
-    emotions: list[EmotionClassifier]
-    toxicity: ToxicityClassifier | None
-
-
-class NearDuplicates(Section):
-    """MinHash over word shingles of all queries so far."""
-
-    threshold: Annotated[float, Field(gt=0, le=1)]
-    shingle: Positive
-    permutations: Positive
-
-
-class Queries(Section):
-    """Which posts become triggers (section 4.2)."""
-
-    sources: Annotated[list[QuerySource], Field(min_length=1)]
-    strict: bool
-    n_words: Bounds
-    negative_emotions: list[str]
-    max_per_source: Positive | None
-    names_and_places: str | None
-    near_duplicates: NearDuplicates | None
-    reddit: RedditRules
-    classifiers: Classifiers
-
-
-class Generate(Section):
-    """Sampling of conversations (section 4.1, Inference)."""
-
-    engine: Literal["slots", "simple"]
-    samples_per_query: Positive | dict[str, Positive]
-    max_tokens: Positive
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    temperature: Annotated[float, Field(gt=0)]
-    repetition_penalty: Annotated[float, Field(gt=0)]
-    top_k: Positive | None
-    min_p: Fraction
-    greedy: bool
-    dtype: Literal["float32", "bfloat16", "float16"]
-    bfloat16_head: bool
-    device_map: str | None
-    tensor_parallel: Positive
-    slots: Positive | None
-    workers: Positive | None
-    batch_size: Positive
-    shard_size: Positive
-
-    @model_validator(mode="after")
-    def _one_way_to_share(self) -> Generate:
-        if self.tensor_parallel > 1 and (
-            self.device_map is not None or self.workers is not None or self.engine != "slots"
-        ):
-            raise ValueError(
-                f"tensor_parallel {self.tensor_parallel} goes with engine: slots, device_map: null "
-                f"and workers: null only"
-            )
-        return self
-
-    def samples_for(self, source: str) -> int:
-        """Say how many conversations each query of a source triggers."""
-        if isinstance(self.samples_per_query, int):
-            return self.samples_per_query
-        return self.samples_per_query.get(source, 1)
-
-
-class SessionLength(Section):
-    """Threshold of ``session_length``."""
-
-    max: Positive
-
-
-class ContinuousUtterances(Section):
-    """Threshold of ``continuous_utterances``."""
-
-    max: Positive
-
-
-class BalancedUtterances(Section):
-    """Threshold of ``balanced_utterances``."""
-
-    max_ratio: Annotated[float, Field(ge=1)]
-
-
-class RoleWords(Section):
-    """The words that no utterance contains."""
-
-    words: list[str]
-
-
-class UtteranceLength(Section):
-    """Thresholds of ``seeker_utterance_length`` and ``supporter_utterance_length``."""
-
-    mean: Bounds
-    short: Positive
-    max_short_share: Fraction
-    max: Positive
-
-
-class Requirements(Section):
-    """Thresholds of the requirements (section 4.3); all inclusive."""
-
-    session_length: SessionLength
-    total_utterances: Bounds
-    continuous_utterances: ContinuousUtterances
-    balanced_utterances: BalancedUtterances
-    role_words: RoleWords
-    seeker_utterance_length: UtteranceLength
-    supporter_utterance_length: UtteranceLength
-
-
 class SafetyClassifier(Section):
     """A multi-label classifier whose labels raise flags at or above the threshold."""
 
@@ -290,18 +131,23 @@ class Recipe(Section):
     safety: Safety
 
     def settings(self) -> dict[str, Any]:
-        """Give the recipe as plain JSON values."""
-        return self.model_dump(mode="json")
+        """Return the recipe as plain JSON values."""
+        return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker make it anew: the class may be one that only this process has."""
+        return _restore, (self.settings(), plugin_modules())
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
-
-_LOADER = ConfigLoader("recipe", RECIPES, base="paper", example="generate.top_p=0.95")
+_LOADER = ConfigLoader(
+    "recipe", RECIPES, base="paper", example="generate.top_p=0.95", moved=MOVED, renamed=RENAMED
+)
 
 
 def shipped_recipes() -> list[str]:
-    """Name the recipes in the package."""
+    """Return the names of the recipes in the package."""
     return _LOADER.shipped()
 
 
@@ -314,10 +160,30 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:
-    """Check plain values against the recipe's keys, types and bounds."""
-    return _LOADER.check(Recipe, values)
+    """Check plain values against the recipe's keys, types and bounds.
+
+    Raises :class:`~augesc_builder.errors.RecipeError`.
+    """
+    load_plugins()
+    model = create_model(
+        "Recipe",
+        __base__=Recipe,
+        generate=(generate_model(), ...),
+        requirements=(requirements_model(), ...),
+    )
+    return _LOADER.check(model, values)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Write a recipe as YAML; reading it back gives the same recipe."""
+    """Return a recipe as YAML; reading it back gives the same recipe."""
     return yaml.safe_dump(recipe.settings(), sort_keys=False, allow_unicode=True, width=100)
+
+
+def modernize(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an earlier version's run under the names of this one."""
+    return _LOADER.modernize(settings)
+
+
+def _restore(values: Mapping[str, Any], modules: tuple[str, ...]) -> Recipe:
+    import_modules(modules)
+    return make_recipe(values)

@@ -13,12 +13,9 @@ from pathlib import Path
 
 from augesc_builder.config.training import Data, Examples
 from augesc_builder.errors import InputError
-from augesc_builder.sources import sample
+from augesc_builder.sources import esconv, sample
 from augesc_builder.sources.base import Session
-from augesc_builder.sources.esconv import esconv_files
 from augesc_builder.sources.sessions import (
-    BUNDLED,
-    ON_THE_HUB,
     parse_sessions,
     session_chunks,
     sessions_files,
@@ -53,15 +50,15 @@ class Pair:
 def session_files(path: str, data: Data) -> list[Path]:
     """Give the local files that a set of sessions is read from; ``esconv`` may be downloaded."""
     name, _, split = path.partition(":")
-    if name == BUNDLED and split in {"", *SPLITS}:
+    if name == sample.INFO.name and split in {"", *SPLITS}:
         return [sample.SESSIONS]
-    if name == ON_THE_HUB and split in {"", *SPLITS}:
+    if name == esconv.INFO.name and split in {"", *SPLITS}:
         hint = "give local files by data.esconv_folder=FOLDER (--esconv-folder)"
-        files = esconv_files(data.esconv_folder, data.esconv_revision, hint)
+        files = esconv.esconv_files(data.esconv_folder, data.esconv_revision, hint)
         if (split or "train") not in files:
             raise InputError(f"no file of the split {split}", data.esconv_folder or path)
         return [files[split or "train"]]
-    if name in {BUNDLED, ON_THE_HUB} and split:
+    if name in {sample.INFO.name, esconv.INFO.name} and split:
         raise InputError(f"no split {split!r}; expected one of {', '.join(SPLITS)}", path)
     return sessions_files(Path(path))
 
@@ -84,10 +81,11 @@ def read_sessions(path: str, data: Data, *, keep_greetings: bool = False) -> lis
                     f"{parsed.source}-{len(sessions) + 1}",
                     tuple(m for m in spoken if m["content"]),
                     kind.strip().lower() if kind else None,
+                    parsed.source,
                 )
             )
     name, _, split = path.partition(":")
-    if name == BUNDLED and split:
+    if name == sample.INFO.name and split:
         sessions = [s for i, s in enumerate(sessions) if _SAMPLE_SPLITS[i % 5] == split]
     if not sessions:
         raise InputError("holds no session; give another file", path)

@@ -140,12 +140,12 @@ class ContinuousBatchingEngine:
         if self.shared:  # the other processes would not know
             raise CheckpointError(
                 f"there is not enough memory for {self.n_slots} conversations in each process; "
-                f"lower generate.slots"
+                f"lower generate.backend.slots"
             )
         if self.n_slots == 1:
             raise CheckpointError(
                 "there is not enough memory for one conversation; lower generate.max_tokens, or "
-                "use a smaller generate.dtype"
+                "use a smaller generate.backend.dtype"
             )
         self.n_slots //= 2
         slots.rows, slots.steps = [], None

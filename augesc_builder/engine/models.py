@@ -19,7 +19,7 @@ from augesc_builder.engine.gptj import GPTJ
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.errors import CheckpointError
 
-_HINT = "; use the plain loop: --set generate.engine=simple"
+_HINT = "; use the plain loop: --set generate.backend.engine=static"
 _NAMES = itertools.count()
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest difference of logits, as a share of their range."""
@@ -103,14 +103,14 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
     if left := sorted({"cpu", "disk"} & places) if len(places) > 1 else []:
         raise CheckpointError(
             f"{_name(model)}: it does not fit on the GPUs, and some layers are left on "
-            f"{' and '.join(left)}; use more GPUs or a smaller generate.dtype{_HINT}"
+            f"{' and '.join(left)}; use more GPUs or a smaller generate.backend.dtype{_HINT}"
         )
     rope = getattr(config, "rope_parameters", None) or {}
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) and window and window < max_tokens:
         raise CheckpointError(
             f"{_name(model)}: attends to {window} tokens at most, and generate.max_tokens is "
-            f"{max_tokens}; lower it, or use the plain loop: --set generate.engine=simple"
+            f"{max_tokens}; lower it, or use the plain loop: --set generate.backend.engine=static"
         )
     if str(rope.get("rope_type")) in {"dynamic", "longrope"}:
         raise CheckpointError(
@@ -122,7 +122,7 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
             network = GPTJ(model, bfloat16_head=bfloat16_head)
         elif bfloat16_head:
             raise CheckpointError(
-                f"{_name(model)}: generate.bfloat16_head is for GPT-J only; set it to false"
+                f"{_name(model)}: generate.backend.bfloat16_head is for GPT-J only; set it to false"
             )
         else:
             network = Family(model)

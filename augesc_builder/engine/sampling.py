@@ -57,7 +57,7 @@ def choose(logits: Tensor, seen: Tensor, u: Tensor, sampling: Sampling) -> Tenso
     masses = torch.softmax(ordered.double(), dim=-1)
     if not bool(masses[:, 0].isfinite().all()):
         raise CheckpointError(
-            "the model's logits are no numbers; try --set generate.dtype=float32, or train again"
+            "non-finite logits; try --set generate.backend.dtype=float32, or train again"
         )
     return _draw(ordered, masses, tokens, u, sampling)
 

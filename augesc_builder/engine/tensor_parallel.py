@@ -31,7 +31,7 @@ def process_group(number: int, n: int, meeting: Path) -> Iterator[None]:
         backend = "nccl"
         if n > torch.cuda.device_count():
             raise CheckpointError(
-                f"generate.tensor_parallel is {n}, and this machine has "
+                f"generate.backend.tensor_parallel is {n}, and this machine has "
                 f"{torch.cuda.device_count()} GPUs; lower it"
             )
     # transformers reads these, also where the processes have met already.
@@ -47,7 +47,7 @@ def loading(n: int) -> dict[str, Any]:
 
     if "tp_size" not in {field.name for field in dataclasses.fields(DistributedConfig)}:
         raise CheckpointError(
-            "generate.tensor_parallel needs a newer transformers; "
+            "generate.backend.tensor_parallel needs a newer transformers; "
             "run pip install --upgrade transformers"
         )
     return {"distributed_config": DistributedConfig(tp_size=n)}

@@ -13,24 +13,23 @@ import pyarrow.parquet as pq
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError, PublishError
 from augesc_builder.hub.push import CARD, Content, Push, carry_out, plan_push
+from augesc_builder.pipeline.card.ingredients import (
+    citation,
+    licence_name,
+    licence_of,
+    licence_text,
+    session_source,
+)
 from augesc_builder.pipeline.card.metadata import (
     CONFIGS,
-    LICENSE_NAMES,
     digest,
     join_card,
     merge_bodies,
     merge_cards,
     split_card,
 )
-from augesc_builder.pipeline.card.render import citation as citation_of
-from augesc_builder.pipeline.card.render import (
-    describe_finetuning,
-    describe_model,
-    ingredients,
-    license_of,
-    render,
-)
-from augesc_builder.pipeline.card.render import license_text as license_text_of
+from augesc_builder.pipeline.card.render import describe_finetuning, describe_model, render
+from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.layout import find_run, load_report, reviewed_sessions
 from augesc_builder.run.markdown import markdown_table
@@ -38,8 +37,9 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.text.safety import count_flags
 
 _OURS = (
-    *("data/*.parquet", "rejected/*.parquet", "figures/*.png", "figures/*.svg"),
-    *("recipe.yaml", "manifest.json", "statistics.json", "*_report.json", "safety_review.json"),
+    *(f"{layout.DATA}/*.parquet", f"{layout.REJECTED}/*.parquet"),
+    *(f"{layout.FIGURES}/*.png", f"{layout.FIGURES}/*.svg"),
+    *(layout.RECIPE, layout.MANIFEST, layout.STATISTICS, "*_report.json", layout.SAFETY_REVIEW),
     "dataset_infos.json",  # what `datasets` before 2.x wrote; it would outlive its data
 )
 """What a push may remove from a repo: what pushes before put there."""
@@ -62,7 +62,7 @@ def push_corpus(
     Raises :class:`~augesc_builder.errors.PublishError`.
     """
     run = find_run(folder)
-    corpus = run / "corpus"
+    corpus = run / layout.CORPUS
     check_corpus(run)
     check_flags(corpus, allow_flagged=allow_flagged)
     script = f"{repo.rpartition('/')[2]}.py"  # of its repo's own name `datasets` takes none
@@ -73,7 +73,7 @@ def push_corpus(
     card = (corpus / CARD).read_text(encoding="utf-8")
     card = card.replace(f'load_dataset("{corpus.name}"', f'load_dataset("{repo}"')
     files: dict[str, Content] = {**corpus_files(run), CARD: card.encode()}
-    recipe = load_recipe(run / "recipe.yaml")
+    recipe = load_recipe(run / layout.RECIPE)
     _go(
         plan_push(repo, "dataset", files, merge_cards, is_ours),
         f"AugESC by the recipe {recipe.name}",
@@ -93,16 +93,16 @@ def push_model(
         raise PublishError(
             f"{run}: fine-tuning is not finished there; run `augesc build --out {run}` first"
         )
-    checkpoint = run / "checkpoint"
+    checkpoint = run / layout.CHECKPOINT
     files: dict[str, Content] = {
         str(path.relative_to(checkpoint)): path
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file()
     }
-    files["recipe.yaml"] = run / "recipe.yaml"
+    files[layout.RECIPE] = run / layout.RECIPE
     files[CARD] = model_card(run, repo, manifest).encode()
     _go(
-        plan_push(repo, "model", files, _merge_model_cards, {"recipe.yaml"}.__contains__),
+        plan_push(repo, "model", files, _merge_model_cards, {layout.RECIPE}.__contains__),
         "Fine-tuned checkpoint of augesc",
         progress,
         private=private,
@@ -112,20 +112,22 @@ def push_model(
 
 def corpus_files(run: Path) -> dict[str, Content]:
     """List the files of a push by their paths in the repo, all but the card."""
-    corpus = run / "corpus"
-    found: dict[str, Content] = {name: run / name for name in ("recipe.yaml", "manifest.json")}
+    corpus = run / layout.CORPUS
+    found: dict[str, Content] = {name: run / name for name in (layout.RECIPE, layout.MANIFEST)}
     for path in sorted(corpus.rglob("*")):
         name = path.relative_to(corpus).as_posix()
         if path.is_file() and any(fnmatch(name, ours) for ours in _OURS):
             found[name] = path
-    if not _n_rows(corpus / "rejected"):  # `datasets` cannot load a split of nothing
-        found = {name: at for name, at in found.items() if not name.startswith("rejected/")}
+    if not _n_rows(corpus / layout.REJECTED):  # `datasets` cannot load a split of nothing
+        found = {
+            name: at for name, at in found.items() if not name.startswith(f"{layout.REJECTED}/")
+        }
     return found
 
 
 def check_corpus(run: Path) -> None:
     """Refuse a corpus whose reports or card do not match its data."""
-    corpus = run / "corpus"
+    corpus = run / layout.CORPUS
     if "card" not in read_manifest(run).get("stages", {}) or not (corpus / CARD).is_file():
         raise PublishError(f"{run}: not finished; run `augesc build --out {run}` first")
     for what, expected, found in _claims(corpus):
@@ -138,7 +140,7 @@ def check_corpus(run: Path) -> None:
 
 def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
     """Refuse a corpus with safety flags that nobody has looked at."""
-    flags = {row["session_id"]: row["safety_flags"] for row in _rows(corpus / "data")}
+    flags = {row["session_id"]: row["safety_flags"] for row in _rows(corpus / layout.DATA)}
     if not flags:
         raise PublishError(f"{corpus}: no session was kept, so there is nothing to publish")
     reviewed = reviewed_sessions(corpus)
@@ -155,12 +157,12 @@ def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
 
 def model_card(run: Path, repo: str, manifest: Mapping[str, Any]) -> str:
     """Write the card of a fine-tuned checkpoint."""
-    recipe = load_recipe(run / "recipe.yaml")
-    own = {recipe.finetune.sessions}
-    license_ = license_of(own)
+    recipe = load_recipe(run / layout.RECIPE)
+    made_of = [session_source(recipe)]
+    licence = licence_of(made_of)
     values = {
         "language": ["en"],
-        "license": license_,
+        "license": licence,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["conversational", "emotional-support"],
@@ -174,9 +176,9 @@ def model_card(run: Path, repo: str, manifest: Mapping[str, Any]) -> str:
         model=describe_model(recipe, manifest),
         finetuning=describe_finetuning(recipe, manifest),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
-        license_name=LICENSE_NAMES[license_],
-        license_text=license_text_of(own),
-        citation=citation_of(recipe, ingredients(recipe, manifest) & own),
+        license_name=licence_name(licence),
+        license_text=licence_text(made_of),
+        citation=citation(recipe, made_of),
     )
     return join_card(values, body)
 
@@ -215,36 +217,36 @@ def _table(push: Push) -> str:
 def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
     """Give what the reports claim and what the data holds: (where, claimed, found)."""
     report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
-    kept, rejected = _n_rows(corpus / "data"), _n_rows(corpus / "rejected")
-    yield "filter_report.json, retained", report["retained"], kept
-    yield "filter_report.json, rejected", report["total"] - report["retained"], rejected
+    kept, rejected = _n_rows(corpus / layout.DATA), _n_rows(corpus / layout.REJECTED)
+    yield f"{layout.FILTER_REPORT}, retained", report["retained"], kept
+    yield f"{layout.FILTER_REPORT}, rejected", report["total"] - report["retained"], rejected
     violations: Counter[str] = Counter()
-    for row in _rows(corpus / "rejected"):
+    for row in _rows(corpus / layout.REJECTED):
         violations.update(row["violations"])
     for name, numbers in report["violations"].items():
-        yield f"filter_report.json, {name}", numbers["count"], violations[name]
-    yield "statistics.json, sessions", statistics["sessions"], kept
+        yield f"{layout.FILTER_REPORT}, {name}", numbers["count"], violations[name]
+    yield f"{layout.STATISTICS}, sessions", statistics["sessions"], kept
     sources: Counter[str] = Counter()
     flags = []
-    for row in _rows(corpus / "data"):
+    for row in _rows(corpus / layout.DATA):
         sources[row["source"]] += 1
         flags.append(row["safety_flags"])
     for name, part in statistics["by_source"].items():
-        yield f"statistics.json, sessions of {name}", part["sessions"], sources[name]
+        yield f"{layout.STATISTICS}, sessions of {name}", part["sessions"], sources[name]
     found = count_flags(flags)
     for key, claimed in load_report(corpus, "safety").items():
-        yield f"safety_report.json, {key}", claimed, found[key]
+        yield f"{layout.SAFETY_REPORT}, {key}", claimed, found[key]
     values, _ = split_card((corpus / CARD).read_text(encoding="utf-8"))
     for config in values.get("configs") or ():
         folder = CONFIGS.get(config.get("config_name"))
         if folder is not None:
             found_digest = f"content {digest(corpus / folder)}"
-            yield f"README.md, {config['config_name']}", config.get("description"), found_digest
+            yield f"{layout.CARD}, {config['config_name']}", config.get("description"), found_digest
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     wanted = {"session_id", "source", "safety_flags", "violations"}
-    for path in sorted(folder.glob("*.parquet")):
+    for path in layout.parquet_files(folder):
         file = pq.ParquetFile(path)
         columns = [name for name in file.schema_arrow.names if name in wanted]
         if "safety_flags" not in columns and "violations" not in columns:
@@ -254,4 +256,4 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _n_rows(folder: Path) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+    return sum(pq.read_metadata(path).num_rows for path in layout.parquet_files(folder))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from augesc_builder.errors import InputError
+from augesc_builder.run import layout
 from augesc_builder.run.layout import find_run, load_report, reviewed_sessions
 from augesc_builder.run.progress import Progress
 
@@ -18,9 +19,9 @@ _AROUND = 40
 
 def show_flags(folder: Path, progress: Progress) -> None:
     """Print every flagged span of a corpus with its session, utterance and surroundings."""
-    corpus = find_run(folder) / "corpus"
+    corpus = find_run(folder) / layout.CORPUS
     reviewed = reviewed_sessions(corpus)
-    for path in sorted((corpus / "data").glob("*.parquet")):
+    for path in layout.parquet_files(corpus / layout.DATA):
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
             for row in batch.to_pylist():
                 for flag in row["safety_flags"] or ():
@@ -45,10 +46,10 @@ def mark_reviewed(folder: Path, sessions: Sequence[str], progress: Progress) -> 
     from augesc_builder.pipeline.card import stage
 
     run = find_run(folder)
-    corpus = run / "corpus"
+    corpus = run / layout.CORPUS
     flagged = {
         row["session_id"]
-        for path in (corpus / "data").glob("*.parquet")
+        for path in layout.parquet_files(corpus / layout.DATA)
         for row in pq.read_table(path, columns=["session_id", "safety_flags"]).to_pylist()
         if row["safety_flags"]
     }
@@ -57,5 +58,5 @@ def mark_reviewed(folder: Path, sessions: Sequence[str], progress: Progress) -> 
             f"no flagged session {unknown[0]!r} there; `augesc safety {run}` lists them", corpus
         )
     done = sorted(reviewed_sessions(corpus) | set(sessions))
-    (corpus / "safety_review.json").write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+    (corpus / layout.SAFETY_REVIEW).write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
     stage.standalone(run, progress)

@@ -111,7 +111,8 @@ def check_tensor_parallel(config: Any, name: str | Path, n: int) -> None:
     if not getattr(config, "base_model_tp_plan", None):
         raise CheckpointError(
             f"{name}: transformers does not cut the layers of {config.model_type} into parts; set "
-            f"generate.tensor_parallel=1 (and generate.device_map=auto if one GPU is too small)"
+            f"generate.backend.tensor_parallel=1 (and generate.backend.device_map=auto if one GPU "
+            f"is too small)"
         )
     heads = config.num_attention_heads
     for key, whole in (
@@ -122,7 +123,7 @@ def check_tensor_parallel(config: Any, name: str | Path, n: int) -> None:
         if whole % n:
             raise CheckpointError(
                 f"{name}: its {key}, {whole}, cannot be cut into {n} parts; set "
-                f"generate.tensor_parallel to a divisor"
+                f"generate.backend.tensor_parallel to a divisor"
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
+from augesc_builder.readers.hub import is_on_the_hub
 from augesc_builder.run.provenance import digest, files_below
 
 
@@ -17,28 +18,30 @@ def run_settings(recipe: Recipe) -> dict[str, Any]:
 
 def input_digests(recipe: Recipe) -> dict[str, str]:
     """Give a digest of every local file that the recipe reads, by the key that names it."""
-    from augesc_builder.sources import sample
-    from augesc_builder.sources.reddit import ON_THE_HUB
+    from augesc_builder.sources.registry import find_source
+    from augesc_builder.sources.sessions import find_sessions
 
     files: dict[str, list[Path]] = {}
-    if recipe.finetune.sessions == "sample":
-        files["finetune.sessions"] = [sample.SESSIONS]
-    elif recipe.finetune.sessions != "esconv":
+    sessions = find_sessions(recipe.finetune.sessions)
+    if sessions is None:
         files["finetune.sessions"] = [Path(recipe.finetune.sessions)]
+    elif sessions.bundled_sessions is not None:
+        files["finetune.sessions"] = [sessions.bundled_sessions]
     for i, origin in enumerate(recipe.queries.sources):
         key = f"queries.sources.{i}"
-        if origin.source == "sample":
-            files[key] = [sample.QUERIES]
-        elif origin.path is not None and not origin.path.startswith(ON_THE_HUB):
+        source = find_source(origin.source)
+        if source is not None and source.bundled_posts is not None:
+            files[key] = [source.bundled_posts]
+        elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
     return {key: digest(paths) for key, paths in files.items()}
 
 
 def check_inputs(recipe: Recipe) -> None:
     """Find mistakes in local inputs before anything is written or trained."""
-    from augesc_builder.sources.sessions import BUNDLED, ON_THE_HUB, read_training_sessions
+    from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 
-    if recipe.finetune.sessions not in {BUNDLED, ON_THE_HUB}:
+    if find_sessions(recipe.finetune.sessions) is None:
         sessions, _ = read_training_sessions(recipe.finetune.sessions, None)
         if len(sessions) < recipe.finetune.n_sessions:
             raise InputError(
@@ -50,9 +53,6 @@ def check_inputs(recipe: Recipe) -> None:
         from augesc_builder.models.causal_lm import check_folder
 
         check_folder(recipe.backbone.name)
-    if recipe.generate.tensor_parallel > 1:
-        from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
+    from augesc_builder.pipeline.generate.backends import backend_of
 
-        origin = recipe.backbone
-        config = config_of(origin.from_scratch, origin.name, origin.revision)
-        check_tensor_parallel(config, origin.label, recipe.generate.tensor_parallel)
+    backend_of(recipe).check(recipe)

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import torch
 
+from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.memory import MOST
 from augesc_builder.models.causal_lm import config_of, size_of
+from augesc_builder.pipeline.filter.requirements import active
 from augesc_builder.pipeline.inputs import check_inputs
 from augesc_builder.pipeline.queries.collect import Collected, collect_queries
 from augesc_builder.run.folder import RunFolder
-from augesc_builder.run.markdown import markdown_table
+from augesc_builder.run.markdown import NOTHING, markdown_table
 from augesc_builder.run.workers import cores
+from augesc_builder.sources.registry import find_source
+from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 from augesc_builder.text.prompts import SUPPORTER
 from augesc_builder.text.words import count
 
@@ -28,9 +32,6 @@ WORDS_A_SESSION = 544
 
 TOKENS_A_WORD = 1.35
 """Of BPE vocabularies on such text; GPT-2's gives 1.2 on ESConv, the quickstart's 1.3."""
-
-DOWNLOADED_QUERIES = {"empathetic_dialogues": 8_950}
-"""What the paper got from a source (section 4.2), where it is not on this disk."""
 
 _JUDGED = 1_000
 """Texts a second and core, of filtering and of measuring (``benchmarks/statistics.py --all``)."""
@@ -41,7 +42,7 @@ _LONGEST = 1.6
 """How much longer the longest conversation of a static batch is than the mean, about."""
 
 _REFILLED = 1.1
-"""The same where a place is filled again at once: only the last ones stay empty."""
+"""The same with continuous batching: only the last slots stay empty."""
 
 
 def plan(recipe: Recipe, folder: Path) -> list[str]:
@@ -74,7 +75,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
             "generate",
             f"{n_generated:,} conversations",
             f"{n_generated * per_session:,}",
-            _duration(generating),
+            NOTHING if generating is None else _duration(generating),
             f"{generate_gb:.1f} GB",
         ),
         ("filter", f"{n_generated:,} texts", "", judging, ""),
@@ -99,34 +100,35 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         "",
         "Tokens, times and memory are estimates, good to a factor of two or three; downloads are "
         "not counted.",
+        f"Queries from {', '.join(f'{name} ({n:,})' for name, n in n_queries.items())}; texts by "
+        f"the backend {recipe.generate.backend.type}; requirements "
+        f"{', '.join(requirement.name for requirement in active(recipe.requirements))}.",
         *notes,
     ]
 
 
 def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
     """Give queries by source, sessions at hand, tokens a session, and what was assumed."""
-    from augesc_builder.sources.sessions import ON_THE_HUB, read_training_sessions
-
     notes = []
-    local = [s for s in recipe.queries.sources if s.path is not None or s.source == "sample"]
     queries: dict[str, int] = {}
-    for origin in local:
-        if origin.source == "reddit":
-            queries[origin.source] = 0
-            notes.append("reddit: read when the run begins; its queries are not counted here.")
-            continue
-        settings = recipe.queries.model_copy(update={"sources": [origin]})
-        collected = Collected({}, {})
-        for _ in collect_queries(settings, collected):
-            pass
-        queries[origin.source] = collected.funnels[origin.source].n_queries
     for origin in recipe.queries.sources:
-        if origin not in local:
-            assumed = DOWNLOADED_QUERIES.get(origin.source, 0)
+        info = find_source(origin.source)
+        if info is not None and info.appendix_a:
+            queries[origin.source] = 0
+            notes.append(f"{origin.source}: read when the run begins; its queries are not counted.")
+        elif origin.path is not None or (info is not None and info.bundled_posts is not None):
+            settings = recipe.queries.model_copy(update={"sources": [origin]})
+            collected = Collected({}, {})
+            for _ in collect_queries(settings, collected):
+                pass
+            queries[origin.source] = collected.funnels[origin.source].n_queries
+        else:
+            assumed = info.paper[0] if info is not None and info.paper is not None else 0
             queries[origin.source] = min(assumed, recipe.queries.max_per_source or assumed)
             notes.append(f"{origin.source} is not on this disk: as many queries as in the paper.")
     words_each, n_sessions = float(WORDS_A_SESSION), 910
-    if recipe.finetune.sessions != ON_THE_HUB:
+    at_hand = find_sessions(recipe.finetune.sessions)
+    if at_hand is None or at_hand.bundled_sessions is not None:
         sessions, _ = read_training_sessions(recipe.finetune.sessions, None)
         n_sessions, some = len(sessions), sessions[:50]
         total = sum(count(f"{SUPPORTER}: {m['content']}") for s in some for m in s.messages)
@@ -161,14 +163,19 @@ def _generating_seconds(
     flops: float,
     bandwidth: float,
     device: str,
-) -> float:
-    """Every step reads all weights and pays for its launches; not all places are at work."""
-    settings = recipe.generate
-    with_slots = settings.engine == "slots"
-    places = (settings.slots or MOST[device]) if with_slots else settings.batch_size
-    steps = (_REFILLED if with_slots else _LONGEST) * per_session * n_generated / places
+) -> float | None:
+    """Every step reads all weights and pays for its launches; not all slots are at work.
+
+    ``None`` where another backend than ours makes the texts.
+    """
+    settings = recipe.generate.backend
+    if not isinstance(settings, LocalSettings):
+        return None
+    refilled = settings.engine == "continuous"
+    slots = (settings.slots or MOST[device]) if refilled else settings.batch_size
+    steps = (_REFILLED if refilled else _LONGEST) * per_session * n_generated / slots
     reading = parameters * _BYTES[settings.dtype] / bandwidth
-    computing = 2 * parameters * places / (0.4 * flops)
+    computing = 2 * parameters * slots / (0.4 * flops)
     if device == "cuda" and settings.device_map is None and settings.tensor_parallel == 1:
         n_gpus = torch.cuda.device_count()
         steps /= min(settings.workers or n_gpus, n_gpus)
@@ -179,7 +186,9 @@ def _memory(recipe: Recipe, parameters: int) -> tuple[float, float]:
     """Give GB of weights, gradients and AdamW's moments in training, and of weights after it."""
     weights = parameters * _BYTES[recipe.finetune.weights_dtype]
     training = weights * (1.05 if recipe.finetune.lora else 4)
-    generating = parameters * _BYTES[recipe.generate.dtype] * 1.2
+    backend = recipe.generate.backend
+    dtype = backend.dtype if isinstance(backend, LocalSettings) else "float32"
+    generating = parameters * _BYTES[dtype] * 1.2
     base = 0.6e9  # Python, torch and transformers
     return (base + training) / 1e9, (base + generating) / 1e9
 

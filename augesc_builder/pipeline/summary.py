@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.statistics.report import statistics_table
+from augesc_builder.run import layout
+from augesc_builder.run.layout import load_report
 
 
 def summary(folder: str | Path) -> str:
     """Sum up a finished build."""
     folder = Path(folder)
-    corpus = folder / "corpus"
-    report = json.loads((corpus / "filter_report.json").read_text(encoding="utf-8"))
-    statistics = json.loads((corpus / "statistics.json").read_text(encoding="utf-8"))
-    recipe = load_recipe(folder / "recipe.yaml")
+    corpus = folder / layout.CORPUS
+    report = load_report(corpus, "filter")
+    statistics = load_report(corpus, "statistics")
+    recipe = load_recipe(folder / layout.RECIPE)
     demo = (
         "\nThe model of this recipe is tiny and began from random weights: the run shows that\n"
         "every stage works. Its conversations do not make sense; train nothing on them.\n"
@@ -38,7 +39,7 @@ Kept {report["retained"]:,} of {report["total"]:,} conversations.
 {nothing}{demo}
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
-  less {corpus / "README.md"}
+  less {corpus / layout.CARD}
   augesc filter --reuse {folder} --set {longer}
   augesc stats {corpus} --out {folder}-stats --paper
-  open {corpus / "figures"}"""
+  open {corpus / layout.FIGURES}"""

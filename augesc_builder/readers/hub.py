@@ -20,6 +20,15 @@ def asking(what: str, hint: str) -> Iterator[None]:
         raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {hint}") from error
 
 
+ON_THE_HUB = "hf://datasets/"
+"""How the path of a dataset on the Hub begins."""
+
+
+def is_on_the_hub(path: str) -> bool:
+    """Whether a path is the address of a dataset on the Hub."""
+    return path.startswith(ON_THE_HUB)
+
+
 def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -> str:
     """Give the commit that a revision of a model stands for; a commit stands for itself.
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from augesc_builder.config.loader import differences
+from augesc_builder.config.recipe import modernize
 from augesc_builder.errors import AugescError, DiskError, RunFolderError, SettingsChangedError
 from augesc_builder.run import layout
 
@@ -227,6 +228,8 @@ class RunFolder:
             self._begin()
             return
         self.manifest = _load_json(self._manifest_path)
+        if "settings" in self.manifest:  # maybe those of an earlier version
+            self.manifest["settings"] = modernize(self.manifest["settings"])
         if self.manifest.get("settings") != self.settings and not self._has_marks():
             # Nothing was finished with the other settings, so nothing is lost by starting again.
             shutil.rmtree(self.path / layout.WORK, ignore_errors=True)

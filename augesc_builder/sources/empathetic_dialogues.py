@@ -14,11 +14,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from augesc_builder import paper
 from augesc_builder.errors import InputError
 from augesc_builder.readers.hub import download_dataset
 from augesc_builder.readers.jsonl import read_lines
 from augesc_builder.readers.parquet import read_table
-from augesc_builder.sources.base import BadLines, Post
+from augesc_builder.sources.base import NON_COMMERCIAL, BadLines, Post, SourceInfo
 
 REPO = "facebook/empathetic_dialogues"
 REVISION = "refs/convert/parquet"
@@ -133,3 +134,23 @@ def download_empathetic_dialogues() -> tuple[Path, str]:
     """Download the Hub's Parquet copy; give its folder and the commit it is of."""
     hint = "give a local copy: --source empathetic_dialogues=PATH"
     return download_dataset(REPO, REVISION, ["*.parquet"], hint)
+
+
+def _locate(path: str | None) -> tuple[Path | str, str | None]:
+    return (path, None) if path is not None else download_empathetic_dialogues()
+
+
+INFO = SourceInfo(
+    name="empathetic_dialogues",
+    label="ED",
+    about="empathetic_dialogues=PATH, a CSV file, a folder or the tarball; no path: the Hub's copy",
+    licence=NON_COMMERCIAL,
+    producers="The posts of EmpatheticDialogues were written by crowd workers.",
+    citation="rashkin2019empathetic",
+    dataset=f"extended|{REPO}",
+    paper=paper.QUERIES["empathetic_dialogues"],
+    repo=REPO,
+    revision=REVISION,
+    locate=_locate,
+    read=read_empathetic_dialogues,
+)

@@ -15,7 +15,7 @@ from typing import Any
 from augesc_builder.errors import InputError
 from augesc_builder.readers.hub import download_dataset
 from augesc_builder.readers.jsonl import json_of, read_json_rows
-from augesc_builder.sources.base import Session
+from augesc_builder.sources.base import NON_COMMERCIAL, Session, SourceInfo
 from augesc_builder.text.prompts import Message, collapse
 
 REPO = "thu-coai/esconv"
@@ -75,6 +75,11 @@ def parse_session(
     return Session(session_id, tuple(messages), problem.strip().lower() if problem else None)
 
 
+def _sessions(revision: str | None) -> tuple[list[Session], str]:
+    path, commit = download_esconv(revision or str(INFO.revision))
+    return read_esconv(path), commit
+
+
 def download_esconv(revision: str) -> tuple[Path, str]:
     """Download the train split of ``thu-coai/esconv``; give its path and the commit it is of."""
     hint = "give a local file with --set finetune.sessions=PATH"
@@ -101,3 +106,17 @@ def esconv_files(
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004
+
+
+INFO = SourceInfo(
+    name="esconv",
+    label="ESConv",
+    about="on the Hub, or a local file",
+    licence=NON_COMMERCIAL,
+    producers="The sessions of ESConv were written by crowd workers.",
+    citation="liu2021esconv",
+    dataset=f"extended|{REPO}",
+    repo=REPO,
+    revision="main",
+    read_sessions=_sessions,
+)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.hub import download_dataset
+from augesc_builder.sources.base import NON_COMMERCIAL, SourceInfo
 from augesc_builder.tables import SESSIONS, plain_schema
 
 REPO = "thu-coai/augesc"
@@ -171,3 +172,16 @@ def _explain(line: bytes) -> str:
 def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004
+
+
+INFO = SourceInfo(
+    name=SOURCE,
+    label="AugESC",
+    about="on the Hub, or a local copy of augesc.txt",
+    licence=NON_COMMERCIAL,
+    producers="A language model wrote the sessions of AugESC.",
+    citation="zheng2022augesc",
+    dataset=f"extended|{REPO}",
+    repo=REPO,
+    revision=REVISION,
+)

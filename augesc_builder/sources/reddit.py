@@ -14,21 +14,20 @@ import json
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from augesc_builder.errors import InputError, MissingExtraError
-from augesc_builder.readers.hub import download_dataset
-from augesc_builder.sources.base import BadLines, Post
+from augesc_builder import paper
+from augesc_builder.errors import InputError, MissingExtraError, RecipeError
+from augesc_builder.readers.hub import ON_THE_HUB, download_dataset, is_on_the_hub
+from augesc_builder.sources.base import OTHER, BadLines, Post, RawPosts, SourceInfo
 from augesc_builder.text.prompts import collapse
 
-Line = tuple[str, int, bytes]
-"""File, line number (1-based), and the line's bytes."""
-
-ON_THE_HUB = "hf://datasets/"
-"""How the path of a dataset on the Hub begins."""
-
 SUFFIXES = (".zst", ".gz", ".jsonl", ".ndjson", ".json", ".parquet", ".csv")
+
+_ROWS = 512
+"""Posts that a worker process is given at a time."""
 
 _GONE = {"[removed]", "[deleted]", "[removed by reddit]"}
 _TEXT_COLUMNS = ("text", "selftext", "body", "post")
@@ -61,7 +60,31 @@ def is_table(path: Path) -> bool:
     return path.suffix in {".parquet", ".csv"}
 
 
-def read_lines(path: Path, bad: BadLines) -> Iterator[Line]:
+def read_posts(path: str | Path, bad: BadLines) -> Iterator[RawPosts]:
+    """Yield the posts of a dump, a table, or a folder of those, not parsed yet.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a file that is no dump and no table.
+    """
+    for file in dump_files(path):
+        rows: Iterator[tuple[int, Any]] = (
+            read_table(file) if is_table(file) else read_lines(file, bad)
+        )
+        yield RawPosts(str(file), [])  # so that a file without any row is known too
+        while some := list(islice(rows, _ROWS)):
+            yield RawPosts(str(file), some)
+
+
+def parse_posts(raw: RawPosts) -> list[Post | InputError]:
+    """Return a post for each row, or what is wrong with it."""
+    return [
+        parse_line(raw.path, number, row)
+        if isinstance(row, bytes)
+        else post_of(row, raw.path, number)
+        for number, row in raw.rows
+    ]
+
+
+def read_lines(path: Path, bad: BadLines) -> Iterator[tuple[int, bytes]]:
     """Give the non-blank lines of a dump, decompressed; a broken end is counted in ``bad``."""
     number = 0
     rest = b""
@@ -72,7 +95,7 @@ def read_lines(path: Path, bad: BadLines) -> Iterator[Line]:
             for line in lines:
                 number += 1
                 if line.strip():
-                    yield str(path), number, line
+                    yield number, line
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         bad.add(
@@ -85,12 +108,11 @@ def read_lines(path: Path, bad: BadLines) -> Iterator[Line]:
         )
         return
     if rest.strip():
-        yield str(path), number + 1, rest
+        yield number + 1, rest
 
 
-def parse_line(line: Line, subreddits: frozenset[str]) -> Post | InputError:
-    """Make a post of a dump's line, or say what is wrong with it."""
-    path, number, raw = line
+def parse_line(path: str, number: int, raw: bytes) -> Post | InputError:
+    """Return the post of a dump's line, or what is wrong with it."""
     try:
         value = json.loads(raw)
     except ValueError as error:  # the line itself is not shown: an author's name may stand in it
@@ -98,13 +120,11 @@ def parse_line(line: Line, subreddits: frozenset[str]) -> Post | InputError:
         return InputError(f"not JSON ({reason}); mend or remove the line", path, number)
     if not isinstance(value, dict):
         return InputError("expected an object with title and selftext", path, number)
-    return post_of(value, subreddits, path, number)
+    return post_of(value, path, number)
 
 
-def post_of(
-    value: dict[str, Any], subreddits: frozenset[str], path: str, number: int
-) -> Post | InputError:
-    """Make a post of a submission's fields; title and body are joined where both are there."""
+def post_of(value: dict[str, Any], path: str, number: int) -> Post | InputError:
+    """Return the post of a submission's fields; title and body are joined where both are there."""
     parts = [value.get("title"), *(value[k] for k in _TEXT_COLUMNS if k in value)]
     texts = [part for part in parts if isinstance(part, str)]
     if not texts:
@@ -121,8 +141,6 @@ def post_of(
         reasons.append("not_self")
     if value.get("over_18") is True:
         reasons.append("over_18")
-    if subreddits and isinstance(subreddit, str) and subreddit.lower() not in subreddits:
-        reasons.append("subreddit")
     return Post(
         _joined(texts),
         subreddit=subreddit if isinstance(subreddit, str) else None,
@@ -230,3 +248,27 @@ def _zstandard() -> Any:
             ".zst dumps need zstandard: pip install 'augesc-builder[reddit]'"
         ) from None
     return zstandard
+
+
+def _locate(path: str | None) -> tuple[str | Path, str | None]:
+    if path is None:
+        raise RecipeError(
+            "the source reddit needs a path: a dump or a folder of dumps, as in "
+            "--source reddit=PATH"
+        )
+    return download(path) if is_on_the_hub(path) else (path, None)
+
+
+INFO = SourceInfo(
+    name="reddit",
+    label="Reddit",
+    about="reddit=PATH, a dump, a table, a folder of them, or hf://datasets/USER/NAME",
+    licence=OTHER,
+    producers="The posts of Reddit were written by its users, whose names were never read.",
+    citation="baumgartner2020pushshift",
+    paper=paper.QUERIES["reddit"],
+    locate=_locate,
+    read_raw=read_posts,
+    parse=parse_posts,
+    appendix_a=True,
+)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from augesc_builder.readers.jsonl import read_json_lines
-from augesc_builder.sources.base import Post, Session
+from augesc_builder.sources.base import FREE, BadLines, Post, Session, SourceInfo
 from augesc_builder.sources.esconv import read_esconv
 
 _FOLDER = Path(__file__).parent / "sample_data"
@@ -27,3 +27,25 @@ def read_sample_queries() -> Iterator[Post]:
     """Read the bundled queries."""
     for _, value in read_json_lines(QUERIES):
         yield Post(value["text"], emotion=value["emotion"])
+
+
+def _read(_: object, __: BadLines) -> Iterator[Post]:
+    return read_sample_queries()
+
+
+def _sessions(_: str | None) -> tuple[list[Session], None]:
+    return read_sample_sessions(), None
+
+
+INFO = SourceInfo(
+    name="sample",
+    label="sample",
+    about="bundled, no path",
+    licence=FREE,
+    producers="The sessions and posts of the sample were written for `augesc`.",
+    bundled_posts=QUERIES,
+    bundled_sessions=SESSIONS,
+    locate=lambda _: (QUERIES, None),
+    read=_read,
+    read_sessions=_sessions,
+)

@@ -7,42 +7,36 @@ and ``["sys", "..."]``), or an object with ``messages``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from augesc_builder.errors import InputError
-from augesc_builder.readers.chunks import PARQUET, Chunk, count_rows, read_chunks
+from augesc_builder.readers.chunks import PARQUET, Chunk, read_chunks
 from augesc_builder.sources import esconv
-from augesc_builder.sources.base import Session
-from augesc_builder.sources.esconv import download_esconv, read_esconv
-from augesc_builder.sources.sample import read_sample_sessions
+from augesc_builder.sources.base import Session, SourceInfo
+from augesc_builder.sources.esconv import read_esconv
+from augesc_builder.sources.registry import find_source
 from augesc_builder.text.prompts import ROLE_WORD, Message
-
-BUNDLED, ON_THE_HUB = "sample", "esconv"
-"""Names that stand for sessions which are no local file."""
 
 _CHUNK = 2000
 """Sessions that are read at a time."""
 
 
-@dataclass(frozen=True)
-class SourcedSession:
-    """A session, and the corpus that it or its query is from."""
-
-    source: str
-    messages: list[Message]
-    problem_type: str | None = None
+def find_sessions(name: str) -> SourceInfo | None:
+    """Return the source of fine-tuning sessions of that name; ``None`` where it names a file."""
+    info = find_source(name)
+    return info if info is not None and info.read_sessions is not None else None
 
 
 def read_training_sessions(name: str, revision: str | None) -> tuple[list[Session], str | None]:
-    """Read ``sample``, ``esconv`` or a file; give the Hub commit too, where one was loaded."""
-    if name == BUNDLED:
-        return read_sample_sessions(), None
-    if name == ON_THE_HUB:
-        path, commit = download_esconv(revision or "main")
-        return read_esconv(path), commit
-    return read_esconv(name), None
+    """Return the sessions of a source or a file, with the Hub commit they are of, if of any.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a file that is not of ESConv's form.
+    """
+    info = find_sessions(name)
+    if info is None or info.read_sessions is None:
+        return read_esconv(name), None
+    return info.read_sessions(revision)
 
 
 def sessions_files(path: Path) -> list[Path]:
@@ -59,11 +53,6 @@ def sessions_files(path: Path) -> list[Path]:
     )
 
 
-def count_sessions_in(files: list[Path]) -> int:
-    """Count the sessions of files without looking at them."""
-    return sum(count_rows(file) for file in files)
-
-
 def session_chunks(files: list[Path], size: int = _CHUNK) -> Iterator[Chunk]:
     """Read files of sessions in chunks of ``size``."""
     first = 0
@@ -73,7 +62,7 @@ def session_chunks(files: list[Path], size: int = _CHUNK) -> Iterator[Chunk]:
             first = chunk.first + len(chunk.rows)
 
 
-def parse_sessions(chunk: Chunk, *, keep_greetings: bool = False) -> Iterator[SourcedSession]:
+def parse_sessions(chunk: Chunk, *, keep_greetings: bool = False) -> Iterator[Session]:
     """Check the sessions of a chunk.
 
     ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
@@ -89,8 +78,11 @@ def parse_sessions(chunk: Chunk, *, keep_greetings: bool = False) -> Iterator[So
             raise InputError("a session without messages; remove the row", chunk.path, number)
         about = value if isinstance(value, dict) else {}
         kind = about.get("problem_type")
-        yield SourcedSession(
-            about.get("source") or stem, messages, kind if isinstance(kind, str) else None
+        yield Session(
+            f"{stem}-{number}",
+            tuple(messages),
+            kind if isinstance(kind, str) else None,
+            about.get("source") or stem,
         )
 
 
@@ -112,7 +104,7 @@ def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
     """Give source and utterances of each session of a file or below a folder."""
     for chunk in session_chunks(sessions_files(Path(path))):
         for session in parse_sessions(chunk):
-            yield session.source, session.messages
+            yield session.source, list(session.messages)
 
 
 def check_messages(messages: Any, path: Path, number: int) -> list[Message]:

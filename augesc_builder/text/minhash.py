@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from augesc_builder.config.recipe import NearDuplicates
+from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.errors import MissingExtraError
 
 _WORD = re.compile(r"\w+")

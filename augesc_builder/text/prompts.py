@@ -8,6 +8,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 SEEKER, SUPPORTER = "Human", "AI"
@@ -42,9 +43,42 @@ def render_query(query: str) -> str:
     return f"{render([{'role': 'user', 'content': query}])}\n{SUPPORTER}:"
 
 
-def with_instruction(instruction: str, conversation: str) -> str:
-    """Put the task instruction in front of a conversation's text."""
-    return f"{instruction}\n{conversation}"
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The one form that a model is trained on and continues (section 4.1, figure 2).
+
+    The task instruction, where there is one, stands on lines of its own before the conversation.
+    ``parse(for_session(messages)) == messages``, and what ``parse`` finds behind
+    ``for_query(query)`` is the query and what continues it.
+    """
+
+    instruction: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """Return what stands before the conversation."""
+        return f"{self.instruction}\n" if self.instruction else ""
+
+    def for_session(self, messages: Sequence[Message]) -> str:
+        """Return a whole conversation; raises as :func:`render` does."""
+        return self.prefix + render(messages)
+
+    def for_query(self, query: str) -> str:
+        """Return a query and the supporter's cue, which the model continues."""
+        return self.prefix + render_query(query)
+
+    def parse(self, text: str) -> list[Message] | None:
+        """Return the utterances behind the instruction, as :func:`parse` reads them.
+
+        Raises ``ValueError`` for a text that does not begin with the instruction.
+        """
+        if not text.startswith(self.prefix):
+            raise ValueError(f"expected {self.prefix[:60]!r} first, found {text[:60]!r}")
+        return parse(text[len(self.prefix) :])
+
+
+PLAIN = PromptTemplate()
+"""The template without an instruction: generations and sessions hold none."""
 
 
 def parse(text: str) -> list[Message] | None:

@@ -69,7 +69,7 @@ def test_every_key_of_the_paper_recipe_is_there_and_explained():
     [
         ("generate.topp=1", "unknown key generate.topp; did you mean generate.top_p?"),
         ("genrate.top_p=1", "unknown key genrate; did you mean generate?"),
-        ("generate.zzz=1", "known here: engine"),
+        ("generate.zzz=1", "known here: samples_per_query"),
         ("generate.top_p=1.5", "generate.top_p"),
         ("generate.top_p=0", "generate.top_p"),
         ("finetune.epochs=many", "finetune.epochs"),

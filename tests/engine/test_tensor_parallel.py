@@ -16,6 +16,8 @@ from augesc_builder.run.progress import Progress
 from tests.engine.test_continuous import PAPER, QUIET
 from tests.engine.test_static import EOS, HEADS, model_of, prompts
 
+BACKEND = "generate.backend"
+
 
 @pytest.fixture
 def llama(built, tmp_path):
@@ -37,7 +39,12 @@ def llama(built, tmp_path):
 
 def test_two_processes_with_half_a_model_each_give_the_rows_of_one(generate, llama):
     alone, shared = (
-        generate(f"generate.tensor_parallel={n}", "generate.slots=4", checkpoint=llama, out=str(n))
+        generate(
+            f"generate.backend.tensor_parallel={n}",
+            "generate.backend.slots=4",
+            checkpoint=llama,
+            out=str(n),
+        )
         for n in (1, 2)
     )
     assert shared == alone
@@ -46,11 +53,11 @@ def test_two_processes_with_half_a_model_each_give_the_rows_of_one(generate, lla
 
 def test_a_family_that_cannot_be_cut(generate):
     with pytest.raises(CheckpointError, match=r"does not cut the layers of gptj.*device_map=auto"):
-        generate("generate.tensor_parallel=2")
+        generate("generate.backend.tensor_parallel=2")
 
 
 def test_a_build_says_so_before_it_trains(tiny_file, tmp_path):
-    recipe = load_recipe(tiny_file, ["generate.tensor_parallel=2"])
+    recipe = load_recipe(tiny_file, ["generate.backend.tensor_parallel=2"])
     with pytest.raises(CheckpointError, match="does not cut the layers of gptj"):
         build(recipe, tmp_path / "out", Progress(quiet=True))
     assert not (tmp_path / "out").exists()
@@ -58,13 +65,13 @@ def test_a_build_says_so_before_it_trains(tiny_file, tmp_path):
 
 def test_heads_that_cannot_be_cut(generate, llama):
     with pytest.raises(CheckpointError, match="its num_key_value_heads, 2, cannot be cut into 4 p"):
-        generate("generate.tensor_parallel=4", checkpoint=llama)
+        generate("generate.backend.tensor_parallel=4", checkpoint=llama)
 
 
-@pytest.mark.parametrize("other", ["device_map=auto", "workers=2", "engine=simple"])
+@pytest.mark.parametrize("other", ["device_map=auto", "workers=2", "engine=static"])
 def test_one_way_to_share_at_a_time(tiny_file, other):
-    with pytest.raises(RecipeError, match="tensor_parallel 2 goes with engine: slots"):
-        load_recipe(tiny_file, ["generate.tensor_parallel=2", f"generate.{other}"])
+    with pytest.raises(RecipeError, match="tensor_parallel 2 goes with engine: continuous"):
+        load_recipe(tiny_file, ["generate.backend.tensor_parallel=2", f"generate.backend.{other}"])
 
 
 def test_more_parts_than_gpus(monkeypatch, tmp_path):
@@ -86,5 +93,5 @@ def test_out_of_memory_is_an_error_where_processes_share_the_model():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine._logits = too_much
-    with pytest.raises(CheckpointError, match=r"memory for 8 conversations.*lower generate.slots"):
+    with pytest.raises(CheckpointError, match=r"memory for 8 conversations.*backend.slots"):
         engine_generate(engine, prompts(5), *QUIET)

@@ -216,7 +216,7 @@ def test_another_folder_gives_the_same_corpus(built, tiny, tmp_path):
 
 
 def test_shard_and_batch_size_change_no_row(built, tiny_file, tmp_path):
-    other = load_recipe(tiny_file, ["generate.shard_size=5", "generate.batch_size=2"])
+    other = load_recipe(tiny_file, ["generate.shard_size=5", "generate.backend.batch_size=2"])
     assert build(other, tmp_path / "other", QUIET)
     # Holds to the last bit for so small a model; see the note on rounding in the engine.
     assert rows_of(tmp_path / "other" / "generations") == rows_of(built / "generations")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augesc_builder.text.prompts import collapse, parse, render, render_query, with_instruction
+from augesc_builder.text.prompts import PromptTemplate, collapse, parse, render
 
 CONTENT = st.text(st.characters(exclude_characters="\n"), min_size=1).map(str.strip).filter(bool)
 MESSAGES = st.lists(
@@ -59,7 +59,7 @@ def test_render_refuses_what_would_not_come_back(content):
 
 
 def test_the_generation_prompt_ends_with_the_supporters_cue():
-    prompt = with_instruction("Be kind.", render_query("I lost my job today."))
+    prompt = PromptTemplate("Be kind.").for_query("I lost my job today.")
     assert prompt == "Be kind.\nHuman: I lost my job today.\nAI:"
 
 

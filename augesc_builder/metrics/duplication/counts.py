@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from augesc_builder.config.recipe import NearDuplicates
+from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.metrics.distinct import Hashes, hash_of
 from augesc_builder.metrics.tokenized import Spoken, mean, text_of
 from augesc_builder.text.minhash import Sketches

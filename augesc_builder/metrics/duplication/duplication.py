@@ -14,7 +14,7 @@ from typing import Any
 
 import evaluate
 
-from augesc_builder.config.recipe import NearDuplicates
+from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.metrics.duplication.counts import DEFAULT, DuplicationCounts
 from augesc_builder.metrics.features import FEATURES
 from augesc_builder.metrics.tokenized import spoken

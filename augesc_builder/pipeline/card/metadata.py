@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import yaml
 
 from augesc_builder.errors import InputError
+from augesc_builder.run import layout
+from augesc_builder.sources.base import SourceInfo
 
 BEGIN = "<!-- augesc: begin. This part is written by the run; what stands outside it is kept. -->"
 END = "<!-- augesc: end -->"
 
-NON_COMMERCIAL = "cc-by-nc-4.0"
-FREE = "apache-2.0"
-LICENSE_NAMES = {NON_COMMERCIAL: "CC BY-NC 4.0", FREE: "Apache-2.0"}
-
-CONFIGS = {"default": "data", "rejected": "rejected"}
+CONFIGS = {"default": layout.DATA, "rejected": layout.REJECTED}
 """The folder of each configuration's files."""
 
 
-def metadata(pretty_name: str, license_: str, sources: set[str], corpus: Path) -> dict[str, Any]:
+def metadata(
+    pretty_name: str, licence: str, made_of: Sequence[SourceInfo], corpus: Path
+) -> dict[str, Any]:
     """Give the Hub's metadata.
 
     ``datasets`` keys its cache of a local folder by the card's configurations and never looks at
@@ -38,11 +38,12 @@ def metadata(pretty_name: str, license_: str, sources: set[str], corpus: Path) -
     loadable = [name for name, info in infos.items() if info["splits"][0]["num_examples"]]
     return {
         "language": ["en"],
-        "license": license_,
+        "license": licence,
         "pretty_name": pretty_name,
         "annotations_creators": ["machine-generated"],
         "language_creators": ["machine-generated"],
-        "source_datasets": sorted({_KNOWN[name] for name in sources & set(_KNOWN)}) or ["original"],
+        "source_datasets": sorted({info.dataset for info in made_of if info.dataset})
+        or ["original"],
         "task_categories": ["text-generation"],
         "tags": ["synthetic", "conversational", "emotional-support"],
         "size_categories": [next((s for limit, s in sizes.items() if n < limit), "1M<n<10M")],
@@ -51,7 +52,9 @@ def metadata(pretty_name: str, license_: str, sources: set[str], corpus: Path) -
                 "config_name": name,
                 **({"default": True} if name == "default" else {}),
                 "description": f"content {digest(corpus / folder)}",
-                "data_files": [{"split": "train", "path": f"{folder}/train-*.parquet"}],
+                "data_files": [
+                    {"split": layout.SPLIT, "path": f"{folder}/{layout.SPLIT}-*.parquet"}
+                ],
             }
             for name, folder in CONFIGS.items()
             if name in loadable or name == "default"
@@ -60,23 +63,17 @@ def metadata(pretty_name: str, license_: str, sources: set[str], corpus: Path) -
     }
 
 
-_KNOWN = {
-    "esconv": "extended|thu-coai/esconv",
-    "empathetic_dialogues": "extended|facebook/empathetic_dialogues",
-}
-
-
 def digest(folder: Path) -> str:
     """Give a digest of a table's files."""
     running = hashlib.sha256()
-    for path in sorted(folder.glob("*.parquet")):
+    for path in layout.parquet_files(folder):
         running.update(path.read_bytes())
     return running.hexdigest()[:16]
 
 
 def dataset_info(name: str, folder: Path) -> dict[str, Any]:
     """Describe a table as ``datasets`` does, in the words that all its versions read."""
-    files = sorted(folder.glob("*.parquet"))
+    files = layout.parquet_files(folder)
     if not files:
         raise InputError("no Parquet files there; run the filter stage first", folder)
     found = [pq.read_metadata(file) for file in files]
@@ -86,7 +83,7 @@ def dataset_info(name: str, folder: Path) -> dict[str, Any]:
         "features": _features(pq.read_schema(files[0])),
         "splits": [
             {
-                "name": "train",
+                "name": layout.SPLIT,
                 "num_bytes": n_bytes,
                 "num_examples": sum(part.num_rows for part in found),
             }

@@ -15,36 +15,42 @@ import pyarrow.parquet as pq
 import yaml
 
 from augesc_builder import __version__
-from augesc_builder.citations import card_file, cite
+from augesc_builder.citations import card_file
 from augesc_builder.config.loader import differences
 from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.pipeline.card.ingredients import (
+    citation,
+    ingredients,
+    licence_name,
+    licence_of,
+    licence_text,
+    producers_text,
+)
 from augesc_builder.pipeline.card.metadata import (
     BEGIN,
     END,
-    FREE,
-    LICENSE_NAMES,
-    NON_COMMERCIAL,
     metadata,
 )
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.statistics.report import statistics_table
+from augesc_builder.run import layout
 from augesc_builder.run.layout import load_report, reviewed_sessions
 from augesc_builder.run.markdown import markdown_table
-from augesc_builder.text.prompts import Message
+from augesc_builder.text.prompts import PLAIN, Message
 from augesc_builder.text.safety import LexiconScanner
 
 
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     """Write the card of a run's corpus, in Markdown with the Hub's metadata in front."""
-    recipe = load_recipe(run / "recipe.yaml")
+    recipe = load_recipe(run / layout.RECIPE)
     report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
-    own = ingredients(recipe, manifest)
-    license_ = license_of(own)
+    made_of = ingredients(recipe, manifest)
+    licence = licence_of(made_of)
     title = f"AugESC, regenerated ({recipe.name})"
     safety = load_report(corpus, "safety")
     return render(
         "template.md",
-        metadata=_yaml(metadata(title, license_, own, corpus)),
+        metadata=_yaml(metadata(title, licence, made_of, corpus)),
         title=title,
         made_with=__version__,
         folder=corpus.name,
@@ -56,10 +62,10 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         finetuning=describe_finetuning(recipe, manifest),
         triggers=_triggers(manifest),
         generation=_generation(recipe, manifest),
-        producers=_producers(own),
+        producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
         differences=_differences(recipe),
-        recipe_yaml=(run / "recipe.yaml").read_text(encoding="utf-8").strip(),
+        recipe_yaml=(run / layout.RECIPE).read_text(encoding="utf-8").strip(),
         filter_table=filter_table(report, recipe.backbone.label),
         statistics_table=statistics_table(statistics, with_paper=True),
         figures=_figures(corpus),
@@ -68,9 +74,9 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         classifier=recipe.safety.classifier and recipe.safety.classifier.model,
         safety_table=_safety_table(safety),
         safety_text=_safety_text(safety, corpus),
-        license_name=LICENSE_NAMES[license_],
-        license_text=license_text(own),
-        citation=citation(recipe, own),
+        license_name=licence_name(licence),
+        license_text=licence_text(made_of),
+        citation=citation(recipe, made_of),
     )
 
 
@@ -80,48 +86,6 @@ def render(template: str, **slots: Any) -> str:
         undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
     ).from_string(card_file(template))
     return found.render(**slots, begin=BEGIN, end=END) + "\n"
-
-
-def ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> set[str]:
-    """Name what a run was made of: the sources of its queries, and its training sessions."""
-    return set(manifest["stages"]["queries"]["report"]) | {recipe.finetune.sessions}
-
-
-def license_of(own: set[str]) -> str:
-    """Sessions of ESConv's form from a local file are taken for ESConv: the stricter licence."""
-    return FREE if own <= {"sample"} else NON_COMMERCIAL
-
-
-def license_text(own: set[str]) -> str:
-    """Say which licence it is, and what forces it."""
-    if license_of(own) != NON_COMMERCIAL:
-        return (
-            "Apache-2.0: the model was trained on the sample that comes with augesc, and the "
-            "triggers are from it too. Corpora made from ESConv or EmpatheticDialogues inherit "
-            "CC BY-NC 4.0."
-        )
-    names = ", ".join(f"`{name}`" for name in sorted(own - {"sample"}))
-    return (
-        f"CC BY-NC 4.0, inherited from what it was made of ({names}): ESConv and "
-        f"EmpatheticDialogues are under that licence, and a local file is taken for ESConv's."
-    )
-
-
-def citation(recipe: Recipe, own: set[str]) -> str:
-    """Cite every ingredient of a run."""
-    keys = ["zheng2022augesc"]
-    if own - {"sample", "empathetic_dialogues", "reddit"}:
-        keys.append("liu2021esconv")
-    if "empathetic_dialogues" in own:
-        keys.append("rashkin2019empathetic")
-    if "reddit" in own:
-        keys.append("baumgartner2020pushshift")
-    if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
-        keys.append("wang2021gptj")
-    if recipe.finetune.lora:
-        keys.append("hu2022lora")
-    keys += ["wolf2020transformers", "bird2009nltk"]
-    return f"```bibtex\n{cite(keys)}\n```"
 
 
 def describe_model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
@@ -195,23 +159,15 @@ def _ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     return ", ".join(names)
 
 
-def _producers(own: set[str]) -> str:
-    people = {
-        "sample": "The sessions and posts of the sample were written for `augesc`.",
-        "esconv": "The sessions of ESConv were written by crowd workers.",
-        "empathetic_dialogues": "The posts of EmpatheticDialogues were written by crowd workers.",
-        "reddit": "The posts of Reddit were written by its users, whose names were never read.",
-    }
-    known = [said for name, said in people.items() if name in own]
-    return " ".join(known) or "What it was trained on came from a file of whoever ran the recipe."
-
-
 def _figures(corpus: Path) -> list[dict[str, str]]:
     """List the figures of a corpus, one for each name; a PNG is shown before an SVG."""
-    folder = corpus / "figures"
+    folder = corpus / layout.FIGURES
     found = {path.stem: path for kind in ("svg", "png") for path in folder.glob(f"*.{kind}")}
     return [
-        {"title": name.replace("_", " ").capitalize(), "path": f"figures/{found[name].name}"}
+        {
+            "title": name.replace("_", " ").capitalize(),
+            "path": f"{layout.FIGURES}/{found[name].name}",
+        }
         for name in sorted(found)
     ]
 
@@ -238,7 +194,7 @@ def _safety_text(safety: Mapping[str, Any], corpus: Path) -> str:
 
 
 def _kept_example(corpus: Path) -> str:
-    rows = _first_rows(corpus / "data")
+    rows = _first_rows(corpus / layout.DATA)
     row = next((row for row in rows if not row["safety_flags"]), None)
     if rows and row is None:
         return "The first sessions all carry safety flags, so none is shown here."
@@ -252,14 +208,14 @@ def _kept_example(corpus: Path) -> str:
 
 
 def _rejected_example(corpus: Path) -> str:
-    rows, scanner = _first_rows(corpus / "rejected"), LexiconScanner()
+    rows, scanner = _first_rows(corpus / layout.REJECTED), LexiconScanner()
     row = next((row for row in rows if not scanner.scan(_as_turns(row))), None)
     if rows and row is None:
         return "The first rejected texts would all carry safety flags, so none is shown here."
     if row is None:
         return "No text was rejected, so there is no rejected example."
     names = ", ".join(f"`{name}`" for name in row["violations"])
-    text = _quoted((f"Human: {row['query']}\nAI:{row['text']}").replace("\n", "  \n> "))
+    text = _quoted((PLAIN.for_query(row["query"]) + row["text"]).replace("\n", "  \n> "))
     return f"A rejected text, which failed {names}:\n\n> {text}"
 
 
@@ -277,7 +233,7 @@ def _as_turns(row: Mapping[str, Any]) -> list[Message]:
 
 def _first_rows(folder: Path, n: int = 100) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.parquet")):
+    for path in layout.parquet_files(folder):
         for batch in pq.ParquetFile(path).iter_batches(batch_size=n):
             rows += batch.to_pylist()
             if len(rows) >= n:
@@ -287,7 +243,3 @@ def _first_rows(folder: Path, n: int = 100) -> list[dict[str, Any]]:
 
 def _yaml(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(values), sort_keys=False).strip()
-
-
-def _several(statistics: Mapping[str, Any]) -> bool:
-    return len(statistics["by_source"]) != 1

@@ -11,22 +11,18 @@ import pyarrow as pa
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils import are_progress_bars_disabled
 
-from augesc_builder.config.recipe import Requirements, SafetyClassifier
+from augesc_builder.config.recipe import SafetyClassifier
+from augesc_builder.config.requirements import Requirements
 from augesc_builder.errors import InputError
 from augesc_builder.models.token_counter import TokenCounter
+from augesc_builder.pipeline.filter.functions import measure
+from augesc_builder.pipeline.filter.measure import conversations, measured_columns, whole_text
 from augesc_builder.pipeline.filter.report import count
-from augesc_builder.pipeline.filter.requirements import (
-    conversations,
-    decide,
-    failed,
-    measure,
-    passed,
-    whole_text,
-)
+from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.readers.chunks import Chunk
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
-from augesc_builder.text.prompts import with_instruction
+from augesc_builder.text.prompts import PLAIN, PromptTemplate
 from augesc_builder.text.safety import Scanner, count_flags, flag_sessions, scanner_of
 
 KEYS = ("query_id", "sample", "source")
@@ -53,14 +49,15 @@ class Filtered:
 class Filter:
     """The eight requirements, ready for worker processes.
 
-    ``counter`` counts the tokens of texts that come without counts, behind ``instruction``.
+    ``counter`` counts the tokens of texts that come without counts, behind the template's
+    instruction.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
     given; without ``scan`` they do not, and their flags are null.
     """
 
     limits: Requirements
     includes_query: bool = False
-    instruction: str = ""
+    template: PromptTemplate = PLAIN
     counter: TokenCounter | None = None
     classifier: SafetyClassifier | None = None
     scan: bool = True
@@ -74,10 +71,11 @@ class Filter:
                 measure,
                 batched=True,
                 batch_size=None,
-                fn_kwargs={"role_words": self.limits.role_words.words},
+                fn_kwargs={"requirements": self.limits.settings()},
                 remove_columns=[name for name in rows.column_names if name not in KEYS],
             )
-        table = measured.data.table.select(list(MEASURED)).cast(plain_schema(MEASURED))
+        schema = measured_schema(self.limits)
+        table = measured.data.table.select(schema.names).cast(schema)
         return self.judge(rows, self._with_tokens(rows, table))
 
     def refilter(self, measured: tuple[Chunk, pa.Table]) -> Filtered:
@@ -95,17 +93,15 @@ class Filter:
                 decide,
                 batched=True,
                 batch_size=None,
-                fn_kwargs={"thresholds": self.limits.model_dump()},
+                fn_kwargs={"thresholds": self.limits.settings()},
             )
             violations = judged.data.table["violations"]
-        texts = rows.append_column("violations", violations)
-        texts = texts.append_column("total_tokens", measured["total_tokens"])
-        # Arrow's filter copies rows; that of `datasets` gives slices, each of which a process would
-        # be sent with all the rest.
-        kept, dropped = (
-            texts.filter(pa.array(part({"violations": violations.to_pylist()}), pa.bool_()))
-            for part in (passed, failed)
-        )
+            texts = rows.append_column("violations", violations)
+            texts = Dataset(texts.append_column("total_tokens", measured["total_tokens"]))
+            kept, dropped = (
+                _copied(texts.filter(part, batched=True, input_columns="violations"))
+                for part in (_passed, _failed)
+            )
         sessions = _sessions(kept)
         flags = count_flags(sessions["safety_flags"].to_pylist())
         if self.scan:
@@ -124,7 +120,7 @@ class Filter:
         if self.counter is None or not totals.null_count:
             return measured
         texts = [
-            with_instruction(self.instruction, whole_text(query.as_py(), text.as_py()))
+            whole_text(query.as_py(), text.as_py(), self.template)
             for query, text in zip(rows["query"], rows["text"], strict=True)
         ]
         values = [
@@ -133,6 +129,30 @@ class Filter:
         ]
         field = measured.field(at)
         return measured.set_column(at, field, pa.array(values, field.type))
+
+
+def measured_schema(limits: Requirements) -> pa.Schema:
+    """Return the schema of what is measured, with what other requirements than the paper's need."""
+    schema = plain_schema(MEASURED)
+    for name in measured_columns(limits):
+        schema = schema.append(pa.field(name, pa.float64()))
+    return schema
+
+
+def _passed(violations: list[list[str]]) -> list[bool]:
+    return [not names for names in violations]
+
+
+def _failed(violations: list[list[str]]) -> list[bool]:
+    return [bool(names) for names in violations]
+
+
+def _copied(rows: Dataset) -> pa.Table:
+    """Return the rows alone: a filtered dataset is its whole table with a list of row numbers.
+
+    Sent to another process as it is, it would take the rows that it leaves out along.
+    """
+    return rows.with_format("arrow")[:]
 
 
 _scanners: dict[str, Scanner] = {}

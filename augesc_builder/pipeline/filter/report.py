@@ -1,49 +1,44 @@
-"""TODO."""
+"""Counts of what the requirements rejected: ``filter_report.json`` and the paper's Table 1."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from augesc_builder import paper
-from augesc_builder.pipeline.filter.requirements import (
-    REQUIREMENTS,
-)
+from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
 from augesc_builder.run.markdown import NOTHING, markdown_table
-from augesc_builder.sources.base import source_label
+from augesc_builder.sources.registry import source_label
 
-TABLE_1_HEADINGS = {
-    "format": "format",
-    "session_length": "session length",
-    "total_utterances": "total",
-    "continuous_utterances": "continuous",
-    "balanced_utterances": "balanced",
-    "role_words": "role words",
-    "seeker_utterance_length": "seeker length",
-    "supporter_utterance_length": "supporter length",
-}
-"""The requirements as Table 1 calls them, short enough for a console."""
+Counts = Mapping[str, Mapping[str, int]]
+"""For each source: texts, violations of each requirement, kept and unmeasured ones."""
 
 
 def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
-    """Write Table 1: a source a row, ours first, then the paper's, a requirement a column."""
+    """Return Table 1: a source a row, ours first, then the paper's, a requirement a column."""
     sources = report["by_source"]
     rows = {f"{model} ({source_label(name)})": part for name, part in sources.items()}
     if len(rows) != 1:
         rows[f"{model} (all)"] = report
     rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
+    names = list(report["violations"])
     return markdown_table(
-        ["% of texts", *TABLE_1_HEADINGS.values(), "RETAINED"],
-        [[name, *map(_percent, _shares(part))] for name, part in rows.items()],
+        ["% of texts", *map(_heading, names), "RETAINED"],
+        [[name, *map(_percent, _shares(part, names))] for name, part in rows.items()],
     )
 
 
-def _shares(report: Mapping[str, Any]) -> list[float | None]:
-    shares = (report["violations"][name]["share"] for name in TABLE_1_HEADINGS)
-    return [*shares, report["retention"]]
+def _heading(name: str) -> str:
+    """Return the heading of a requirement, maybe one of a plugin that is not installed here."""
+    return REQUIREMENTS[name].heading if name in REQUIREMENTS else name.replace("_", " ")
+
+
+def _shares(report: Mapping[str, Any], names: Sequence[str]) -> list[float | None]:
+    violations = report["violations"]
+    return [*(violations.get(name, {}).get("share") for name in names), report["retention"]]
 
 
 def _percent(share: float | None) -> str:
@@ -66,8 +61,8 @@ def count(measured: pa.Table, violations: Iterable[list[str]]) -> dict[str, dict
     return {source: dict(counter) for source, counter in sorted(counts.items())}
 
 
-def merge(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
-    """Add up the counts of several chunks, source by source."""
+def merge(counts: Iterable[Counts]) -> dict[str, Counter[str]]:
+    """Return the sum of the counts of several chunks, source by source."""
     merged: dict[str, Counter[str]] = {}
     for part in counts:
         for source, numbers in part.items():
@@ -75,25 +70,26 @@ def merge(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Counte
     return merged
 
 
-def filter_report(counts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Any]:
+def filter_report(counts: Iterable[Counts], names: Sequence[str]) -> dict[str, Any]:
     """Merge counts into ``filter_report.json``, with the paper's rows beside ours.
 
-    Shares are of all texts; they are null where there are none. A text that fails several
-    requirements counts for each, as in Table 1. ``session_length`` is null where no tokens were
-    counted; where some were, its share is of those, and ``not_measured`` says how many were not.
+    ``names`` are the requirements that judged. Shares are of all texts; they are null where there
+    are none. A text that fails several requirements counts for each, as in Table 1.
+    ``session_length`` is null where no tokens were counted; where some were, its share is of those,
+    and ``not_measured`` says how many were not.
     """
     by_source = merge(counts)
     total: Counter[str] = Counter()
     for numbers in by_source.values():
         total.update(numbers)
-    sources = {source: _report(by_source[source]) for source in sorted(by_source)}
-    return {**_report(total), "by_source": sources, "paper": _papers()}
+    sources = {source: _report(by_source[source], names) for source in sorted(by_source)}
+    return {**_report(total, names), "by_source": sources, "paper": _papers(names)}
 
 
-def _report(numbers: Mapping[str, int]) -> dict[str, Any]:
+def _report(numbers: Mapping[str, int], names: Sequence[str]) -> dict[str, Any]:
     total, kept = numbers.get("total", 0), numbers.get("kept", 0)
     violations: dict[str, dict[str, Any]] = {}
-    for name in REQUIREMENTS:
+    for name in names:
         not_measured = numbers.get("no_tokens", 0) if name == "session_length" else 0
         judged, n = total - not_measured, numbers.get(name, 0)
         violations[name] = {
@@ -109,13 +105,16 @@ def _report(numbers: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _papers() -> dict[str, Any]:
-    """Give the rows of the paper's Table 1 in the form of ours, as shares."""
-    rows = {}
-    for name, (*shares, retention) in paper.TABLE_1.items():
-        violations = zip(REQUIREMENTS, shares, strict=True)
-        rows[name] = {
-            "retention": round(retention / 100, 3),
-            "violations": {key: {"share": round(share / 100, 3)} for key, share in violations},
+def _papers(names: Sequence[str]) -> dict[str, Any]:
+    """Return the rows of the paper's Table 1 in the form of ours, as shares."""
+    return {
+        model: {
+            "retention": round(row["retention"] / 100, 3),
+            "violations": {
+                name: {"share": round(REQUIREMENTS[name].paper[model] / 100, 3)}
+                for name in names
+                if model in REQUIREMENTS[name].paper
+            },
         }
-    return rows
+        for model, row in paper.TABLE_1.items()
+    }

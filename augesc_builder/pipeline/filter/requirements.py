@@ -1,129 +1,89 @@
-"""The eight requirements that a generated text meets to become a session (section 4.3).
+"""The requirements that a generated text meets to become a session (section 4.3).
 
-First :func:`measure` computes numbers for every text, then each requirement judges a batch of them
-with the recipe's thresholds: other thresholds need no other measuring. Both go through
-``Dataset.map``, and ``Dataset.filter`` parts the rows. A text with a line that has no role is not a
-conversation: its other measures are null, and only ``format`` and ``session_length`` judge it.
+A :class:`Requirement` says all there is to say of one: its heading in Table 1, its section of a
+recipe, its test, and the paper's figures. Its test judges a batch of numbers that
+:mod:`~augesc_builder.pipeline.filter.measure` computed, so that other thresholds need no other
+measuring. A text with a line that has no role is not a conversation: its other measures are null,
+and only ``format`` and ``session_length`` judge it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from augesc_builder.config.base import Bounds
-from augesc_builder.config.recipe import Requirements, UtteranceLength
-from augesc_builder.text import words
-from augesc_builder.text.prompts import Message, collapse, parse, render_query
+from augesc_builder import paper
+from augesc_builder.config.base import Bounds, Section
+from augesc_builder.config.plugins import load_plugins, note_module
+from augesc_builder.config.requirements import (
+    BalancedUtterances,
+    ContinuousUtterances,
+    Requirements,
+    RoleWords,
+    SessionLength,
+    UtteranceLength,
+    add_requirement,
+    requirements_model,
+)
+from augesc_builder.text.prompts import Message
 
 Batch = Mapping[str, Sequence[Any]]
+"""Columns of rows, by name."""
+
 Judgement = list[bool | None]
 """For each row of a batch: does it meet the requirement? ``None`` where it cannot be judged."""
 
 
-def measure(batch: Batch, role_words: Sequence[str]) -> dict[str, list[Any]]:
-    """Measure a batch of generations; gives the columns of ``tables.MEASURED`` but for its keys."""
-    counter = _RoleWords(tuple(role_words))
-    rows = [_measure(messages, counter) for messages in conversations(batch)]
-    tokens = zip(batch["n_prompt_tokens"], batch["n_tokens"], strict=True)
-    return {
-        "total_tokens": [None if None in pair else sum(pair) for pair in tokens],
-        **{name: [row[name] for row in rows] for name in _NOT_PARSED},
-    }
+@dataclass(frozen=True)
+class Requirement:
+    """A rule on a text's form.
 
-
-def conversations(batch: Batch) -> list[list[Message] | None]:
-    """Give each row's utterances: its messages, or its text behind its query, or its text alone.
-
-    ``None`` stands where a line of the text has no role.
+    - ``name``: in violations and reports, and its section in a recipe's ``requirements``
+    - ``heading``: its column in Table 1, short enough for a console
+    - ``test``: given a batch of measured columns and its section, judges each row
+    - ``settings``: the type of its section; ``None`` where it has no threshold. A requirement from
+      outside the package must have one, and judges only where the recipe gives it.
+    - ``measures``: numbers that it needs beyond those that are always measured, as functions of a
+      conversation's utterances; each becomes a column of that name
+    - ``paper``: per cent of texts that violate it in the paper's Table 1, by row, where it is there
     """
-    if "messages" in batch:
-        return list(batch["messages"])
-    rows = zip(batch["query"], batch["text"], strict=True)
-    return [parse(whole_text(query, text)) for query, text in rows]
 
-
-def whole_text(query: str | None, text: str) -> str:
-    """Put a continuation behind its query; a text without one is whole."""
-    return text if query is None else render_query(collapse(query)) + text
-
-
-_NOT_PARSED: dict[str, Any] = dict.fromkeys(
-    (
-        *("n_utterances", "longest_run", "utterance_ratio", "n_role_words"),
-        *("seeker_words", "supporter_words", "seeker_mean_words", "supporter_mean_words"),
+    name: str
+    heading: str
+    test: Callable[[Batch, Any], Judgement]
+    settings: type[Section] | None = None
+    measures: Mapping[str, Callable[[Sequence[Message]], float | None]] = field(
+        default_factory=dict
     )
-)
+    paper: Mapping[str, float] = field(default_factory=dict)
 
 
-def _measure(messages: list[Message] | None, role_words: _RoleWords) -> dict[str, Any]:
-    if messages is None:
-        return _NOT_PARSED
-    run = longest = n_role_words = 0
-    previous = ""
-    lengths: dict[str, list[int]] = {"user": [], "assistant": []}
-    for message in messages:
-        role, content = message["role"], message["content"]
-        run = run + 1 if role == previous else 1
-        previous = role
-        longest = max(longest, run)
-        n_role_words += role_words.count(content)
-        lengths[role].append(words.count(content))
-    seeker, supporter = lengths["user"], lengths["assistant"]
-    fewer, more = sorted((len(seeker), len(supporter)))
-    return {
-        "n_utterances": len(messages),
-        "longest_run": longest,
-        "utterance_ratio": more / fewer if fewer else None,
-        "n_role_words": n_role_words,
-        "seeker_words": seeker,
-        "supporter_words": supporter,
-        "seeker_mean_words": sum(seeker) / len(seeker) if seeker else None,
-        "supporter_mean_words": sum(supporter) / len(supporter) if supporter else None,
-    }
-
-
-class _RoleWords:
-    """Counts whole words in texts; nearly all texts have none, which a plain look tells."""
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self._words = words
-        either = "|".join(re.escape(word) for word in words)
-        self._pattern = re.compile(rf"\b(?:{either})\b")
-
-    def count(self, text: str) -> int:
-        for word in self._words:
-            if word in text:
-                return len(self._pattern.findall(text))
-        return 0
-
-
-def format_(batch: Batch, _: Requirements) -> Judgement:
+def format_(batch: Batch, _: None) -> Judgement:
     """Every line begins with a role word (after punctuation and white space)."""
     return [n is not None for n in batch["n_utterances"]]
 
 
-def session_length(batch: Batch, limits: Requirements) -> Judgement:
+def session_length(batch: Batch, limits: SessionLength) -> Judgement:
     """Prompt and continuation together have at most so many tokens."""
-    return _judge(batch["total_tokens"], lambda n: n <= limits.session_length.max)
+    return _judge(batch["total_tokens"], lambda n: n <= limits.max)
 
 
-def total_utterances(batch: Batch, limits: Requirements) -> Judgement:
+def total_utterances(batch: Batch, limits: Bounds) -> Judgement:
     """Between so many and so many utterances in all, the query included."""
-    within = _within(limits.total_utterances)
+    within = _within(limits)
     return _judge(batch["n_utterances"], lambda n: within(n, 1))
 
 
-def continuous_utterances(batch: Batch, limits: Requirements) -> Judgement:
+def continuous_utterances(batch: Batch, limits: ContinuousUtterances) -> Judgement:
     """Nobody has more than so many utterances in a row."""
-    return _judge(batch["longest_run"], lambda run: run <= limits.continuous_utterances.max)
+    return _judge(batch["longest_run"], lambda run: run <= limits.max)
 
 
-def balanced_utterances(batch: Batch, limits: Requirements) -> Judgement:
+def balanced_utterances(batch: Batch, limits: BalancedUtterances) -> Judgement:
     """Nobody has more than so many times the other's utterances."""
-    ratio = _exact(limits.balanced_utterances.max_ratio)
+    ratio = _exact(limits.max_ratio)
 
     def balanced(seeker: Sequence[int], supporter: Sequence[int]) -> bool:
         fewer, more = sorted((len(seeker), len(supporter)))
@@ -135,54 +95,84 @@ def balanced_utterances(batch: Batch, limits: Requirements) -> Judgement:
     ]
 
 
-def role_words(batch: Batch, _: Requirements) -> Judgement:
+def role_words(batch: Batch, _: RoleWords) -> Judgement:
     """No utterance contains a role word."""
     return _judge(batch["n_role_words"], lambda n: n == 0)
 
 
-def seeker_utterance_length(batch: Batch, limits: Requirements) -> Judgement:
+def seeker_utterance_length(batch: Batch, limits: UtteranceLength) -> Judgement:
     """Seeker utterances are neither too short nor too long."""
-    return _judge(batch["seeker_words"], _lengths_fit(limits.seeker_utterance_length))
+    return _judge(batch["seeker_words"], _lengths_fit(limits))
 
 
-def supporter_utterance_length(batch: Batch, limits: Requirements) -> Judgement:
+def supporter_utterance_length(batch: Batch, limits: UtteranceLength) -> Judgement:
     """Supporter utterances are neither too short nor too long."""
-    return _judge(batch["supporter_words"], _lengths_fit(limits.supporter_utterance_length))
+    return _judge(batch["supporter_words"], _lengths_fit(limits))
 
 
-REQUIREMENTS: dict[str, Callable[[Batch, Requirements], Judgement]] = {
-    "format": format_,
-    "session_length": session_length,
-    "total_utterances": total_utterances,
-    "continuous_utterances": continuous_utterances,
-    "balanced_utterances": balanced_utterances,
-    "role_words": role_words,
-    "seeker_utterance_length": seeker_utterance_length,
-    "supporter_utterance_length": supporter_utterance_length,
+def _of_the_paper(
+    test: Callable[[Batch, Any], Judgement], heading: str, settings: type[Section] | None
+) -> Requirement:
+    name = test.__name__.rstrip("_")
+    shares = {model: row[name] for model, row in paper.TABLE_1.items()}
+    return Requirement(name, heading, test, settings, paper=shares)
+
+
+REQUIREMENTS: dict[str, Requirement] = {
+    requirement.name: requirement
+    for requirement in (
+        _of_the_paper(format_, "format", None),
+        _of_the_paper(session_length, "session length", SessionLength),
+        _of_the_paper(total_utterances, "total", Bounds),
+        _of_the_paper(continuous_utterances, "continuous", ContinuousUtterances),
+        _of_the_paper(balanced_utterances, "balanced", BalancedUtterances),
+        _of_the_paper(role_words, "role words", RoleWords),
+        _of_the_paper(seeker_utterance_length, "seeker length", UtteranceLength),
+        _of_the_paper(supporter_utterance_length, "supporter length", UtteranceLength),
+    )
 }
-"""The requirements by name, in the order of the paper's Table 1."""
+"""The requirements by name: the paper's, in the order of its Table 1, then those from outside."""
+
+_PAPERS = frozenset(REQUIREMENTS)
+
+
+def register_requirement(requirement: Requirement) -> None:
+    """Let recipes use a requirement from outside the package.
+
+    Raises ``ValueError`` where the name is the paper's, or there is no section to switch it on by.
+    """
+    if requirement.name in _PAPERS:
+        raise ValueError(f"{requirement.name} is a requirement of the paper; choose another name")
+    if requirement.settings is None:
+        raise ValueError(f"{requirement.name}: settings must be a section; recipes switch it on")
+    REQUIREMENTS[requirement.name] = requirement
+    add_requirement(requirement.name, requirement.settings)
+    note_module(requirement.test.__module__)
+
+
+def active(limits: Requirements) -> list[Requirement]:
+    """Return the requirements that judge: the paper's, and others that the recipe gives."""
+    load_plugins()
+    return [
+        requirement
+        for name, requirement in REQUIREMENTS.items()
+        if name in _PAPERS or limits.section(name) is not None
+    ]
 
 
 def decide(batch: Batch, thresholds: Mapping[str, Any]) -> dict[str, list[list[str]]]:
-    """Name, for each row of a measured batch, every requirement that it fails."""
-    limits = Requirements.model_validate(thresholds)
-    judgements = {name: judge(batch, limits) for name, judge in REQUIREMENTS.items()}
+    """Return, for each row of a measured batch, the names of all requirements that it fails."""
+    limits = requirements_model().model_validate(thresholds)
+    judgements = {
+        requirement.name: requirement.test(batch, limits.section(requirement.name))
+        for requirement in active(limits)
+    }
     n_rows = len(judgements["format"])
     return {
         "violations": [
             [name for name, met in judgements.items() if met[row] is False] for row in range(n_rows)
         ]
     }
-
-
-def passed(batch: Batch) -> list[bool]:
-    """Say which rows failed nothing, for ``Dataset.filter``."""
-    return [not names for names in batch["violations"]]
-
-
-def failed(batch: Batch) -> list[bool]:
-    """Say which rows failed something, for ``Dataset.filter``."""
-    return [bool(names) for names in batch["violations"]]
 
 
 def _judge(column: Sequence[Any], met: Callable[[Any], bool]) -> Judgement:

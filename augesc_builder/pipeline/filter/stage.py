@@ -19,6 +19,7 @@ from augesc_builder.run.provenance import digest, is_new, load_json
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.generations import generations_files, read_generations, shards_of
 from augesc_builder.tables import MEASURED
+from augesc_builder.text.prompts import PromptTemplate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +61,7 @@ def standalone(
     files = generations_files(generations)
     settings: dict[str, Any] = {
         "stage": "filter",
-        "requirements": recipe.requirements.model_dump(mode="json"),
+        "requirements": recipe.requirements.settings(),
         "inputs": digest(files),
         "includes_query": includes_query,
         "scan": scan,
@@ -72,8 +73,8 @@ def standalone(
             revision = recipe.backbone.revision
         counter = load_counter(name, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
-    instruction, classifier = recipe.prompt.instruction, recipe.safety.classifier
-    judge = Filter(recipe.requirements, includes_query, instruction, counter, classifier, scan)
+    template, classifier = PromptTemplate(recipe.prompt.instruction), recipe.safety.classifier
+    judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
     with RunFolder(out, settings) as folder:
         if is_new(folder, "filter", progress):
             folder.record(files=[str(file.resolve()) for file in files])
@@ -95,8 +96,9 @@ def refilter(
     Table 1 is printed and nothing is written.
     """
     from augesc_builder.pipeline.filter.filter import Filter
+    from augesc_builder.pipeline.filter.measure import measured_columns
     from augesc_builder.pipeline.filter.report import count, filter_report
-    from augesc_builder.pipeline.filter.requirements import decide
+    from augesc_builder.pipeline.filter.requirements import active, decide
 
     manifest = read_manifest(done)
     before = manifest["settings"]
@@ -112,20 +114,21 @@ def refilter(
     measured = layout.parquet_files(done / layout.MEASURED)
     if out is None:
         counts = []
+        columns = [*MEASURED, *measured_columns(limits)]
         total = sum(map(count_rows, measured))
         with progress.bar(total, "judging", "text") as bar:
             for file in measured:
-                table = read_table(file, list(MEASURED))
-                names = decide(table.to_pydict(), limits.model_dump())["violations"]
+                table = read_table(file, columns)
+                names = decide(table.to_pydict(), limits.settings())["violations"]
                 counts.append(count(table, names))
                 bar.update(len(table))
-        _say(filter_report(counts), progress)
+        _say(filter_report(counts, [r.name for r in active(limits)]), progress)
         progress.say("\nNothing was written; give --out DIR to keep these sessions.")
         return
     files = _generations_of(done, manifest)
     settings = {
         "stage": "filter",
-        "requirements": limits.model_dump(mode="json"),
+        "requirements": limits.settings(),
         "inputs": digest(files),
         "includes_query": before.get("includes_query", False),
         "scan": before.get("scan", True),
@@ -168,6 +171,7 @@ def _filter(
     import pyarrow as pa
 
     from augesc_builder.pipeline.filter.report import filter_report, filter_table, merge
+    from augesc_builder.pipeline.filter.requirements import active
     from augesc_builder.text.safety import merge_counts
 
     shards = shards_of([count_rows(file) for file in files])
@@ -177,7 +181,9 @@ def _filter(
     total = sum(rows for _, rows in shards)
     numbers = (number for number, (chunks, _) in enumerate(shards) for _ in range(chunks))
     chunks = (p for n, p in zip(numbers, read_generations(files), strict=True) if n in missing)
-    work: Iterator[Any] = chunks if measured is None else _beside(chunks, measured, shards, missing)
+    work: Iterator[Any] = (
+        chunks if measured is None else _beside(chunks, measured, shards, missing, judge)
+    )
     results = ordered_map(
         judge.chunk if measured is None else judge.refilter,
         work,
@@ -205,7 +211,8 @@ def _filter(
                 safety=merge_counts(part.flags for part in parts),
             )
     facts = folder.shard_facts("filter", len(shards))
-    report = filter_report(fact["counts"] for fact in facts)
+    names = [requirement.name for requirement in active(judge.limits)]
+    report = filter_report((fact["counts"] for fact in facts), names)
     folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
     folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
     flags = merge_counts(fact["safety"] for fact in facts)
@@ -220,12 +227,19 @@ def _filter(
 
 
 def _beside(
-    chunks: Iterator[Chunk], measured: Path, shards: Sequence[tuple[int, int]], wanted: set[int]
+    chunks: Iterator[Chunk],
+    measured: Path,
+    shards: Sequence[tuple[int, int]],
+    wanted: set[int],
+    judge: Filter,
 ) -> Iterator[tuple[Chunk, pa.Table]]:
     """Put the rows that were measured of each chunk beside it."""
+    from augesc_builder.pipeline.filter.filter import measured_schema
+
+    columns = measured_schema(judge.limits).names
     for number in sorted(wanted):
         name = layout.shard_path(layout.SPLIT, number, len(shards))
-        table, start = read_table(measured / name, list(MEASURED)), 0
+        table, start = read_table(measured / name, columns), 0
         for chunk in islice(chunks, shards[number][0]):
             yield chunk, table.slice(start, len(chunk.rows)).combine_chunks()
             start += len(chunk.rows)

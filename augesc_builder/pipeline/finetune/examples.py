@@ -13,7 +13,7 @@ import torch
 from augesc_builder.errors import TrainingError
 from augesc_builder.models.training_step import IGNORED
 from augesc_builder.sources.base import Session
-from augesc_builder.text.prompts import render, with_instruction
+from augesc_builder.text.prompts import PromptTemplate
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Sess
     return chosen
 
 
-def encode(session: Session, instruction: str, tokenizer: Any, max_tokens: int) -> Example:
+def encode(session: Session, template: PromptTemplate, tokenizer: Any, max_tokens: int) -> Example:
     """Tokenize a session; the end-of-sequence token is learned too (figure 2)."""
-    prefix = with_instruction(instruction, "")
-    encoded = tokenizer(prefix + render(session.messages), return_offsets_mapping=True)
+    prefix = template.prefix
+    encoded = tokenizer(template.for_session(session.messages), return_offsets_mapping=True)
     ids = [*encoded["input_ids"], tokenizer.eos_token_id]
     starts = [start for start, _ in encoded["offset_mapping"]] + [len(prefix)]
     labels = [

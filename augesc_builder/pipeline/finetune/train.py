@@ -33,7 +33,7 @@ from augesc_builder.models.training_step import (
 from augesc_builder.pipeline.finetune.examples import Example, collate, encode, sample_sessions
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.base import Session
-from augesc_builder.text.prompts import render, with_instruction
+from augesc_builder.text.prompts import PromptTemplate
 
 
 def finetune(
@@ -53,10 +53,8 @@ def finetune(
     chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
     model, tokenizer = _backbone(recipe, chosen)
     model = _prepare(model, settings, recipe.seed)
-    examples = [
-        encode(session, recipe.prompt.instruction, tokenizer, settings.max_tokens)
-        for session in chosen
-    ]
+    template = PromptTemplate(recipe.prompt.instruction)
+    examples = [encode(s, template, tokenizer, settings.max_tokens) for s in chosen]
     plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
     if settings.batch_size % accelerator.num_processes:
         raise TrainingError(
@@ -106,7 +104,8 @@ def finetune(
 def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
     origin = recipe.backbone
     if origin.from_scratch is not None:
-        texts = [with_instruction(recipe.prompt.instruction, render(s.messages)) for s in sessions]
+        template = PromptTemplate(recipe.prompt.instruction)
+        texts = [template.for_session(session.messages) for session in sessions]
         model, tokenizer = causal_lm.from_scratch(origin.from_scratch, texts, recipe.seed)
         model = model.to(getattr(torch, recipe.finetune.weights_dtype))
     else:

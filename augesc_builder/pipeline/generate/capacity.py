@@ -1,4 +1,9 @@
-"""TODO."""
+"""How many processes generate, with how many slots and threads each.
+
+Every GPU has a process of its own. On CPU processes with one thread each are used, not one with
+several: beside any other load, threads wait for each other at every small operation
+(``benchmarks/generation.py --processes`` compares).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.memory import available_memory, slots_that_fit
 from augesc_builder.errors import CheckpointError
@@ -22,15 +28,24 @@ _WORTH_IT = 1e13
 """Bytes of weights times tokens from which several processes are worth their start."""
 
 
+def settings_of(recipe: Recipe) -> LocalSettings:
+    """Return the section of the backend ``local``."""
+    settings = recipe.generate.backend
+    if not isinstance(settings, LocalSettings):
+        raise TypeError(f"the backend is {settings.type}, not local")
+    return settings
+
+
 def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> int:
-    """Say how many processes generate."""
-    if recipe.generate.tensor_parallel > 1:
-        return recipe.generate.tensor_parallel
-    if recipe.generate.workers is not None:
-        return min(recipe.generate.workers, n_shards)
+    """Return how many processes generate."""
+    settings = settings_of(recipe)
+    if settings.tensor_parallel > 1:
+        return settings.tensor_parallel
+    if settings.workers is not None:
+        return min(settings.workers, n_shards)
     if torch.cuda.is_available():
-        return 1 if recipe.generate.device_map else min(torch.cuda.device_count(), n_shards)
-    size = _weights(checkpoint)
+        return 1 if settings.device_map else min(torch.cuda.device_count(), n_shards)
+    size = _bytes_of_weights(checkpoint)
     work = size * n_tasks * recipe.generate.max_tokens / 2
     if work < _WORTH_IT:
         return 1
@@ -38,11 +53,14 @@ def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> 
 
 
 def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
-    """Say how many conversations a process decodes together."""
-    settings = recipe.generate
+    """Return how many conversations a process decodes together.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint without a config.
+    """
+    settings = settings_of(recipe)
     if settings.slots is not None:
         return settings.slots
-    weights = _weights(checkpoint)
+    weights = _bytes_of_weights(checkpoint)
     try:
         config = AutoConfig.from_pretrained(str(checkpoint))
     except (OSError, ValueError) as error:
@@ -51,7 +69,7 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
     return slots_that_fit(
         config,
         dtype,
-        settings.max_tokens,
+        recipe.generate.max_tokens,
         weights=weights,
         n_processes=n_processes,
         spread=settings.device_map is not None,
@@ -60,9 +78,10 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
 
 
 @contextlib.contextmanager
-def _threads(checkpoint: Path) -> Iterator[None]:
+def threads_for(checkpoint: Path) -> Iterator[None]:
+    """Use one thread on CPU for a small model, so that a row is the same whoever makes it."""
     before = torch.get_num_threads()
-    if not torch.cuda.is_available() and _weights(checkpoint) < _SMALL:
+    if not torch.cuda.is_available() and _bytes_of_weights(checkpoint) < _SMALL:
         torch.set_num_threads(1)
     try:
         yield
@@ -70,5 +89,5 @@ def _threads(checkpoint: Path) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _weights(checkpoint: Path) -> int:
+def _bytes_of_weights(checkpoint: Path) -> int:
     return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))

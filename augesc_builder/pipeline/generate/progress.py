@@ -7,8 +7,9 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from augesc_builder.config.recipe import Requirements
-from augesc_builder.pipeline.filter.requirements import decide, measure
+from augesc_builder.config.requirements import Requirements
+from augesc_builder.pipeline.filter.measure import measure_texts
+from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.run.progress import Progress
 
 _WINDOW = 30.0
@@ -59,8 +60,8 @@ class LiveLine:
 
     def _is_kept(self, row: dict[str, Any]) -> bool:
         batch = {name: [value] for name, value in row.items()}
-        measured = measure(batch, self._limits.role_words.words)
-        return decide(measured, self._limits.model_dump())["violations"] == [[]]
+        measured = measure_texts(batch, self._limits)
+        return decide(measured, self._limits.settings())["violations"] == [[]]
 
     def __enter__(self) -> LiveLine:
         return self

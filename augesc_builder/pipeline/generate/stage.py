@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,62 +51,49 @@ def _generate(
     progress: Progress,
 ) -> None:
     """Generate what is missing; finished shards are never made again."""
-    from augesc_builder.pipeline.generate import capacity, workers
+    from augesc_builder.pipeline.generate.backends import backend_of
     from augesc_builder.pipeline.generate.progress import LiveLine
-    from augesc_builder.pipeline.generate.tasks import (
-        Place,
-        Row,
-        n_shards,
-        read_queries,
-        shard_of,
-        tasks,
-    )
+    from augesc_builder.pipeline.generate.tasks import n_shards, read_queries, tasks
     from augesc_builder.tables import GENERATIONS, to_table
 
-    size = recipe.generate.shard_size
     todo = tasks(read_queries(queries_at), recipe.generate)
-    shards = n_shards(todo, size)
-    missing = [
-        (number, shard_of(todo, number, size)) for number in folder.shards("generate", shards)
-    ]
-    n_missing = sum(len(some) for _, some in missing)
-    with LiveLine(progress, recipe.requirements, len(todo), len(todo) - n_missing) as line:
-        rows: Iterator[tuple[Place, Row]] = iter(())
+    shards = n_shards(todo, recipe.generate.shard_size)
+    unfinished: dict[int, dict[int, Any]] = {n: {} for n in folder.shards("generate", shards)}
+    missing = [task for task in todo if task.shard in unfinished]
+    for task in missing:
+        unfinished[task.shard][task.row] = None
+    with LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line:
+        backend = backend_of(recipe)(recipe, checkpoint)
         if missing:
-            n = capacity.n_workers(recipe, checkpoint, n_missing, len(missing))
-            # Another number of slots may round otherwise: a run keeps the one it began with.
-            known = folder.manifest.get("generate", {}).get("slots")
-            slots = known or capacity.n_slots(recipe, checkpoint, n)
-            folder.add(generate={"slots": slots})
-            rows = workers.generate(checkpoint, recipe, slots, missing, line.step, n)
-        unfinished = {number: dict.fromkeys(range(len(some))) for number, some in missing}
-        for at, row in rows:
+            known = folder.manifest.get("generate", {})
+            folder.add(generate=backend.prepare(known, len(missing), len(unfinished)))
+        for task, row in backend.stream(missing, line.step) if missing else ():
             line.row(row)
             if row["finish_reason"] == "not_finite":
                 progress.say(
-                    f"  query {row['query_id']}, sample {row['sample']}: the model's logits are no "
-                    f"numbers; its row is empty"
+                    f"  query {row['query_id']}, sample {row['sample']}: non-finite logits; its "
+                    f"row is empty"
                 )
-            shard: dict[int, Any] = unfinished[at.shard]
-            shard[at.row] = row
+            shard = unfinished[task.shard]
+            shard[task.row] = row
             if None in shard.values():
                 continue
             table = to_table(shard.values(), GENERATIONS)
             ended = Counter(table["finish_reason"].to_pylist())
             if set(ended) == {"not_finite"}:
                 raise CheckpointError(
-                    "the model's logits are no numbers, whatever the query; try "
-                    "--set generate.dtype=float32, or train again"
+                    "non-finite logits, whatever the query; try "
+                    "--set generate.backend.dtype=float32, or train again"
                 )
             folder.write_shard(
                 "generate",
-                at.shard,
+                task.shard,
                 shards,
                 {f"{place}/{layout.GENERATIONS}": table},
-                tokens=sum(table["n_tokens"].to_pylist()),
+                tokens=sum(n or 0 for n in table["n_tokens"].to_pylist()),
                 finish_reasons=dict(sorted(ended.items())),
             )
-            del unfinished[at.shard]
+            del unfinished[task.shard]
     facts = folder.shard_facts("generate", shards)
     reasons: Counter[str] = Counter()
     for fact in facts:

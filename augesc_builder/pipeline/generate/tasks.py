@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is to be generated: every sample of every query, each with its place in a shard."""
 
 from __future__ import annotations
 
@@ -8,14 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.recipe import Generate
+from augesc_builder.config.generate import Generate
 from augesc_builder.errors import InputError
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.text.prompts import collapse
 
+Row = dict[str, Any]
+"""A row of the generations table, or of the queries table."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One conversation to be generated: sample ``sample`` (from 0) of a row of the queries table.
+
+    Its row is number ``row`` of shard ``shard``, both from 0.
+    """
+
+    query: Row
+    sample: int
+    shard: int
+    row: int
+
 
 def read_queries(paths: Iterable[Path]) -> list[Row]:
-    """Read queries tables; an empty one is an error."""
+    """Return the rows of queries tables.
+
+    Raises :class:`~augesc_builder.errors.InputError` for an empty table and an empty value.
+    """
     rows: list[Row] = []
     for path in paths:
         table = read_table(path, ["query_id", "source", "text"])
@@ -28,40 +47,45 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
     return rows
 
 
-Row = dict[str, Any]
-"""A row of the generations table."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One conversation to be generated."""
-
-    query: dict[str, Any]
-    sample: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a conversation belongs: the number of its shard, and its row there."""
-
-    shard: int
-    row: int
-
-
-def tasks(queries: Sequence[dict[str, Any]], settings: Generate) -> list[Task]:
-    """List the conversations to generate: every sample of every query, in the queries' order."""
-    return [
-        Task(query, sample)
+def tasks(queries: Sequence[Row], settings: Generate) -> list[Task]:
+    """Return the conversations to generate: every sample of every query, in the queries' order."""
+    samples = (
+        (query, sample)
         for query in queries
         for sample in range(settings.samples_for(query["source"]))
+    )
+    return [
+        Task(query, sample, *divmod(number, settings.shard_size))
+        for number, (query, sample) in enumerate(samples)
     ]
 
 
-def shard_of(all_tasks: Sequence[Task], number: int, size: int) -> Sequence[Task]:
-    """Give the tasks of a shard."""
-    return all_tasks[number * size : (number + 1) * size]
+def generation_row(
+    task: Task,
+    text: str,
+    seed: int,
+    *,
+    finish_reason: str = "eos",
+    n_prompt_tokens: int | None = None,
+    n_tokens: int | None = None,
+) -> Row:
+    """Return the row of a task: ``text`` is what follows the prompt, nothing stripped.
+
+    Token counts are null where nothing counted them.
+    """
+    return {
+        "query_id": task.query["query_id"],
+        "sample": task.sample,
+        "source": task.query["source"],
+        "query": task.query["text"],
+        "text": text,
+        "n_prompt_tokens": n_prompt_tokens,
+        "n_tokens": n_tokens,
+        "finish_reason": finish_reason,
+        "seed": seed,
+    }
 
 
 def n_shards(all_tasks: Sequence[Task], size: int) -> int:
-    """Say how many shards of ``size`` the tasks fill."""
+    """Return how many shards of ``size`` the tasks fill."""
     return math.ceil(len(all_tasks) / size)

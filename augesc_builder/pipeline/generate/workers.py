@@ -1,9 +1,6 @@
 """Who generates: this process, or several that each have a model of their own.
 
-Every GPU has a process of its own. On CPU processes with one thread each are used, not one with
-several: beside any other load, threads wait for each other at every small operation
-(``benchmarks/generation.py --processes`` compares). A row is the same whoever makes it: as many
-slots everywhere, and one thread for models below 1 GB.
+A row is the same whoever makes it: as many slots everywhere, and one thread for models below 1 GB.
 """
 
 from __future__ import annotations
@@ -14,7 +11,8 @@ import os
 import queue
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +21,11 @@ import torch
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.tensor_parallel import process_group
 from augesc_builder.errors import AugescError, RunFolderError
-from augesc_builder.pipeline.generate.backends.local import Generator
-from augesc_builder.pipeline.generate.capacity import _threads
-from augesc_builder.pipeline.generate.tasks import Place, Row, Task
+from augesc_builder.pipeline.generate.backends.base import OnStep
+from augesc_builder.pipeline.generate.capacity import settings_of, threads_for
+from augesc_builder.pipeline.generate.generator import Generator
+from augesc_builder.pipeline.generate.tasks import Row, Task
 from augesc_builder.run.workers import block_sigint, exit_with_parent
-
-Shards = Sequence[tuple[int, Sequence[Task]]]
-
-OnStep = Callable[[int, int, float | None], None]
-"""Called with ``(rows finished, tokens made, utilisation of the slots)``."""
-
 
 _PATIENCE = 1.0
 """Seconds after which the processes are looked at when none says a word."""
@@ -42,30 +35,40 @@ _EVERY = 0.5
 
 
 def generate(
-    checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
-) -> Iterator[tuple[Place, Row]]:
-    """Generate the tasks of numbered shards in ``n`` processes; give rows as they end."""
+    checkpoint: Path,
+    recipe: Recipe,
+    slots: int,
+    tasks: Sequence[Task],
+    on_step: OnStep,
+    n: int,
+) -> Iterator[tuple[Task, Row]]:
+    """Yield each task with its row as it ends, from ``n`` processes with ``slots`` slots each."""
     if n > 1:
-        yield from _in_processes(checkpoint, recipe, slots, shards, on_step, n)
+        yield from _in_processes(checkpoint, recipe, slots, tasks, on_step, n)
         return
-    with _threads(checkpoint):
+    with threads_for(checkpoint):
         generator = Generator(checkpoint, recipe, slots)
         yield from generator.stream(
-            shards, lambda ended, made: on_step(ended, made, generator.utilisation)
+            tasks, lambda ended, made: on_step(ended, made, generator.utilisation)
         )
 
 
 def _in_processes(
-    checkpoint: Path, recipe: Recipe, slots: int, shards: Shards, on_step: OnStep, n: int
-) -> Iterator[tuple[Place, Row]]:
+    checkpoint: Path,
+    recipe: Recipe,
+    slots: int,
+    tasks: Sequence[Task],
+    on_step: OnStep,
+    n: int,
+) -> Iterator[tuple[Task, Row]]:
     """Let processes take shard after shard from one list, or all of them together each shard."""
     context = multiprocessing.get_context("spawn")
-    together = recipe.generate.tensor_parallel > 1
+    together = settings_of(recipe).tensor_parallel > 1
     todo, news = [context.Queue() for _ in range(n if together else 1)], context.Queue()
     for each in todo:
         each.cancel_join_thread()  # where a run ends early nobody reads the rest
-        for shard in shards:
-            each.put(shard)
+        for _, shard in groupby(tasks, key=lambda task: task.shard):
+            each.put(list(shard))
         for _ in range(n // len(todo)):
             each.put(None)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,8 +83,8 @@ def _in_processes(
         yield from _listen(news, workers, on_step)
 
 
-def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tuple[Place, Row]]:
-    """Give rows as they come, until all processes are done."""
+def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+    """Yield rows as they come, until all processes are done."""
     at_work = len(workers)
     try:
         while at_work:
@@ -109,12 +112,12 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
         if any(code < 0 for code in codes):
             raise RunFolderError(
                 "a process that generated was killed, most likely for want of memory; try again "
-                "with --set generate.workers=1, or fewer generate.slots"
+                "with --set generate.backend.workers=1, or fewer generate.backend.slots"
             )
         if codes:
             raise RunFolderError(
                 "a process that generated failed, and what it failed by stands above; the plain "
-                "loop may do: --set generate.engine=simple"
+                "loop may do: --set generate.backend.engine=static"
             )
 
 
@@ -130,7 +133,7 @@ def _work(
 ) -> None:
     """Generate the shards of a list; of processes that share a model, only the first tells."""
     exit_with_parent(parent)
-    parts = recipe.generate.tensor_parallel
+    parts = settings_of(recipe).tensor_parallel
     tells = parts == 1 or number == 0
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
@@ -148,16 +151,16 @@ def _work(
 
     try:
         with (
-            _threads(checkpoint),
+            threads_for(checkpoint),
             process_group(number, parts, meeting) if parts > 1 else contextlib.nullcontext(),
         ):
             generator = Generator(checkpoint, recipe, slots)
-            shards = iter(todo.get, None)
-            for place, row in generator.stream(
-                shards, lambda ended, made: on_step(ended, made, generator.utilisation)
+            tasks = chain.from_iterable(iter(todo.get, None))
+            for task, row in generator.stream(
+                tasks, lambda ended, made: on_step(ended, made, generator.utilisation)
             ):
                 if tells:
-                    news.put(("rows", [(place, row)]))
+                    news.put(("rows", [(task, row)]))
         if tells:
             news.put(("step", *counts, generator.utilisation))
         news.put(("done",))

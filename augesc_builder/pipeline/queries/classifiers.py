@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from augesc_builder.config.recipe import Classifiers, EmotionClassifier, ToxicityClassifier
+from augesc_builder.config.queries import Classifiers, EmotionClassifier, ToxicityClassifier
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models.text_classifier import labels_of, load_classifier
 

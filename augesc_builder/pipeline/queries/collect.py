@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from augesc_builder.config.recipe import Queries, QuerySource
+from augesc_builder.config.queries import Queries, QuerySource
 from augesc_builder.errors import InputError
 from augesc_builder.pipeline.queries.report import Funnel
-from augesc_builder.pipeline.queries.screen import Examined, examine
+from augesc_builder.pipeline.queries.screen import ScreenedPost, screen_posts
 from augesc_builder.sources.base import BadLines
+from augesc_builder.sources.registry import find_source
 from augesc_builder.tables import query_id
 
 Row = dict[str, Any]
@@ -47,7 +48,7 @@ def collect_queries(
         funnel = collected.funnels.setdefault(origin.source, Funnel(origin.source))
         before = funnel.n_queries
         bad = BadLines(strict=settings.strict)
-        posts = examine(origin, settings, bad, collected.revisions, num_proc)
+        posts = screen_posts(origin, settings, bad, collected.revisions, num_proc)
         for batch in _batches(posts):
             queries, rejected = gate.judge(origin, batch, funnel)
             if settings.max_per_source is not None:
@@ -80,22 +81,22 @@ class _Gate:
             from augesc_builder.text.named_entities import NameFinder
 
             self._names = NameFinder(settings.names_and_places)
-        from_reddit = any(origin.source == "reddit" for origin in settings.sources)
-        if settings.classifiers.enabled and from_reddit:
+        judged = any(_is_judged(origin.source) for origin in settings.sources)
+        if settings.classifiers.enabled and judged:
             from augesc_builder.pipeline.queries.classifiers import PostClassifiers
 
             self._judges = PostClassifiers(settings.classifiers)
             collected.revisions |= self._judges.revisions
 
     def judge(
-        self, origin: QuerySource, posts: list[Examined], funnel: Funnel
+        self, origin: QuerySource, posts: list[ScreenedPost], funnel: Funnel
     ) -> tuple[list[Row], list[Row]]:
         """Part a batch of examined posts into rows of queries and of rejected posts."""
         rows = [_row(origin.source, post) for post in posts]
         for row in rows:
             if not row["reasons"] and (reason := self._memory(row["text"])):
                 row["reasons"] = [reason]
-        if self._judges is not None and origin.source == "reddit":
+        if self._judges is not None and _is_judged(origin.source):
             standing = [row for row in rows if not row["reasons"]]
             texts = [row["text"] for row in standing]
             for row, reasons in zip(standing, self._judges.reasons(texts), strict=True):
@@ -115,7 +116,13 @@ class _Gate:
         return None
 
 
-def _row(source: str, post: Examined) -> Row:
+def _is_judged(source: str) -> bool:
+    """Whether the classifiers of appendix A judge the posts of a source."""
+    info = find_source(source)
+    return info is not None and info.appendix_a
+
+
+def _row(source: str, post: ScreenedPost) -> Row:
     return {
         "query_id": query_id(source, post.text),
         "source": source,
@@ -127,8 +134,8 @@ def _row(source: str, post: Examined) -> Row:
     }
 
 
-def _batches(posts: Iterable[Examined]) -> Iterator[list[Examined]]:
-    batch: list[Examined] = []
+def _batches(posts: Iterable[ScreenedPost]) -> Iterator[list[ScreenedPost]]:
+    batch: list[ScreenedPost] = []
     for post in posts:
         batch.append(post)
         if len(batch) == _BATCH:

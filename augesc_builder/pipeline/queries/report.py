@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from augesc_builder import paper
 from augesc_builder.run.markdown import NOTHING, markdown_table
 from augesc_builder.sources.base import BadLines
+from augesc_builder.sources.registry import find_source
 
 
 @dataclass
@@ -48,7 +48,8 @@ class Funnel:
 
     def report(self) -> dict[str, Any]:
         """Give the funnel as JSON values, beside the paper's figures."""
-        theirs = paper.QUERIES.get(self.source)
+        info = find_source(self.source)
+        theirs = info and info.paper
         return {
             "posts": self.n_posts,
             "bad_lines": {"count": self.bad_lines, "examples": self.bad_examples},

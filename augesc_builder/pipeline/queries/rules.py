@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.base import Bounds
-from augesc_builder.config.recipe import RedditRules
+from augesc_builder.config.queries import RedditRules
 from augesc_builder.errors import InputError
 from augesc_builder.text import words
 from augesc_builder.text.lexicon import _TOKEN, LEXICONS, Lexicon, load_lexicon

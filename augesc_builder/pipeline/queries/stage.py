@@ -6,9 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from augesc_builder.config.recipe import Queries, QuerySource, Recipe
+from augesc_builder.config.queries import Queries, QuerySource
+from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.inputs import input_digests
+from augesc_builder.readers.hub import is_on_the_hub
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
@@ -52,9 +54,9 @@ def worker_processes(settings: Queries) -> int:
     sizes = [
         file.stat().st_size
         for origin in settings.sources
-        if origin.source == "reddit" and origin.path is not None
+        if origin.path is not None and not is_on_the_hub(origin.path)
         for file in files_below(Path(origin.path))
-        if file.is_file()  # not an address on the Hub
+        if file.is_file()
     ]
     return cores() if sum(sizes) > _LARGE else 1
 

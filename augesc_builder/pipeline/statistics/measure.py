@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augesc_builder.config.recipe import NearDuplicates
+from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.metrics.duplication.counts import DuplicationCounts
 from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
 from augesc_builder.metrics.novelty.counts import NoveltyCounts

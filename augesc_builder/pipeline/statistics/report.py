@@ -7,7 +7,7 @@ from typing import Any
 
 from augesc_builder import paper
 from augesc_builder.run.markdown import NOTHING, markdown_table
-from augesc_builder.sources.base import source_label
+from augesc_builder.sources.registry import source_label
 
 STATISTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sessions", ("sessions",)),

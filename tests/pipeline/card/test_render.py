@@ -8,9 +8,16 @@ import pyarrow.parquet as pq
 import yaml
 
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.pipeline.card.ingredients import (
+    citation,
+    licence_of,
+    licence_text,
+    session_source,
+)
 from augesc_builder.pipeline.card.metadata import split_card
-from augesc_builder.pipeline.card.render import citation, license_of, render_card
+from augesc_builder.pipeline.card.render import render_card
 from augesc_builder.run.folder import read_manifest
+from augesc_builder.sources.registry import find_source
 from tests.conftest import ROOT, rows_of
 
 TEMPLATE = ROOT / "dataset_card" / "template.md"
@@ -96,14 +103,35 @@ def test_flagged_texts_are_no_examples(built, tmp_path):
 
 def test_every_ingredient_is_cited(built):
     recipe = load_recipe("paper-lora")
-    assert citation(recipe, {"esconv", "reddit", "empathetic_dialogues"}).count("@") == 8
+    assert citation(recipe, sources("esconv", "reddit", "empathetic_dialogues")).count("@") == 8
     card = (built / "corpus" / "README.md").read_text()
     for key in ("zheng2022augesc", "wang2021gptj", "wolf2020transformers", "bird2009nltk"):
         assert f"{{{key}," in card
     assert "liu2021esconv" not in card  # the sample is no ESConv
-    assert license_of({"sample"}) == "apache-2.0"
-    for source in ("esconv", "empathetic_dialogues", "reddit", "some/file.txt"):
-        assert license_of({"sample", source}) == "cc-by-nc-4.0"
+
+
+def sources(*names):
+    return [find_source(name) for name in names]
+
+
+def test_a_corpus_inherits_the_strictest_licence_and_says_from_whom():
+    assert licence_of(sources("sample")) == "apache-2.0"
+    for name in ("esconv", "empathetic_dialogues"):
+        found = sources("sample", name, "reddit")
+        assert licence_of(found) == "cc-by-nc-4.0"
+        said = licence_text(found)
+        assert f"CC BY-NC 4.0, inherited from `{name}`." in said
+        assert "The posts of `reddit` are their authors'" in said
+    recipe = load_recipe("quickstart", ["finetune.sessions=some/file.txt"])
+    local = [session_source(recipe), *sources("sample")]
+    assert licence_of(local) == "cc-by-nc-4.0"
+    assert "A local file of sessions is taken for ESConv's." in licence_text(local)
+
+
+def test_reddit_asks_for_no_non_commercial_licence():
+    found = sources("sample", "reddit")
+    assert licence_of(found) == "other"
+    assert "CC BY-NC" not in licence_text(found)
 
 
 def test_no_slot_is_left(built):

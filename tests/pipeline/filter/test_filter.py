@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError
 from augesc_builder.pipeline.filter.filter import Filter
+from augesc_builder.pipeline.filter.measure import whole_text
 from augesc_builder.pipeline.filter.report import filter_report, filter_table, merge
-from augesc_builder.pipeline.filter.requirements import whole_text
+from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
 from augesc_builder.readers.chunks import read_chunks
 from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
@@ -413,7 +414,7 @@ def test_the_report_holds_the_papers_rows_beside_ours():
         {"reddit": {"total": 3, "format": 1, "kept": 2}},
         {"reddit": {"total": 1, "kept": 1}, "empathetic_dialogues": {"total": 1, "no_tokens": 1}},
     ]
-    report = filter_report(counts)
+    report = filter_report(counts, list(REQUIREMENTS))
     assert report["total"] == 5
     assert report["violations"]["format"] == {"count": 1, "share": 0.2}
     assert report["violations"]["session_length"] == {"count": 0, "share": 0.0, "not_measured": 1}

@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import make_recipe
+from augesc_builder.pipeline.filter.measure import measure_texts
 from augesc_builder.pipeline.filter.requirements import (
     REQUIREMENTS,
     decide,
-    failed,
-    measure,
-    passed,
 )
 
 QUERY = " ".join(["pain"] * 12)
@@ -27,8 +25,8 @@ def violations_of(recipe, text, *, query=QUERY, n_prompt_tokens=100, n_tokens=40
         "n_prompt_tokens": [n_prompt_tokens],
         "n_tokens": [n_tokens],
     }
-    measured = measure(batch, recipe.requirements.role_words.words)
-    return decide(measured, recipe.requirements.model_dump())["violations"][0]
+    measured = measure_texts(batch, recipe.requirements)
+    return decide(measured, recipe.requirements.settings())["violations"][0]
 
 
 def text_of(roles, lengths=None):
@@ -214,9 +212,7 @@ def test_any_text_is_judged(texts):
         "n_prompt_tokens": [100] * len(texts),
         "n_tokens": [5] * len(texts),
     }
-    judged = decide(measure(batch, ["Human", "AI"]), recipe.requirements.model_dump())
+    judged = decide(measure_texts(batch, recipe.requirements), recipe.requirements.settings())
     assert len(judged["violations"]) == len(texts)
     for one, text in zip(judged["violations"], texts, strict=True):
         assert one == violations_of(recipe, text, n_tokens=5)  # neighbours change nothing
-    assert passed(judged) == [not names for names in judged["violations"]]
-    assert failed(judged) == [bool(names) for names in judged["violations"]]

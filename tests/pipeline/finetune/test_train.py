@@ -23,8 +23,10 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.sources.base import Session
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_sessions
-from augesc_builder.text.prompts import render, with_instruction
+from augesc_builder.text.prompts import PromptTemplate, render
 from tests.conftest import ROOT, shared
+
+KIND = PromptTemplate("Be kind.")
 
 
 def sessions_of(**counts):
@@ -77,7 +79,7 @@ def tokenizer():
 class TestEncoding:
     def test_the_loss_leaves_out_the_instruction_and_nothing_else(self, tokenizer):
         session = read_sample_sessions()[0]
-        example = encode(session, "Be kind.", tokenizer, 10_000)
+        example = encode(session, KIND, tokenizer, 10_000)
         learned = [t for t in example.labels if t != IGNORED]
         assert tokenizer.decode(learned[:-1]) == render(session.messages)
         assert learned[-1] == tokenizer.eos_token_id
@@ -86,29 +88,24 @@ class TestEncoding:
 
     def test_long_sessions_are_cut_at_the_end(self, tokenizer):
         session = read_sample_sessions()[0]
-        whole = encode(session, "Be kind.", tokenizer, 10_000)
-        cut = encode(session, "Be kind.", tokenizer, 100)
+        whole = encode(session, KIND, tokenizer, 10_000)
+        cut = encode(session, KIND, tokenizer, 100)
         assert cut.input_ids == whole.input_ids[:100]
         assert cut.labels == whole.labels[:100]
 
     def test_gpt2s_tokenizer_continues_a_prompt_as_in_training(self):
         from transformers import GPT2TokenizerFast
 
-        from augesc_builder.text.prompts import render_query
-
         folder = shared("tokenizers/gpt2")
         tokenizer = GPT2TokenizerFast.from_pretrained(folder)
         session = read_sample_sessions()[0]
-        trained = encode(session, "Be kind.", tokenizer, 10_000).input_ids
-        query = render_query(session.messages[0]["content"])
-        prompt = tokenizer(with_instruction("Be kind.", query))["input_ids"]
+        trained = encode(session, KIND, tokenizer, 10_000).input_ids
+        prompt = tokenizer(KIND.for_query(session.messages[0]["content"]))["input_ids"]
         assert trained[: len(prompt)] == prompt
 
     def test_padding(self, tokenizer):
         sessions = read_sample_sessions()[:2]
-        examples = [
-            encode(s, "Be kind.", tokenizer, n) for s, n in zip(sessions, (50, 80), strict=True)
-        ]
+        examples = [encode(s, KIND, tokenizer, n) for s, n in zip(sessions, (50, 80), strict=True)]
         batch = collate(examples, 0)
         assert batch["input_ids"].shape == (2, 80)
         assert batch["attention_mask"].sum(1).tolist() == [50, 80]
@@ -176,9 +173,11 @@ def test_the_loss_is_that_of_transformers(tiny, reference):
     """The mean over the batch's conversation tokens, of the model as it starts."""
     chosen = sample_sessions(read_sample_sessions(), tiny.finetune.n_sessions, tiny.seed)
     instruction = tiny.prompt.instruction
-    texts = [with_instruction(instruction, render(s.messages)) for s in chosen]
+    texts = [PromptTemplate(instruction).for_session(s.messages) for s in chosen]
     model, tokenizer = causal_lm.from_scratch(tiny.backbone.from_scratch, texts, tiny.seed)
-    examples = [encode(s, instruction, tokenizer, tiny.finetune.max_tokens) for s in chosen]
+    examples = [
+        encode(s, PromptTemplate(instruction), tokenizer, tiny.finetune.max_tokens) for s in chosen
+    ]
     settings = tiny.finetune
     first = next(_batches(len(examples), settings.batch_size, settings.epochs, tiny.seed))
     batch = collate([examples[i] for i in first], tokenizer.eos_token_id)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from augesc_builder.config.recipe import Requirements
+from augesc_builder.config.requirements import Requirements
 from augesc_builder.errors import CheckpointError
 from augesc_builder.pipeline.generate import capacity, stage
 from augesc_builder.pipeline.generate.progress import LiveLine
@@ -27,19 +27,21 @@ QUIET = Progress(quiet=True)
 
 def test_two_processes_give_the_same_rows(generate, built):
     """Shards are shared between processes with models of their own."""
-    assert generate("generate.workers=2", "generate.shard_size=5") == rows_of(built / "generations")
+    assert generate("generate.backend.workers=2", "generate.shard_size=5") == rows_of(
+        built / "generations"
+    )
 
 
 def test_the_plain_loop_gives_the_same_rows(generate, built):
-    assert generate("generate.engine=simple") == rows_of(built / "generations")
+    assert generate("generate.backend.engine=static") == rows_of(built / "generations")
 
 
 def test_a_device_map_changes_no_row(generate, built):
-    assert generate("generate.device_map=auto") == rows_of(built / "generations")
+    assert generate("generate.backend.device_map=auto") == rows_of(built / "generations")
 
 
 def test_slots_change_no_token(generate, built):
-    assert generate("generate.slots=2", out="two") == rows_of(built / "generations")
+    assert generate("generate.backend.slots=2", out="two") == rows_of(built / "generations")
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["generate"] == {"slots": 16}
 
@@ -47,7 +49,7 @@ def test_slots_change_no_token(generate, built):
 def test_a_killed_process_ends_the_others_and_the_rest_is_made_later(
     built, tiny_file, tmp_path, generate
 ):
-    overrides = ["generate.workers=2", "generate.shard_size=1"]
+    overrides = ["generate.backend.workers=2", "generate.shard_size=1"]
     command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
     command += ["--checkpoint", built / "checkpoint", "--recipe", tiny_file]
     command += ["--out", tmp_path / "out"]
@@ -75,7 +77,7 @@ def test_a_worker_that_fails_says_why(generate, built, tmp_path):
     (broken / "tokenizer_config.json").write_text(json.dumps(config))
     for workers in (1, 2):
         with pytest.raises(CheckpointError, match="no end-of-sequence token"):
-            generate(f"generate.workers={workers}", checkpoint=broken)
+            generate(f"generate.backend.workers={workers}", checkpoint=broken)
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def at_work(built, tiny_file, tmp_path):
     """Start a long generation in two processes; give it, and its workers, when rows come."""
     command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
     command += ["--checkpoint", built / "checkpoint", "--recipe", tiny_file]
-    command += ["--out", tmp_path / "out", "--set", "generate.workers=2"]
+    command += ["--out", tmp_path / "out", "--set", "generate.backend.workers=2"]
     command += ["--set", "generate.samples_per_query=300", "--set", "generate.shard_size=1"]
     with subprocess.Popen(
         [*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -178,7 +180,8 @@ def test_how_many_processes(tiny, tmp_path, monkeypatch):
     weights.write_bytes(b"x" * 1_000_000)
 
     def n(n_tasks, n_shards, **changes):
-        generate = tiny.generate.model_copy(update=changes)
+        backend = tiny.generate.backend.model_copy(update=changes)
+        generate = tiny.generate.model_copy(update={"backend": backend})
         recipe = tiny.model_copy(update={"generate": generate})
         return capacity.n_workers(recipe, tmp_path, n_tasks, n_shards)
 

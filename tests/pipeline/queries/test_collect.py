@@ -20,7 +20,8 @@ import pytest
 import zstandard
 
 from augesc_builder import tables
-from augesc_builder.config.recipe import QuerySource, load_recipe
+from augesc_builder.config.queries import QuerySource
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import CheckpointError, InputError, RecipeError
 from augesc_builder.pipeline.generate.tasks import read_queries
 from augesc_builder.pipeline.queries import stage
@@ -409,7 +410,7 @@ def test_duplicates_are_found_across_sources(settings, tmp_path):
 
 @pytest.mark.parametrize(("threshold", "out"), [(0.5, True), (0.95, False)])
 def test_near_duplicates_across_sources(settings, tmp_path, threshold, out):
-    from augesc_builder.config.recipe import NearDuplicates
+    from augesc_builder.config.queries import NearDuplicates
 
     long = " ".join(f"word{i}" for i in range(50))
     path = ed(tmp_path / "ed.csv", f"c1,1,sad,p,0,{long},,")

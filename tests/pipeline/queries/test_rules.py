@@ -9,7 +9,7 @@ from augesc_builder.config.base import Bounds
 from augesc_builder.errors import InputError
 from augesc_builder.pipeline.queries import rules
 from augesc_builder.pipeline.queries.rules import load_rules, load_subreddits
-from augesc_builder.pipeline.queries.screen import Examiner
+from augesc_builder.pipeline.queries.screen import Screen
 from augesc_builder.sources.base import Post
 from augesc_builder.text.lexicon import LEXICONS
 from augesc_builder.text.personal_data import has_personal_data
@@ -188,7 +188,7 @@ def test_no_personal_data(text):
 
 @pytest.fixture(scope="module")
 def examiner(text_rules):
-    return Examiner(Bounds(min=10, max=60), frozenset({"sad"}), frozenset({"stress"}), text_rules)
+    return Screen(Bounds(min=10, max=60), frozenset({"sad"}), frozenset({"stress"}), text_rules)
 
 
 class TestOrder:
@@ -213,7 +213,7 @@ class TestOrder:
         assert post.reasons == ("removed", "over_18")
 
     def test_text_rules_are_not_asked_of_other_sources(self):
-        plain = Examiner(Bounds(min=10, max=60), frozenset({"sad"}))
+        plain = Screen(Bounds(min=10, max=60), frozenset({"sad"}))
         assert plain.post(Post(f"Zoloft {FILLER}", emotion="sad")).reasons == ()
         assert plain.post(Post(f"Zoloft {FILLER}", emotion="joyful")).reasons == ("emotion",)
         assert plain.post(Post(f"a@bc.org {FILLER}", emotion="sad")).reasons == ("personal_data",)

@@ -1,0 +1,95 @@
+"""What a corpus is made of: the sources of its queries and its fine-tuning sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from augesc_builder.citations import cite
+from augesc_builder.config.recipe import Recipe
+from augesc_builder.sources.base import FREE, NON_COMMERCIAL, OTHER, SourceInfo
+from augesc_builder.sources.registry import find_source
+from augesc_builder.sources.sessions import find_sessions
+
+_NAMES = {NON_COMMERCIAL: "CC BY-NC 4.0", FREE: "Apache-2.0", OTHER: "no single licence"}
+
+
+def ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> list[SourceInfo]:
+    """Return the sources of a run's queries and training sessions, each once."""
+    names = list(manifest["stages"]["queries"]["report"])
+    found = [find_source(name) or _unknown(name) for name in names]
+    found.append(session_source(recipe))
+    return list({info.name: info for info in found}.values())
+
+
+def session_source(recipe: Recipe) -> SourceInfo:
+    """Return the source of the training sessions; a local file is taken for ESConv's."""
+    name = recipe.finetune.sessions
+    return find_sessions(name) or SourceInfo(
+        name=Path(name).name,
+        label=Path(name).name,
+        about="a local file in ESConv's form",
+        licence=NON_COMMERCIAL,
+        producers="What it was trained on came from a file of whoever ran the recipe.",
+        citation="liu2021esconv",
+    )
+
+
+def licence_of(made_of: Sequence[SourceInfo]) -> str:
+    """Return the licence that a corpus inherits: the strictest of those it is made of."""
+    inherited = {info.licence for info in made_of} - {FREE}
+    if NON_COMMERCIAL in inherited or not inherited:
+        return NON_COMMERCIAL if inherited else FREE
+    return inherited.pop() if len(inherited) == 1 else OTHER
+
+
+def licence_name(licence: str) -> str:
+    """Return a licence as people write it."""
+    return _NAMES.get(licence, licence.upper())
+
+
+def licence_text(made_of: Sequence[SourceInfo]) -> str:
+    """Return which licence it is, and what forces it."""
+    bound = [info for info in made_of if info.licence not in {FREE, OTHER}]
+    owned = _names(info for info in made_of if info.licence == OTHER)
+    parts = []
+    if not bound and not owned:
+        parts.append("Apache-2.0: nothing that it was made of asks for more.")
+    elif not bound:
+        parts.append("No single licence: the rest of it is under Apache-2.0.")
+    for licence in sorted({info.licence for info in bound}):
+        names = _names(info for info in bound if info.licence == licence)
+        parts.append(f"{licence_name(licence)}, inherited from {names}.")
+    if any(find_source(info.name) is None and info.citation == "liu2021esconv" for info in bound):
+        parts.append("A local file of sessions is taken for ESConv's.")
+    if owned:
+        parts.append(
+            f"The posts of {owned} are their authors', and that site's terms hold for them."
+        )
+    return " ".join(parts)
+
+
+def producers_text(made_of: Sequence[SourceInfo]) -> str:
+    """Return who wrote the texts that a corpus was made of."""
+    return " ".join(dict.fromkeys(info.producers for info in made_of))
+
+
+def citation(recipe: Recipe, made_of: Sequence[SourceInfo]) -> str:
+    """Return BibTeX entries for every ingredient of a run."""
+    keys = ["zheng2022augesc", *(info.citation for info in made_of if info.citation)]
+    if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
+        keys.append("wang2021gptj")
+    if recipe.finetune.lora:
+        keys.append("hu2022lora")
+    keys += ["wolf2020transformers", "bird2009nltk"]
+    return f"```bibtex\n{cite(list(dict.fromkeys(keys)))}\n```"
+
+
+def _names(infos: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(info.name for info in infos))
+
+
+def _unknown(name: str) -> SourceInfo:
+    """Return what can be said of a source whose plugin is not installed here."""
+    return SourceInfo(name, name, "", OTHER, f"Who wrote the posts of `{name}` is not known here.")

@@ -1,0 +1,170 @@
+"""The requirements as functions for ``Dataset.map`` and ``Dataset.filter``, streamed or not.
+
+::
+
+    measured = ds.map(augesc.measure, batched=True)
+    kept = measured.filter(augesc.meets_requirements)
+
+The filter stage measures by the same function. All are picklable and found by their module, so that
+the cache of ``datasets`` knows them again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from augesc_builder.config.plugins import load_plugins
+from augesc_builder.config.recipe import Recipe, load_recipe, make_recipe
+from augesc_builder.config.requirements import Requirements
+from augesc_builder.errors import InputError
+from augesc_builder.pipeline.filter.requirements import REQUIREMENTS, Batch, active
+from augesc_builder.text.prompts import ROLE_WORD
+
+Thresholds = Mapping[str, Any] | Requirements | Recipe | None
+"""Thresholds of the requirements: a recipe's, or sections that differ from the paper's."""
+
+_WHERE = "the dataset"
+
+
+def measure(batch: Batch, requirements: Thresholds = None) -> dict[str, list[Any]]:
+    """Return the numbers behind every requirement, for ``Dataset.map(..., batched=True)``.
+
+    A row has ``messages`` (utterances with a ``role``, ``user`` or ``assistant``, and ``content``),
+    or a ``text`` of lines ``Human:`` and ``AI:``, behind its ``query`` where there is one. Tokens
+    are taken from ``n_tokens`` (of a text with ``n_prompt_tokens``), and null where those are
+    missing. The columns are those of the table ``measured``, but for its keys.
+
+    Raises :class:`~augesc_builder.errors.InputError` for rows of another form.
+    """
+    # Here, because `import augesc` must not wait for NLTK.
+    from augesc_builder.pipeline.filter.measure import conversations, measure_conversations
+
+    limits = limits_of(requirements)
+    n_rows = len(next(iter(batch.values()), ()))
+    nothing: list[Any] = [None] * n_rows
+    if "messages" in batch:
+        for row, messages in enumerate(batch["messages"], 1):
+            _check(messages, row)
+        prompts = batch.get("n_prompt_tokens", [0] * n_rows)
+        prompts = [n or 0 for n in prompts]  # a session counts its prompt too
+        batch = {"messages": batch["messages"], "n_tokens": batch.get("n_tokens", nothing)}
+    elif "text" in batch:
+        for row, text in enumerate(batch["text"], 1):
+            if not isinstance(text, str):
+                raise InputError(f"column text: expected a text, found {text!r:.60}", _WHERE, row)
+        prompts = batch.get("n_prompt_tokens", nothing)
+        batch = {
+            "query": batch.get("query", nothing),
+            "text": batch["text"],
+            "n_tokens": batch.get("n_tokens", nothing),
+        }
+    else:
+        found = ", ".join(batch) or "none"
+        raise InputError(f"expected a column messages or text, found {found}", _WHERE)
+    tokens = [
+        None if prompt is None or n is None else prompt + n
+        for prompt, n in zip(prompts, batch["n_tokens"], strict=True)
+    ]
+    return measure_conversations(conversations(batch), tokens, limits)
+
+
+def meets_requirements(row: Mapping[str, Any], requirements: Thresholds = None) -> Any:
+    """Whether a measured row meets every requirement, for ``Dataset.filter``.
+
+    With ``batched=True`` a list is returned, a value a row. What could not be measured is not held
+    against a row, as ``session_length`` where nothing counted tokens.
+    """
+    return _judge(row, None, requirements)
+
+
+@dataclass(frozen=True)
+class Meets:
+    """Whether a measured row meets the requirements of these names."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, row: Mapping[str, Any], requirements: Thresholds = None) -> Any:
+        """Judge a row, or a batch of rows, as :func:`meets_requirements` does."""
+        return _judge(row, self.names, requirements)
+
+
+def meets(*names: str) -> Meets:
+    """Return a function for ``Dataset.filter`` that asks these requirements alone.
+
+    Raises ``ValueError`` for a name that no requirement has.
+    """
+    load_plugins()
+    for name in names:
+        if name not in REQUIREMENTS:
+            raise ValueError(f"no requirement {name!r}; expected one of {', '.join(REQUIREMENTS)}")
+    return Meets(names)
+
+
+def limits_of(requirements: Thresholds) -> Requirements:
+    """Return thresholds: the paper's, with what ``requirements`` gives in their place.
+
+    Raises :class:`~augesc_builder.errors.RecipeError` for an unknown key and a wrong value.
+    """
+    if isinstance(requirements, Recipe):
+        return requirements.requirements
+    if isinstance(requirements, Requirements):
+        return requirements
+    return _limits(json.dumps(requirements or {}, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(changes: str) -> Requirements:
+    recipe = load_recipe("paper")
+    changed = _merged(recipe.requirements.settings(), json.loads(changes))
+    return make_recipe({**recipe.settings(), "requirements": changed}).requirements
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **base,
+        **{
+            key: _merged(base[key], value)
+            if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+            else value
+            for key, value in over.items()
+        },
+    }
+
+
+def _judge(row: Mapping[str, Any], names: Sequence[str] | None, requirements: Thresholds) -> Any:
+    if "n_utterances" not in row:
+        found = ", ".join(row) or "none"
+        raise InputError(
+            f"no column n_utterances, found {found}; first ds.map(augesc.measure, batched=True)",
+            _WHERE,
+        )
+    batched = isinstance(row["n_utterances"], list)
+    batch = row if batched else {name: [value] for name, value in row.items()}
+    limits = limits_of(requirements)
+    verdicts = [
+        requirement.test(batch, limits.section(requirement.name))
+        for requirement in active(limits)
+        if names is None or requirement.name in names
+    ]
+    met = [False not in of_row for of_row in zip(*verdicts, strict=True)]
+    return met if batched else met[0]
+
+
+def _check(messages: Any, row: int) -> None:
+    """Refuse what is no list of utterances by a seeker and a supporter."""
+    for message in messages if isinstance(messages, list) else [messages]:
+        if (
+            not isinstance(message, Mapping)
+            or message.get("role") not in ROLE_WORD
+            or not isinstance(message.get("content"), str)
+        ):
+            raise InputError(
+                f"column messages: expected utterances with the role user or assistant and a "
+                f"content, found {message!r:.80}; drop or rename other roles first",
+                _WHERE,
+                row,
+            )

@@ -1,0 +1,111 @@
+"""A loaded checkpoint at work: tasks in, rows of the generations table out.
+
+Conversations of all shards go through the engine in one stream, so that its slots never wait for
+the last row of a shard; a task says which shard it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augesc_builder.config.generate import LocalSettings
+from augesc_builder.config.recipe import Recipe
+from augesc_builder.engine import Engine, OnStep, Prompt, Sampling
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
+from augesc_builder.engine.sampling import stream_key
+from augesc_builder.engine.static import StaticBatchingEngine
+from augesc_builder.errors import CheckpointError
+from augesc_builder.models import causal_lm
+from augesc_builder.pipeline.generate.capacity import settings_of
+from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
+from augesc_builder.text.prompts import PromptTemplate
+
+
+class Generator:
+    """A loaded checkpoint that turns tasks into rows of the generations table.
+
+    ``slots`` is how many conversations are decoded together.
+    """
+
+    def __init__(self, checkpoint: Path, recipe: Recipe, slots: int) -> None:
+        self.settings: LocalSettings = settings_of(recipe)
+        self.recipe, self.slots = recipe, slots
+        self.prompt = PromptTemplate(recipe.prompt.instruction)
+        model, self.tokenizer = causal_lm.load(
+            checkpoint,
+            revision=None,
+            dtype=self.settings.dtype,
+            device_map=self.settings.device_map,
+            tensor_parallel=self.settings.tensor_parallel,
+        )
+        limit = causal_lm.max_positions(model.config)
+        if limit and recipe.generate.max_tokens > limit:
+            raise CheckpointError(
+                f"generate.max_tokens is {recipe.generate.max_tokens}, but the model has positions "
+                f"for {limit}; lower it"
+            )
+        placed = self.settings.device_map is not None or self.settings.tensor_parallel > 1
+        if torch.cuda.is_available() and not placed:
+            model = model.to("cuda")
+        self.engine = self._engine(model)
+
+    @property
+    def utilisation(self) -> float | None:
+        """Give the share of the slots' steps that made a token; static batches do not count it."""
+        return (
+            self.engine.utilisation if isinstance(self.engine, ContinuousBatchingEngine) else None
+        )
+
+    def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+        """Yield each task with its row as it ends, in no order; tasks are read as needed."""
+        at_work: dict[int, tuple[Task, Prompt]] = {}
+
+        def prompts() -> Iterator[Prompt]:
+            for number, task in enumerate(tasks):
+                prompt = Prompt(self._encode(task.query["text"]), self._stream(task))
+                at_work[number] = task, prompt
+                yield prompt
+
+        for number, result in self.engine.stream(prompts(), on_step):
+            task, prompt = at_work.pop(number)
+            row = generation_row(
+                task,
+                self._decode(result.token_ids),
+                self.recipe.seed,
+                finish_reason=result.finish_reason,
+                n_prompt_tokens=len(prompt.token_ids),
+                n_tokens=len(result.token_ids),
+            )
+            yield task, row
+
+    def _engine(self, model: Any) -> Engine:
+        settings = self.recipe.generate
+        sampling = Sampling(
+            max_tokens=settings.max_tokens,
+            top_p=settings.top_p,
+            temperature=settings.temperature,
+            repetition_penalty=settings.repetition_penalty,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            greedy=settings.greedy,
+        )
+        eos = self.tokenizer.eos_token_id
+        if self.settings.engine == "static":
+            return StaticBatchingEngine(model, eos, sampling, self.settings.batch_size)
+        return ContinuousBatchingEngine(
+            model, eos, sampling, self.slots, bfloat16_head=self.settings.bfloat16_head
+        )
+
+    def _encode(self, query: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(self.prompt.for_query(query))["input_ids"])
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
+        return text
+
+    def _stream(self, task: Task) -> int:
+        return stream_key(self.recipe.seed, task.query["query_id"], task.sample)
