@@ -8,6 +8,7 @@ from typing import Any
 
 from augesc_builder.config.training import Config
 from augesc_builder.errors import CheckpointError
+from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 
 _TRAINED = "training.json"
@@ -43,7 +44,7 @@ def find_model(name: str) -> str:
     folder = Path(name)
     if not folder.is_dir() or (folder / "config.json").exists():
         return name
-    if not (folder / "manifest.json").exists():
+    if not (folder / layout.MANIFEST).exists():
         return name
     trained = read_manifest(folder).get("stages", {}).get("train")
     if trained is None:

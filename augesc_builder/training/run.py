@@ -25,6 +25,7 @@ from augesc_builder.models.causal_lm import check_folder
 from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import saved_states
 from augesc_builder.readers.hub import resolve_model
+from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, disk_errors, read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, versions
@@ -148,7 +149,7 @@ def pinned(config: Config, out: Path) -> Model:
     if model.name is None or Path(model.name).exists():
         return model
     check_folder(model.name)
-    known = read_manifest(out).get("revisions", {}) if (out / "manifest.json").exists() else {}
+    known = read_manifest(out).get("revisions", {}) if (out / layout.MANIFEST).exists() else {}
     commit = known.get("model") or resolve_model(model.name, model.revision, "model.name")
     return model.model_copy(update={"revision": commit})
 

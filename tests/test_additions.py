@@ -1,0 +1,259 @@
+"""A source, a requirement and a backend from outside the package, by a plugin in a few lines.
+
+CONTRIBUTING shows the plugin below as its example; it is installed as users would, found by its
+entry point, and looked for wherever a user would look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, rows_of
+
+PLUGIN = '''\
+from pathlib import Path
+from typing import Literal
+
+import augesc
+
+
+def read_diary(path, bad):
+    """A line of a file is a post."""
+    for line in Path(path).read_text().splitlines():
+        yield augesc.Post(line)
+
+
+augesc.register(
+    augesc.SourceInfo(
+        name="diary",
+        label="Diary",
+        about="a file with a post a line",
+        licence="cc-by-4.0",
+        producers="The posts of the diary were written by one person, for this test.",
+        citation="@misc{diary, title={A diary}}",
+        paper=None,
+        read=read_diary,
+    )
+)
+
+
+class FewQuestions(augesc.Section):
+    """At most so many question marks in a conversation."""
+
+    max: int
+
+
+def few_questions(batch, limits):
+    return [None if n is None else n <= limits.max for n in batch["n_questions"]]
+
+
+def count_questions(messages):
+    return sum(message["content"].count("?") for message in messages)
+
+
+augesc.register(
+    augesc.Requirement(
+        name="few_questions",
+        heading="questions",
+        test=few_questions,
+        settings=FewQuestions,
+        measures={"n_questions": count_questions},
+    )
+)
+
+
+class Echo(augesc.Backend):
+    """Lets the supporter repeat what the seeker says."""
+
+    class Settings(augesc.BackendSettings):
+        type: Literal["echo"] = "echo"
+        turns: int = 6
+
+    about = "the supporter repeats what the seeker says"
+
+    def stream(self, tasks, on_step):
+        for task in tasks:
+            said = task.query["text"]
+            lines = [f"AI: {said}", f"Human: {said}"] * self.recipe.generate.backend.turns
+            text = "\\n".join(lines).removeprefix("AI:")
+            on_step(1, 0, None)
+            yield task, self.row(task, text, n_prompt_tokens=1, n_tokens=len(text.split()))
+
+
+augesc.register(Echo)
+'''
+
+POSTS = (
+    "I have not slept for a week since my sister moved out of our flat",
+    "Nobody at work talks to me any more and I do not know what I did",
+    "Why does every day feel like this ? Is there nothing that helps me ?",
+)
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the plugin, installed as pip would leave it."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "augesc_toy.py").write_text(PLUGIN)
+    info = site / "augesc_toy-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: augesc-toy\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[augesc.plugins]\ntoy = augesc_toy\n")
+    (site / "diary.txt").write_text("\n".join(POSTS) + "\n")
+    return site
+
+
+@pytest.fixture(scope="module")
+def run(plugin: Path):
+    """Run the command line where the plugin is installed; give what it prints."""
+
+    def command(*arguments: object, code: int = 0) -> str:
+        path = os.pathsep.join([str(plugin), str(ROOT)])
+        done = subprocess.run(
+            [sys.executable, "-m", "augesc_builder", *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "400"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def options(plugin: Path, tiny_file: Path) -> list[object]:
+    return [
+        *("--recipe", tiny_file),
+        *("--set", f"queries.sources=[{{source: diary, path: {plugin / 'diary.txt'}}}]"),
+        *("--set", "requirements.few_questions.max=1"),
+        *("--set", "generate.backend.type=echo"),
+        *("--set", "generate.backend.turns=7"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def corpus(run, options, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A build with all three additions, and what it printed."""
+    out = tmp_path_factory.mktemp("additions") / "run"
+    return out, run("build", *options, "--out", out)
+
+
+def test_the_help_names_them(run):
+    assert "diary=PATH" in run("queries", "--help")
+    assert re.search(r"Backends .*local, echo", run("build", "--help"))
+    assert "few_questions" in run("filter", "--help")
+
+
+def test_the_dry_run_names_them(run, options, tmp_path):
+    plan = run("build", *options, "--out", tmp_path / "x", "--dry-run")
+    assert "diary (3)" in plan
+    assert "the backend echo" in plan
+    assert "few_questions" in plan
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_funnel_has_the_source(corpus):
+    out, printed = corpus
+    funnel = json.loads((out / "queries" / "queries_report.json").read_text())
+    assert funnel["diary"]["queries"] == 3
+    assert funnel["diary"]["paper"] is None
+    assert "diary" in printed
+
+
+def test_the_backend_wrote_the_texts(corpus):
+    out, _ = corpus
+    rows = rows_of(out / "generations")
+    assert {row["source"] for row in rows} == {"diary"}
+    assert all(row["text"].count(row["query"]) == 14 for row in rows)
+
+
+def test_table_1_counts_the_ninth_requirement(corpus):
+    out, printed = corpus
+    report = json.loads((out / "corpus" / "filter_report.json").read_text())
+    assert list(report["violations"])[-1] == "few_questions"
+    assert report["violations"]["few_questions"] == {"count": 1, "share": 1 / 3}
+    assert "few_questions" not in report["paper"]["GPT-J (ED)"]["violations"]
+    (header,) = {line for line in printed.splitlines() if "% of texts" in line}
+    assert re.search(r"supporter length \| +questions \| RETAINED", header)
+    assert "(Diary)" in printed
+    measured = rows_of(out / "measured")
+    assert sorted(row["n_questions"] for row in measured) == [0, 0, 30]
+    (rejected,) = (row for row in rows_of(out / "corpus" / "rejected") if "Why" in row["query"])
+    assert "few_questions" in rejected["violations"]
+
+
+def test_the_card_has_them_all(corpus):
+    out, _ = corpus
+    card = (out / "corpus" / "README.md").read_text()
+    assert "The posts of the diary were written by one person" in card
+    assert "@misc{diary" in card
+    assert "CC-BY-4.0, inherited from `diary`." in card
+    assert "license: cc-by-4.0" in card
+    assert "| questions |" in card
+    assert '`generate.backend.type`: `"echo"`' in card
+
+
+def test_other_thresholds_take_no_measuring(run, corpus):
+    out, _ = corpus
+    again = run("filter", "--reuse", out, "--set", "requirements.few_questions.max=100")
+    row = next(line for line in again.splitlines() if "(Diary)" in line)
+    assert row.split("|")[-3].strip() == "0.0"
+
+
+def test_it_judges_only_where_the_recipe_says_so(run, corpus, tmp_path):
+    """An installed plugin changes nothing for those who do not use it."""
+    out, _ = corpus
+    printed = run("filter", out / "generations", "--out", tmp_path / "paper")
+    assert "questions" not in printed
+    manifest = json.loads((tmp_path / "paper" / "manifest.json").read_text())
+    assert "few_questions" not in manifest["settings"]["requirements"]
+
+
+def test_several_processes_know_it_too(run, corpus, tmp_path):
+    out, _ = corpus
+    recipe = out / "recipe.yaml"
+    run(
+        *("filter", out / "generations", "--recipe", recipe, "--tokenizer", out / "checkpoint"),
+        *("--num-proc", "2", "--out", tmp_path / "two"),
+    )
+    assert rows_of(tmp_path / "two" / "measured") == rows_of(out / "measured")
+
+
+def test_without_the_plugin_its_key_is_unknown(plugin, options, refused, tmp_path):
+    line = refused("build", *options, "--out", tmp_path / "x")
+    assert "unknown key requirements.few_questions" in line or "echo" in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_plugin_that_fails_is_named_and_left_out(run, plugin):
+    (plugin / "augesc_toy.py").rename(plugin / "away.py")
+    try:
+        said = run("queries", "--help")
+    finally:
+        (plugin / "away.py").rename(plugin / "augesc_toy.py")
+    assert "the plugin 'toy' (augesc_toy) cannot be imported" in said
+    assert "empathetic_dialogues=PATH" in said
+
+
+def test_a_name_of_ours_is_refused():
+    import augesc
+
+    with pytest.raises(ValueError, match="sample is a source of augesc"):
+        augesc.register(
+            augesc.SourceInfo("sample", "x", "x", "mit", "x", read=lambda path, bad: iter(()))
+        )
+    with pytest.raises(ValueError, match="format is a requirement of the paper"):
+        augesc.register(augesc.Requirement("format", "x", lambda batch, limits: []))
+    with pytest.raises(ValueError, match="settings must be a section"):
+        augesc.register(augesc.Requirement("tenth", "x", lambda batch, limits: []))
+    with pytest.raises(TypeError, match="expected a SourceInfo"):
+        augesc.register("diary")
