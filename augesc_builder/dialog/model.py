@@ -17,7 +17,7 @@ from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder, summed_loss
 from augesc_builder.dialog.examples import Pair
 from augesc_builder.dialog.folder import find_model, read_facts
 from augesc_builder.engine import Sampling
-from augesc_builder.engine.sampling import choose, stream_key, uniforms
+from augesc_builder.engine.sampling import sample_tokens, stream_key, uniforms
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models.dialog import load, position_limit
 from augesc_builder.text.prompts import Message, collapse
@@ -182,7 +182,7 @@ class DialogModel:
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Samples each row by its own stream of uniforms, and leaves nothing else to choose."""
+    """Samples each row by its own stream of uniforms, and leaves nothing else to sample_tokens."""
 
     def __init__(self, draws: torch.Tensor, sampling: Sampling) -> None:
         self._draws, self._sampling, self._step = draws, sampling, 0  # (B, T)
@@ -191,7 +191,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         seen = torch.zeros_like(scores, dtype=torch.bool)
         u = self._draws[:, self._step].to(scores.device)
         self._step += 1
-        chosen = choose(scores, seen, u, self._sampling)
+        chosen = sample_tokens(scores, seen, u, self._sampling)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
 

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from augesc_builder.config.recipe import FromScratch
-from augesc_builder.engine.tensor_parallel import loading, tensor_parallel_size
+from augesc_builder.engine.tensor_parallel import tensor_parallel_options, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
 
 END = "<|endoftext|>"
@@ -87,7 +87,7 @@ def load(
     how = {"device_map": device_map}
     if tensor_parallel > 1:
         check_tensor_parallel(config_of(None, name, revision), name, tensor_parallel)
-        how = loading(tensor_parallel)
+        how = tensor_parallel_options(tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
             tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")

@@ -1,4 +1,4 @@
-"""Several processes that hold one model in parts, on CPU."""
+"""Tensor parallelism: several processes that shard one model, on CPU."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def test_more_parts_than_gpus(monkeypatch, tmp_path):
 
 def test_out_of_memory_is_an_error_where_processes_share_the_model():
     engine = ContinuousBatchingEngine(model_of("gptj"), EOS, PAPER, 8)
-    engine.shared = True
+    engine.is_tensor_parallel = True
 
     def too_much(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine._logits = too_much
-    with pytest.raises(CheckpointError, match=r"memory for 8 conversations.*lower generate.slots"):
+    with pytest.raises(CheckpointError, match=r"with 8 conversations.*lower generate.slots"):
         engine_generate(engine, prompts(5), *QUIET)
