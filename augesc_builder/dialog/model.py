@@ -68,14 +68,14 @@ class DialogModel:
 
     @property
     def left_out(self) -> list[str]:
-        """Name the problem types that the model was trained without, where that is known."""
+        """Return the problem types that the model was trained without, where that is known."""
         return list(self.facts["config"]["data"]["leave_out"]) if self.facts else []
 
     @torch.inference_mode()
     def likelihoods(
         self, pairs: Sequence[Pair], batch_size: int, on_done: Callable[[int], None]
     ) -> list[Likelihood]:
-        """Give the likelihood of the response of each example, in order."""
+        """Return the likelihood of the response of each example, in order."""
         examples = [self.encoder.encode(pair.history, pair.response) for pair in pairs]
         found: list[Likelihood | None] = [None] * len(pairs)
 
@@ -99,7 +99,7 @@ class DialogModel:
     def respond(
         self, pairs: Sequence[Pair], decoding: Decoding, on_done: Callable[[int], None]
     ) -> list[str]:
-        """Give a response of the model to each history, in order.
+        """Return a response of the model to each history, in order.
 
         What is drawn for an example depends on it and the seed, and not on its batch.
         """
@@ -120,12 +120,12 @@ class DialogModel:
     def reply(
         self, history: Sequence[Message], decoding: Decoding, key: str, streamer: Any = None
     ) -> str:
-        """Answer one history; ``streamer`` (of transformers) gets the tokens as they come."""
+        """Return the answer to one history; ``streamer`` (of transformers) gets tokens at once."""
         source = self.encoder.source(history)
         return self._generate([source], [key], decoding, streamer)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the text of tokens, on one line and with the blanks that people write."""
+        """Return the text of tokens, on one line and with the blanks that people write."""
         text = collapse(self.tokenizer.decode(ids, skip_special_tokens=True))
         return tidy(text) if self._is_spaced else text
 
@@ -198,7 +198,8 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
 def in_batches(lengths: Sequence[int], size: int, work: Callable[[Sequence[int]], None]) -> None:
     """Work through numbered things in batches of like lengths, the longest first.
 
-    Where memory runs out, the batch is halved, and so are those after it.
+    Out of memory, the batch is halved, and so are those after it. Raises
+    :class:`~augesc_builder.errors.CheckpointError` where one thing alone does not fit.
     """
     todo = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while todo:
@@ -227,7 +228,7 @@ def _try(work: Callable[[Sequence[int]], None], batch: Sequence[int]) -> bool:
 
 
 def tidy(text: str) -> str:
-    """Take the blanks out again that a word-level tokenizer put around punctuation marks."""
+    """Return a text without the blanks that a word-level tokenizer put around punctuation."""
     text = re.sub(r"\s+([.,!?;:)\]])", r"\1", text)
     text = re.sub(r"([(\[])\s+", r"\1", text)
     return re.sub(r"(\w)\s?'\s?(s|m|t|re|ve|ll|d)\b", r"\1'\2", text)
