@@ -47,7 +47,11 @@ class Likelihood:
 
 
 class DialogModel:
-    """An encoder-decoder or a causal LM with the settings it was trained with, on its device."""
+    """An encoder-decoder or a causal LM with the settings it was trained with, on its device.
+
+    ``name`` is a training's folder, a model's, or a name on the Hub. Raises
+    :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded.
+    """
 
     def __init__(self, name: str, revision: str | None = None) -> None:
         path = find_model(name)

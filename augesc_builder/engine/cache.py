@@ -1,7 +1,7 @@
 """The KV cache of continuous batching: a slot for each conversation, with a length of its own.
 
-A call of the model brings new tokens for some slots as one flat list without padding, cut into
-segments: so many tokens of this slot, from that position on.
+A call of the model brings new tokens for some slots as one flat list, cut into segments without
+padding: so many tokens of this slot, from that position on.
 
 On CPU every slot attends to its own keys and to no others, so that neither its cost nor its
 rounding depends on its neighbours. On CUDA a kernel does the same for all slots at once

@@ -105,7 +105,7 @@ class ContinuousBatchingEngine:
     ) -> Iterator[tuple[int, Continuation]]:
         """Yield ``(number of the prompt, continuation)`` as rows end; prompts are read as needed.
 
-        When memory runs out, the number of slots is halved and rows resume where they were. Raises
+        Out of memory, the number of slots is halved and rows resume where they were. Raises
         :class:`~augesc_builder.errors.CheckpointError` where one slot does not fit, under tensor
         parallelism where all do not, and where a prompt holds a token that the model has not.
         """

@@ -31,7 +31,7 @@ class Network(Protocol):
     model: Any
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Store keys and values of new tokens (N,); what is returned (N, E) is not looked at."""
+        """Store keys and values of new tokens (N,); what is returned (N, E) is not used."""
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""

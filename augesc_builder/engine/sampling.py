@@ -187,7 +187,7 @@ def _draw(ordered: Tensor, masses: Tensor, tokens: Tensor, u: Tensor, sampling: 
         last = torch.minimum(likely.clamp(min=0), last)
     full = mass.gather(-1, last[:, None]).squeeze(-1)
     if sampling.top_p == 1 and sampling.top_k is None and not sampling.min_p:
-        full = whole  # not all tokens are candidates, and yet each may be drawn
+        full = whole  # the mass of all tokens, candidates or not
     target = u.to(mass) * full
     # The product may round up to ``full``: without the minimum the token behind would be drawn.
     index = torch.searchsorted(mass, target[:, None], right=True).squeeze(-1)

@@ -67,7 +67,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a training writes; processes but the first give functions that do nothing."""
+    """Where a training writes; in processes but the first the functions do nothing."""
 
     checkpoints: Path
     logs: Path
