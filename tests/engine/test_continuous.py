@@ -301,7 +301,7 @@ def test_end_of_sequence_as_first_token():
 # -- bad input -------------------------------------------------------------------------------------
 
 
-def test_a_row_without_numbers_ends_and_the_others_go_on(model):
+def test_a_row_with_non_finite_logits_ends_and_the_others_continue(model):
     some = prompts(5, 9, 3, 12, 7, 7)
     expected = run(model, some)
     broken = model_of("gptj")

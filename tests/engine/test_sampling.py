@@ -118,7 +118,7 @@ def test_the_distribution_is_that_of_transformers(sampling):
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
-def test_rows_without_numbers_are_marked_and_the_others_chosen():
+def test_rows_with_non_finite_logits_are_marked_and_the_others_sampled():
     torch.manual_seed(1)
     logits = torch.randn(5, BIG)
     logits[1, 7] = float("nan")

@@ -220,7 +220,7 @@ def test_extreme_uniforms_stay_inside_the_nucleus(u):
     assert token.item() in {0, 1}
 
 
-def test_logits_that_are_no_numbers_are_an_error():
+def test_non_finite_logits_are_an_error():
     logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])
     seen = torch.zeros(2, 2, dtype=torch.bool)
     with pytest.raises(CheckpointError, match="non-finite logits"):

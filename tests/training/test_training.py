@@ -614,7 +614,7 @@ def test_two_processes_give_the_losses_of_one(reference, tmp_path):
 
 
 def test_causal_models_are_trained_by_trl_and_go_on(tmp_path):
-    """Interrupted, gone on with, and then loaded as anybody would."""
+    """Interrupted, resumed, and then loaded as anybody would."""
     config = mini(
         *("method=sft", f"model.name={causal(tmp_path / 'causal')}", "model.from_scratch=null"),
         *("train.evaluate_every=5", "examples.max_source_tokens=64"),
