@@ -27,7 +27,7 @@ import zstandard
 from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.base import BadLines
 from augesc_builder.sources.reddit import read_lines
-from augesc_builder.text.words import tokenize_plainly
+from augesc_builder.text.words import tokenize_with_nltk
 from benchmarks.memory import peak_memory
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "reddit"
@@ -93,7 +93,7 @@ def _plain_rate(source: Path) -> float:
     texts = [json.loads(line)["selftext"] for _, _, line in read_lines(source, BadLines())][:1000]
     begun = time.perf_counter()
     for text in texts:
-        tokenize_plainly(text)
+        tokenize_with_nltk(text)
     return len(texts) / (time.perf_counter() - begun)
 
 

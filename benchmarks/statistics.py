@@ -33,7 +33,7 @@ from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, to_table
 from augesc_builder.text.prompts import Message, render
-from augesc_builder.text.words import tokenize_plainly
+from augesc_builder.text.words import tokenize_with_nltk
 from benchmarks.memory import peak_memory
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "esconv"
@@ -110,7 +110,7 @@ def main() -> None:
         for run in range(arguments.runs):
             begun = time.perf_counter()
             for text in sample:
-                tokenize_plainly(text)
+                tokenize_with_nltk(text)
             plain.append((time.perf_counter() - begun) / len(sample) * n_utterances)
             for what, command in commands.items():
                 out = ["--out", folder / f"{run}-{command[0]}-{len(command)}", "--quiet"]

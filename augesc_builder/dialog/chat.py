@@ -73,7 +73,7 @@ class Chat:
                     self.answer(text)
 
     def answer(self, text: str) -> str:
-        """Write the reply to what the user said, after the notice where there is need of one."""
+        """Write and return the reply to what the user said, after the notice where it is needed."""
         self.history.append({"role": "user", "content": text})
         if is_risky(self._scanner, text):
             self._write(f"\n{CRISIS}\n")
@@ -120,13 +120,13 @@ class Chat:
 
 
 def is_risky(scanner: Any, text: str) -> bool:
-    """Say whether what a user writes raises the flag of a crisis."""
+    """Whether what a user writes raises the flag of a crisis."""
     found = scanner.scan([{"role": "user", "content": text}])
     return any(flag.flag == "crisis" for flag in found)
 
 
 def printable(text: str) -> str:
-    """Take out control and formatting characters, by which a text could move a cursor."""
+    """Return a text without control and formatting characters, which could move a cursor."""
     return "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cs"})
 
 

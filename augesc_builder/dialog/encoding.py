@@ -49,7 +49,12 @@ class Encoded:
 
 
 class Encoder:
-    """Turns examples into tokens for one model."""
+    """Turns examples into tokens for one model.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where the settings want more tokens than
+    the model has positions, and :class:`~augesc_builder.errors.CheckpointError` where the tokenizer
+    lacks a chat template, or the config a decoder's first token.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, examples: Examples) -> None:
         self.tokenizer = tokenizer
@@ -105,7 +110,7 @@ class Encoder:
         )
 
     def source(self, history: Sequence[Message]) -> list[int]:
-        """Encode a history, the oldest of it cut off."""
+        """Encode a history; of one that is too long the oldest is cut off."""
         if not self.is_encoder_decoder:
             return self._chat(history)
         body: list[int] = []
@@ -135,6 +140,7 @@ class Encoder:
     ) -> dict[str, torch.Tensor]:
         """Pad examples to one batch for teacher forcing; ``ignored`` leaves all labels out.
 
+        ``input_ids`` and ``attention_mask`` are (B, T), padded at the right.
         For encoder-decoders ``labels`` (B, T) are the responses, and the decoder reads them one
         place to the right. For causal LMs history and response are one text, and labels leave the
         history out.
@@ -157,7 +163,7 @@ class Encoder:
 
 
 def _marks(kind: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
-    """Give what stands before the history, between utterances, and behind."""
+    """Return the tokens that stand before the history, between utterances, and behind."""
     eos = [int(tokenizer.eos_token_id)]
     if kind == "blenderbot":
         return [], [tokenizer.convert_tokens_to_ids("\u0120")], eos
@@ -172,7 +178,7 @@ def _marks(kind: str, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
 
 
 def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Give the summed negative log-likelihood of each row's labels: (B,), in nats."""
+    """Return the summed negative log-likelihood of each row's labels: (B,), in nats."""
     labels = batch.pop("labels")
     logits = model(**batch, use_cache=False).logits.float()  # (B, T, V)
     losses = torch.nn.functional.cross_entropy(

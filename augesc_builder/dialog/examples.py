@@ -1,6 +1,6 @@
 """Sessions as examples: a dialog history, and the supporter's next utterance (section 7).
 
-An epoch's order depends on seed, phase and epoch alone, so that a training which goes on from a
+An epoch's order depends on seed, phase and epoch alone, so that a training which resumes from a
 checkpoint sees what it would have seen.
 """
 
@@ -37,18 +37,21 @@ class Pair:
 
     @property
     def history(self) -> tuple[Message, ...]:
-        """Give the utterances before the response, the last ``history_turns`` of them."""
+        """Return the utterances before the response, the last ``history_turns`` of them."""
         first = 0 if self.history_turns is None else max(0, self.turn - self.history_turns)
         return self.session.messages[first : self.turn]
 
     @property
     def response(self) -> str:
-        """Give what the supporter says."""
+        """Return what the supporter says."""
         return self.session.messages[self.turn]["content"]
 
 
 def session_files(path: str, data: Data) -> list[Path]:
-    """Give the local files that a set of sessions is read from; ``esconv`` may be downloaded."""
+    """Return the local files that a set of sessions is read from; ``esconv`` may be downloaded.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there is no such split or file.
+    """
     name, _, split = path.partition(":")
     if name == sample.INFO.name and split in {"", *SPLITS}:
         return [sample.SESSIONS]
@@ -110,7 +113,7 @@ def read_pairs(path: str, data: Data, examples: Examples) -> list[Pair]:
 
 
 def pairs_of(session: Session, examples: Examples) -> list[Pair]:
-    """Give every utterance of the supporter that comes after one of the seeker."""
+    """Return an example for every utterance of the supporter behind the seeker's first."""
     messages = list(session.messages)
     if examples.greetings == "drop":
         while messages and messages[0]["role"] == "assistant":
@@ -140,7 +143,10 @@ def merge_consecutive(messages: Sequence[Message]) -> list[Message]:
 
 
 def without(pairs: Sequence[Pair], problem_types: Sequence[str], path: str) -> list[Pair]:
-    """Leave out problem types; a type that no example has is a mistake, if any has a type."""
+    """Return the examples of all other problem types.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there are none.
+    """
     kept = [pair for pair in pairs if pair.session.problem_type not in problem_types]
     if not kept:
         raise InputError("data.leave_out leaves no example; name fewer problem types", path)
@@ -148,7 +154,10 @@ def without(pairs: Sequence[Pair], problem_types: Sequence[str], path: str) -> l
 
 
 def check_problem_types(pairs: Sequence[Pair], left_out: Sequence[str]) -> None:
-    """Refuse to leave out problem types that nothing is about."""
+    """Refuse to leave out problem types that nothing is about.
+
+    Raises :class:`~augesc_builder.errors.InputError`, naming those that there are.
+    """
     known = sorted({p.session.problem_type for p in pairs if p.session.problem_type is not None})
     for kind in left_out:
         if kind not in known:
@@ -159,7 +168,7 @@ def check_problem_types(pairs: Sequence[Pair], left_out: Sequence[str]) -> None:
 
 
 def epoch_order(sizes: Sequence[int], weights: Sequence[float], key: str) -> list[tuple[int, int]]:
-    """Give the examples of an epoch as (set, number in it), shuffled by ``key``.
+    """Return the examples of an epoch as (set, number in it), shuffled by ``key``.
 
     A set of weight 2.5 comes twice whole, and half of it, drawn anew each epoch, once more.
     """

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The folder of a trained dialog model: its name, and the facts of its training beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRAINED = "training.json"
 
 
 def model_folder(phase: str) -> str:
-    """Name the folder of a phase's best model."""
+    """Return the name of the folder of a phase's best model."""
     return f"model-{phase}"
 
 
@@ -34,13 +34,16 @@ def write_facts(
 
 
 def read_facts(folder: str | Path) -> dict[str, Any] | None:
-    """Read how a model was trained, where we trained it."""
+    """Read how a model was trained, where it was trained here."""
     path = Path(folder) / _TRAINED
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def find_model(name: str) -> str:
-    """Give the model of a training's folder; other folders and names stand for themselves."""
+    """Return the model of a training's folder; other folders and names stand for themselves.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where the training is not done.
+    """
     folder = Path(name)
     if not folder.is_dir() or (folder / "config.json").exists():
         return name
@@ -50,5 +53,5 @@ def find_model(name: str) -> str:
     if trained is None:
         models = sorted(path.name for path in folder.glob("model-*"))
         hint = f"; its best so far: {', '.join(models)}" if models else ""
-        raise CheckpointError(f"{name}: that training is not done; run it again to go on{hint}")
+        raise CheckpointError(f"{name}: that training is not done; run it again to resume{hint}")
     return str(folder / trained["model"])

@@ -17,7 +17,7 @@ from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder, summed_loss
 from augesc_builder.dialog.examples import Pair
 from augesc_builder.dialog.folder import find_model, read_facts
 from augesc_builder.engine import Sampling
-from augesc_builder.engine.sampling import choose, stream_key, uniforms
+from augesc_builder.engine.sampling import sample_tokens, stream_key, uniforms
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models.dialog import load, position_limit
 from augesc_builder.text.prompts import Message, collapse
@@ -47,7 +47,11 @@ class Likelihood:
 
 
 class DialogModel:
-    """An encoder-decoder or a causal LM with the settings it was trained with, on its device."""
+    """An encoder-decoder or a causal LM with the settings it was trained with, on its device.
+
+    ``name`` is a training's folder, a model's, or a name on the Hub. Raises
+    :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded.
+    """
 
     def __init__(self, name: str, revision: str | None = None) -> None:
         path = find_model(name)
@@ -68,14 +72,14 @@ class DialogModel:
 
     @property
     def left_out(self) -> list[str]:
-        """Name the problem types that the model was trained without, where that is known."""
+        """Return the problem types that the model was trained without, where that is known."""
         return list(self.facts["config"]["data"]["leave_out"]) if self.facts else []
 
     @torch.inference_mode()
     def likelihoods(
         self, pairs: Sequence[Pair], batch_size: int, on_done: Callable[[int], None]
     ) -> list[Likelihood]:
-        """Give the likelihood of the response of each example, in order."""
+        """Return the likelihood of the response of each example, in order."""
         examples = [self.encoder.encode(pair.history, pair.response) for pair in pairs]
         found: list[Likelihood | None] = [None] * len(pairs)
 
@@ -99,7 +103,7 @@ class DialogModel:
     def respond(
         self, pairs: Sequence[Pair], decoding: Decoding, on_done: Callable[[int], None]
     ) -> list[str]:
-        """Give a response of the model to each history, in order.
+        """Return a response of the model to each history, in order.
 
         What is drawn for an example depends on it and the seed, and not on its batch.
         """
@@ -120,12 +124,12 @@ class DialogModel:
     def reply(
         self, history: Sequence[Message], decoding: Decoding, key: str, streamer: Any = None
     ) -> str:
-        """Answer one history; ``streamer`` (of transformers) gets the tokens as they come."""
+        """Return the answer to one history; ``streamer`` (of transformers) gets tokens at once."""
         source = self.encoder.source(history)
         return self._generate([source], [key], decoding, streamer)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the text of tokens, on one line and with the blanks that people write."""
+        """Return the text of tokens, on one line and with the blanks that people write."""
         text = collapse(self.tokenizer.decode(ids, skip_special_tokens=True))
         return tidy(text) if self._is_spaced else text
 
@@ -182,7 +186,7 @@ class DialogModel:
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Samples each row by its own stream of uniforms, and leaves nothing else to choose."""
+    """Samples each row by its own stream of uniforms, and leaves nothing else to sample_tokens."""
 
     def __init__(self, draws: torch.Tensor, sampling: Sampling) -> None:
         self._draws, self._sampling, self._step = draws, sampling, 0  # (B, T)
@@ -191,14 +195,15 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         seen = torch.zeros_like(scores, dtype=torch.bool)
         u = self._draws[:, self._step].to(scores.device)
         self._step += 1
-        chosen = choose(scores, seen, u, self._sampling)
+        chosen = sample_tokens(scores, seen, u, self._sampling)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
 
 def in_batches(lengths: Sequence[int], size: int, work: Callable[[Sequence[int]], None]) -> None:
     """Work through numbered things in batches of like lengths, the longest first.
 
-    Where memory runs out, the batch is halved, and so are those after it.
+    Out of memory, the batch is halved, and so are those after it. Raises
+    :class:`~augesc_builder.errors.CheckpointError` where one thing alone does not fit.
     """
     todo = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while todo:
@@ -227,7 +232,7 @@ def _try(work: Callable[[Sequence[int]], None], batch: Sequence[int]) -> bool:
 
 
 def tidy(text: str) -> str:
-    """Take the blanks out again that a word-level tokenizer put around punctuation marks."""
+    """Return a text without the blanks that a word-level tokenizer put around punctuation."""
     text = re.sub(r"\s+([.,!?;:)\]])", r"\1", text)
     text = re.sub(r"([(\[])\s+", r"\1", text)
     return re.sub(r"(\w)\s?'\s?(s|m|t|re|ve|ll|d)\b", r"\1'\2", text)

@@ -4,10 +4,11 @@ Nothing here knows of files, requirements or text. Every row draws from a random
 so what is drawn for it depends neither on its neighbours nor on the order of the prompts. Rounding
 in the model's arithmetic still may, where a batch has another shape.
 
-``slots.py`` is the loop, ``cache.py`` the keys and values with attention over them, ``families.py``
-and ``gptj.py`` the models, ``sampling.py`` the choice of a token, ``memory.py`` how many rows fit.
-On CUDA ``kernels.py`` attends for a step and ``graphs.py`` captures it; ``shared.py`` lets several
-processes hold a model in parts. ``simple.py`` is the plain loop of ``transformers``.
+``continuous.py`` is continuous batching, ``cache.py`` its KV cache with attention over it,
+``models.py`` and ``gptj.py`` the models that run on it, ``sampling.py`` draws the tokens, and
+``memory.py`` says how many conversations fit. On CUDA ``kernels.py`` attends for a decoding step
+and ``cuda_graphs.py`` captures it. ``tensor_parallel.py`` shards one model over several processes.
+``static.py`` is static batching, for any causal language model of ``transformers``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ OnStep = Callable[[int, int], None]
 class Prompt:
     """Tokens to continue, at least one, and the 128-bit key of the row's random stream.
 
-    ``limit`` ends the row earlier than ``Sampling.max_tokens``; it counts the prompt too.
+    ``limit`` ends the row earlier than ``Sampling.max_tokens``; it counts the prompt too. Raises
+    :class:`ValueError` where there is no token.
     """
 
     token_ids: tuple[int, ...]
@@ -42,7 +44,7 @@ class Prompt:
 class Continuation:
     """Generated tokens, without the end-of-sequence token, and why they end.
 
-    A row whose logits are no numbers ends as ``not_finite``, without tokens.
+    A row with non-finite logits ends as ``not_finite``, without tokens.
     """
 
     token_ids: tuple[int, ...]
@@ -51,10 +53,11 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen (section 4.1); ``max_tokens`` counts the prompt too.
+    """How the next token is sampled (section 4.1); ``max_tokens`` counts the prompt too.
 
     The order is that of ``transformers``: repetition penalty, temperature, ``top_k``, ``top_p``,
-    ``min_p``; ``greedy`` takes the most likely token after the penalty.
+    ``min_p``; ``greedy`` takes the most likely token after the penalty. Raises
+    :class:`ValueError` where a setting is out of its range.
     """
 
     max_tokens: int
@@ -78,12 +81,12 @@ class Sampling:
 
 
 class Engine(Protocol):
-    """What every decoding loop offers."""
+    """What every decoding engine offers."""
 
     def stream(
         self, prompts: Iterable[Prompt], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
-        """Give ``(number of the prompt, continuation)`` as rows end; prompts are read as needed."""
+        """Yield ``(number of the prompt, continuation)`` as rows end; read prompts as needed."""
 
 
 def generate(engine: Engine, prompts: Sequence[Prompt], on_step: OnStep) -> list[Continuation]:

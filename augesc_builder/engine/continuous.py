@@ -1,4 +1,4 @@
-"""The loop: a fixed number of slots decode together, and one that is free takes the next prompt.
+"""Continuous batching: a slot whose row has ended takes the next prompt while the others decode.
 
 A step is one token for every slot, free ones included, so that all steps have one shape. A new
 prompt but for its last token goes into the cache first, with other new ones, in calls of a fixed
@@ -21,7 +21,7 @@ from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
-from augesc_builder.engine.sampling import NOT_FINITE, choose_fast, uniforms
+from augesc_builder.engine.sampling import NOT_FINITE, sample_tokens_fast, uniforms
 from augesc_builder.engine.tensor_parallel import broadcast_tokens, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
 
@@ -41,30 +41,32 @@ class Row:
 
     @property
     def made(self) -> tuple[int, ...]:
-        """Give the continuation so far."""
+        """Return the continuation so far."""
         return tuple(self.tokens[self.n_prompt :])
 
 
 @dataclass
 class Slots:
-    """What the slots hold: rows, their keys and values, and the tokens that each has seen."""
+    """What the slots hold: rows, the KV cache, and the tokens that each row has seen."""
 
     cache: SlotCache
     seen: Tensor  # (S, capacity)
     rows: list[Row | None]
-    steps: CudaGraphDecoder | None = None
+    decoder: CudaGraphDecoder | None = None
 
     @property
     def live(self) -> list[int]:
-        """Give the slots that have a row."""
+        """Return the slots that have a row."""
         return [slot for slot, row in enumerate(self.rows) if row is not None]
 
 
 class ContinuousBatchingEngine:
-    """Decodes ``n_slots`` conversations at a time.
+    """Decodes ``n_slots`` conversations at a time, by continuous batching.
 
-    ``refill=False`` waits until all slots are free before it takes new prompts, as static batches
-    do; ``benchmarks/generation.py`` compares the two.
+    ``refill=False`` waits until all slots are free before it takes new prompts, as static batching
+    does; ``benchmarks/generation.py`` compares the two. Raises
+    :class:`~augesc_builder.errors.CheckpointError` where the model has no end-of-sequence token, or
+    cannot run on this engine (:func:`~augesc_builder.engine.models.network_of`).
     """
 
     def __init__(
@@ -89,22 +91,23 @@ class ContinuousBatchingEngine:
         self.sampling = sampling
         self.n_slots = n_slots
         self.refill = refill
-        self.shared = tensor_parallel_size(model) > 1  # by several processes
-        self.n_tokens = self.n_places = 0
+        self.is_tensor_parallel = tensor_parallel_size(model) > 1
+        self.n_tokens = self.n_slot_steps = 0
 
     @property
     def utilisation(self) -> float:
-        """Give the share of the slots' steps that made a token."""
-        return self.n_tokens / max(self.n_places, 1)
+        """Return the share of the slots' steps that made a token."""
+        return self.n_tokens / max(self.n_slot_steps, 1)
 
     @torch.inference_mode()
     def stream(
         self, prompts: Iterable[Prompt], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
-        """Give ``(number of the prompt, continuation)`` as rows end; prompts are read as needed.
+        """Yield ``(number of the prompt, continuation)`` as rows end; prompts are read as needed.
 
-        When memory runs out, the number of slots is halved; rows go on where they were. Where
-        processes share the model, that is an error.
+        Out of memory, the number of slots is halved and rows resume where they were. Raises
+        :class:`~augesc_builder.errors.CheckpointError` where one slot does not fit, under tensor
+        parallelism where all do not, and where a prompt holds a token that the model has not.
         """
         coming = enumerate(prompts)
         waiting: deque[Row] = deque()
@@ -121,6 +124,7 @@ class ContinuousBatchingEngine:
                     raise
                 fits = False  # what the error holds is free only behind this block
             if not fits:
+                # In front, in their order: they were begun before those that wait already.
                 waiting.extendleft(reversed([row for row in slots.rows if row is not None]))
                 slots, more = self._halve(slots), True
             on_step(len(ended), made)
@@ -133,22 +137,23 @@ class ContinuousBatchingEngine:
         seen = torch.zeros(self.n_slots, self.sampling.max_tokens, dtype=torch.long)
         slots = Slots(cache, seen.to(self.device), [None] * self.n_slots)
         if self.device.type == "cuda":
-            slots.steps = CudaGraphDecoder(self.network, cache, self.device)
+            slots.decoder = CudaGraphDecoder(self.network, cache, self.device)
         return slots
 
     def _halve(self, slots: Slots) -> Slots:
-        if self.shared:  # the other processes would not know
+        if self.is_tensor_parallel:  # the other processes would not know
             raise CheckpointError(
-                f"there is not enough memory for {self.n_slots} conversations in each process; "
-                f"lower generate.backend.slots"
+                f"out of memory with {self.n_slots} conversations in each process; lower "
+                f"generate.backend.slots"
             )
         if self.n_slots == 1:
             raise CheckpointError(
-                "there is not enough memory for one conversation; lower generate.max_tokens, or "
-                "use a smaller generate.backend.dtype"
+                "out of memory with one conversation; lower generate.max_tokens, or use a smaller "
+                "generate.backend.dtype"
             )
         self.n_slots //= 2
-        slots.rows, slots.steps = [], None
+        # The caller still holds these slots: what they hold must be free before it is made anew.
+        slots.rows, slots.decoder = [], None
         slots.cache = SlotCache(0, 0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -161,7 +166,7 @@ class ContinuousBatchingEngine:
         coming: Iterator[tuple[int, Prompt]],
         ended: list[tuple[int, Continuation]],
     ) -> bool:
-        """Give free slots the next rows; ``False`` when there are none left."""
+        """Put the next rows into free slots; return ``False`` when there are none left."""
         live = slots.live
         if live and (len(live) == self.n_slots or not self.refill):
             return True
@@ -201,6 +206,7 @@ class ContinuousBatchingEngine:
         room = 0
         for slot in new:
             tokens = slots.rows[slot].tokens  # type: ignore[union-attr]
+            # Filled up with a token of its own: it counts whether one was seen, not how often.
             seen = torch.full(slots.seen.shape[1:], tokens[0])
             seen[: len(tokens)] = torch.tensor(tokens)
             slots.seen[slot] = seen.to(self.device)
@@ -212,6 +218,7 @@ class ContinuousBatchingEngine:
                 calls[-1].append((Segment(slot, PREFILL - room, start, len(part)), part))
                 room -= len(part)
         for call in calls:
+            # Always as many: products round by their shape, which must not depend on neighbours.
             flat = torch.full((PREFILL,), self.eos_token_id)
             positions = torch.zeros_like(flat)
             for segment, part in call:
@@ -224,27 +231,28 @@ class ContinuousBatchingEngine:
     # -- one token for every slot ------------------------------------------------------------------
 
     def _step(self, slots: Slots, ended: list[tuple[int, Continuation]]) -> int:
-        """Make one token for every row; free the slots of those that end."""
+        """Make a token for every row and free the slots of those that end; return how many."""
         at = {slot: row for slot, row in enumerate(slots.rows) if row is not None}
         if not at:
             return 0
         live, lengths = list(at), [len(row.tokens) for row in at.values()]
         logits = self._logits(slots, at, max(lengths))
-        places = torch.tensor(live, device=self.device)
-        all_at_work = len(live) == self.n_slots
+        occupied = torch.tensor(live, device=self.device)
         seen = slots.seen[:, : max(lengths)]
-        if not all_at_work:
-            logits, seen = logits[places], seen[places]
+        if len(live) < self.n_slots:  # otherwise the copy is spared
+            logits, seen = logits[occupied], seen[occupied]
+        # By the row's own count of tokens: one that resumes in another slot draws the same.
         u = torch.tensor(
             [row.uniforms[len(row.tokens) - row.n_prompt] for row in at.values()],
             dtype=torch.float64,
             device=self.device,
         )
-        chosen = choose_fast(logits, seen, u, self.sampling)
-        if self.shared:
+        chosen = sample_tokens_fast(logits, seen, u, self.sampling)
+        if self.is_tensor_parallel:
             chosen = broadcast_tokens(chosen)
         ends = torch.tensor(lengths, device=self.device)
-        slots.seen[places, ends.clamp(max=slots.seen.shape[1] - 1)] = chosen.clamp(min=0)
+        # NOT_FINITE is no token's id, and its row ends here: what is noted for it is never read.
+        slots.seen[occupied, ends.clamp(max=slots.seen.shape[1] - 1)] = chosen.clamp(min=0)
         for slot, token in zip(live, chosen.tolist(), strict=True):
             row = at[slot]
             if (result := self._after(row, token)) is not None:
@@ -253,24 +261,25 @@ class ContinuousBatchingEngine:
                 if result.finish_reason == "not_finite":
                     slots.cache.clear(slot)
         self.n_tokens += len(live)
-        self.n_places += self.n_slots
+        self.n_slot_steps += self.n_slots
         return len(live)
 
     def _logits(self, slots: Slots, at: dict[int, Row], longest: int) -> Tensor:
+        # A free slot runs a token at position 0; what that may store, its next row overwrites.
         tokens, positions = [self.eos_token_id] * self.n_slots, [0] * self.n_slots
         for slot, row in at.items():
             tokens[slot], positions[slot] = row.tokens[-1], len(row.tokens) - 1
         where = torch.tensor(positions, device=self.device)
         flat = torch.tensor(tokens, device=self.device)
-        if slots.steps is not None:
-            return slots.steps(flat, where, longest).to(self.device)
+        if slots.decoder is not None:
+            return slots.decoder(flat, where, longest).to(self.device)
         slots.cache.begin_step(
             [Segment(slot, slot, positions[slot], 1) for slot in at], self.device
         )
         return self.network.logits(flat, where, slots.cache).to(self.device)
 
     def _after(self, row: Row, token: int) -> Continuation | None:
-        """Add a token to a row; give the continuation if it ends here."""
+        """Add a token to a row; return the continuation if it ends here."""
         if token == NOT_FINITE:
             return Continuation((), "not_finite")
         if token == self.eos_token_id:

@@ -1,4 +1,4 @@
-"""One token for every slot on CUDA, as a captured graph.
+"""A decoding step on CUDA, one token for every slot, as a captured graph.
 
 A step of a large model is some hundreds of small kernels; replayed as one graph they do not wait
 for Python. Inputs stay at one place in memory, and so do the logits. One graph serves all lengths
@@ -21,7 +21,10 @@ _WARM_UP = 3
 
 
 class CudaGraphDecoder:
-    """Decodes a token a slot over a cache whose room is taken for good: graphs know its address."""
+    """Decodes a token a slot over a cache at its full size: graphs know its address for good.
+
+    Nothing is captured where the layers are spread over several devices or sharded over processes.
+    """
 
     def __init__(self, network: Network, cache: SlotCache, device: torch.device) -> None:
         self._network, self._cache = network, cache
@@ -34,7 +37,7 @@ class CudaGraphDecoder:
         cache.reserve(cache.limit)
 
     def __call__(self, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
-        """Run one token for every slot (S,); give the logits (S, V), valid until the next step."""
+        """Run a token for every slot (S,); return the logits (S, V), valid until the next step."""
         self._tokens.copy_(tokens)
         self._positions.copy_(positions)
         width = self._cache.capacity
@@ -67,5 +70,5 @@ class CudaGraphDecoder:
 
 
 def _is_spread(network: Network) -> bool:
-    """Say whether the layers stand on several devices, which cannot be captured."""
+    """Whether the layers stand on several devices, which cannot be captured."""
     return len(set((getattr(network.model, "hf_device_map", None) or {}).values())) > 1

@@ -46,7 +46,7 @@ class GPTJ:
         self._head = (rounded_product_of if bfloat16_head else product_of)(model.lm_head)
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Run new tokens (N,) at their positions; give the last layer's output (N, E)."""
+        """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
         core = self.model.transformer
         x = core.wte(tokens)  # (N, E)
         cos, sin = self._cos[positions], self._sin[positions]  # (N, 1, 1, R)
@@ -63,13 +63,13 @@ class GPTJ:
         return core.ln_f(x.to(core.ln_f.weight.device))  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Run new tokens (N,) at their positions; give the logits (N, V) behind each."""
+        """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
         hidden = self.hidden(tokens, positions, cache)
         return self._head(hidden.to(self.model.lm_head.weight.device))
 
 
 def _quarter(x: Tensor) -> Tensor:
-    """Turn pairs of neighbours by a quarter: ``(a, b)`` becomes ``(-b, a)``."""
+    """Return pairs of neighbours turned by a quarter: ``(a, b)`` becomes ``(-b, a)``."""
     return torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
 
 

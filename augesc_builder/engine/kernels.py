@@ -1,4 +1,4 @@
-"""One new token of every slot against the keys that its slot has, in one kernel on CUDA.
+"""Attention of a decoding step on CUDA: a new token of every slot, in one Triton kernel.
 
 A mask over slots of different lengths reads all keys up to the longest, and decoding takes as long
 as reading takes. Here each slot and head is a program of its own that reads its own keys and no
@@ -58,7 +58,7 @@ def attend(
 
 
 def tile(size: int) -> dict[str, int]:
-    """Say how wide and how long the tile of keys is, for heads of a size."""
+    """Return how wide and how long the tile of keys is, for heads of a size."""
     padded = triton.next_power_of_2(size)
     return {"PADDED": padded, "BLOCK": max(16, _TILE // padded)}
 

@@ -13,7 +13,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def product_of(layer: Any) -> Product:
-    """Give what a linear layer computes, (N, in) to (N, out), as fast as this machine has it."""
+    """Return what a linear layer computes, (N, in) to (N, out), as fast as this machine has it."""
     if type(layer) is not torch.nn.Linear:
         product: Product = layer
         return product
@@ -21,7 +21,7 @@ def product_of(layer: Any) -> Product:
 
 
 def product_with(weight: Tensor, bias: Tensor | None = None) -> Product:
-    """Give the product with a matrix (out, in)."""
+    """Return the product with a matrix (out, in): from (N, in) to (N, out)."""
     bias = None if bias is None else bias.detach()
     # What the compiler of torch itself puts in a linear layer's place on CPU.
     pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -31,7 +31,7 @@ def product_with(weight: Tensor, bias: Tensor | None = None) -> Product:
 
 
 def rounded_product_of(layer: Any) -> Product:
-    """Give what a linear layer computes with its matrix rounded to bfloat16: other logits."""
+    """Return what a linear layer computes with its matrix rounded to bfloat16: other logits."""
     weight = layer.weight.detach().bfloat16()
     bias = 0.0 if layer.bias is None else layer.bias.detach().float()
     return lambda x: linear(x.bfloat16(), weight).float() + bias

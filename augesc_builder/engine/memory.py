@@ -1,4 +1,4 @@
-"""How many conversations fit in memory, and what being out of it looks like.
+"""How many slots of the KV cache fit in memory, and which errors mean out of memory.
 
 A slot takes keys and values of ``max_tokens`` positions in every layer, and some rows of the
 vocabulary while a token is chosen::
@@ -9,8 +9,8 @@ vocabulary while a token is chosen::
 
 with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.
 Processes share the main memory, or the GPU that they have in common; a model whose layers are
-spread over several GPUs has the memory of all of them. Where processes hold a model in parts, each
-has its part of weights, keys and values.
+spread over several GPUs has the memory of all of them. Under tensor parallelism each process has
+its shard of weights, keys and values.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ _BYTES_A_LOGIT = 24
 """Logits and probabilities in float32, what is copied of them, and float64 where all are sorted."""
 
 
-def bytes_a_slot(config: Any, dtype: torch.dtype, max_tokens: int, parts: int = 1) -> int:
-    """Give the bytes that one conversation takes in a process that has one of so many parts."""
+def bytes_per_slot(
+    config: Any, dtype: torch.dtype, max_tokens: int, tensor_parallel: int = 1
+) -> int:
+    """Return the bytes that a slot takes in each of ``tensor_parallel`` processes."""
     config = config.get_text_config()
     n_heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
     keys_and_values = 2 * config.num_hidden_layers * kv_heads * size * max_tokens
-    return int(keys_and_values * dtype.itemsize / parts + _BYTES_A_LOGIT * config.vocab_size)
+    kv_bytes = keys_and_values * dtype.itemsize / tensor_parallel
+    return int(kv_bytes + _BYTES_A_LOGIT * config.vocab_size)  # logits are whole in each process
 
 
 def slots_that_fit(
@@ -49,21 +52,22 @@ def slots_that_fit(
     weights: int,
     n_processes: int = 1,
     spread: bool = False,
-    parts: int = 1,
+    tensor_parallel: int = 1,
 ) -> int:
-    """Give the number of slots for the memory that is free now, before the model is loaded.
+    """Return the number of slots for the memory that is free now, before the model is loaded.
 
     ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own, which
-    stands on one GPU or is ``spread`` over all; or they hold one in so many ``parts``.
+    stands on one GPU or is ``spread`` over all; with ``tensor_parallel`` above 1 they shard one.
     """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    left = _free(n_processes, spread=spread) - weights / parts
-    fitting = int(_SHARE[kind] * left / bytes_a_slot(config, dtype, max_tokens, parts))
+    left = _free(n_processes, spread=spread) - weights / tensor_parallel
+    slot = bytes_per_slot(config, dtype, max_tokens, tensor_parallel)
+    fitting = int(_SHARE[kind] * left / slot)
     return max(1, min(fitting, MOST[kind]))
 
 
 def _free(n_processes: int, *, spread: bool) -> float:
-    """Give the bytes that a process may take."""
+    """Return the bytes that a process may take."""
     if not torch.cuda.is_available():
         return available_memory() / n_processes
     free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
@@ -73,7 +77,7 @@ def _free(n_processes: int, *, spread: bool) -> float:
 
 
 def available_memory() -> int:
-    """Give the bytes of main memory that a program may still take, about."""
+    """Return the bytes of main memory that a program may still take, about."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
         return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", text).group(1))  # type: ignore[union-attr]
@@ -82,7 +86,7 @@ def available_memory() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out."""
+    """Whether an error means out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

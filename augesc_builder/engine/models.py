@@ -1,8 +1,8 @@
 """Which models the engine takes, and how it runs them.
 
 A model of ``transformers`` whose attention takes a cache object and goes through the library's
-attention interface is given an attention of ours; GPT-J has a path of its own. Before the first
-prompt both are compared with the model's own forward pass.
+attention interface is given one over the :class:`SlotCache`; GPT-J has a path of its own. Before
+the first prompt both are compared with the model's own forward pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from augesc_builder.engine.gptj import GPTJ
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.errors import CheckpointError
 
-_HINT = "; use the plain loop: --set generate.backend.engine=static"
+_HINT = "; use static batching: --set generate.backend.engine=static"
 _NAMES = itertools.count()
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest difference of logits, as a share of their range."""
@@ -31,10 +31,10 @@ class Network(Protocol):
     model: Any
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Store keys and values of new tokens (N,); what is returned (N, E) is not looked at."""
+        """Store keys and values of new tokens (N,); what is returned (N, E) is not used."""
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Run new tokens (N,) at their positions; give the logits (N, V) behind each."""
+        """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
 
 
 class Family:
@@ -48,11 +48,11 @@ class Family:
         self._name = name
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Run new tokens (N,) at their positions; give the last layer's output (N, E)."""
+        """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
         return self._run(self.model.base_model, tokens, positions, cache)[0][0]  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Run new tokens (N,) at their positions; give the logits (N, V) behind each."""
+        """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
         return self._run(self.model, tokens, positions, cache).logits[0]  # type: ignore[no-any-return]
 
     def _run(self, part: Any, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Any:
@@ -74,14 +74,17 @@ class Family:
     ) -> tuple[Tensor, None]:
         """Attend with (1, H, N, D); the interface wants (1, N, H, D) back."""
         if given.get("softcap") is not None or given.get("s_aux") is not None:
-            raise CheckpointError(f"{_name(self.model)}: its attention is not a plain one{_HINT}")
+            raise CheckpointError(
+                f"{_name(self.model)}: its attention has a soft cap or sinks, which this engine "
+                f"lacks{_HINT}"
+            )
         scale = given.get("scaling") or query.shape[-1] ** -0.5
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return self._cache.attend(module.layer_idx, q, k, v, scale)[None], None  # type: ignore[union-attr]
 
 
 class _PassThrough(Cache):  # type: ignore[misc]
-    """Gives keys and values back as they are: our attention stores them."""
+    """A cache that returns keys and values as they are: the attention stores them itself."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -94,9 +97,10 @@ class _PassThrough(Cache):  # type: ignore[misc]
 
 
 def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> Network:
-    """Give the fast form of a model.
+    """Return the form of a model that runs over a :class:`SlotCache`.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` where it has none, or a wrong one.
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it has none, or where its logits
+    are not the model's own.
     """
     config = model.config.get_text_config()
     places = set((getattr(model, "hf_device_map", None) or {}).values())
@@ -110,7 +114,7 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
     if getattr(config, "use_sliding_window", True) and window and window < max_tokens:
         raise CheckpointError(
             f"{_name(model)}: attends to {window} tokens at most, and generate.max_tokens is "
-            f"{max_tokens}; lower it, or use the plain loop: --set generate.backend.engine=static"
+            f"{max_tokens}; lower it, or use static batching: --set generate.backend.engine=static"
         )
     if str(rope.get("rope_type")) in {"dynamic", "longrope"}:
         raise CheckpointError(
@@ -138,7 +142,7 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
 
 @torch.inference_mode()
 def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
-    """Compare with the model's own forward pass, for two texts in two parts each."""
+    """Compare with the model's own forward pass, for two texts: prefill, then a decoding step."""
     model, n = network.model, 7
     device = model.device
     tokens = torch.arange(2 * n, device=device) * 37 % config.vocab_size
@@ -161,7 +165,7 @@ def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
     ours = network.logits(tokens[rest], last, cache).to(theirs.device)
     theirs = theirs[rest.to(theirs.device)].float()
     if not bool(theirs.isfinite().all()):
-        return  # rows will be stopped and named as they come
+        return  # rows with non-finite logits will be stopped and named as they come
     span = (theirs.amax() - theirs.amin()).clamp(min=1e-3)
     off = float((ours.float() - theirs).abs().amax() / span)
     if not off <= _TOLERANCE.get(dtype, 1e-3):

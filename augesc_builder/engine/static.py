@@ -1,4 +1,4 @@
-"""The plain loop: batches of prompts, decoded together until the last of them ends.
+"""Static batching: a batch of prompts is decoded until the last of them ends.
 
 Works with any causal language model of ``transformers``. Rows that have ended leave the batch.
 """
@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from augesc_builder.engine import Continuation, FinishReason, OnStep, Prompt, Sampling
-from augesc_builder.engine.sampling import choose, uniforms
+from augesc_builder.engine.sampling import sample_tokens, uniforms
 
 
 class StaticBatchingEngine:
-    """Decodes ``batch_size`` prompts at a time."""
+    """Decodes ``batch_size`` prompts at a time, by static batching."""
 
     def __init__(self, model: Any, eos_token_id: int, sampling: Sampling, batch_size: int) -> None:
         self.model = model.eval()
@@ -31,7 +31,7 @@ class StaticBatchingEngine:
     def stream(
         self, prompts: Iterable[Prompt], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
-        """Give ``(number of the prompt, continuation)`` as rows end."""
+        """Yield ``(number of the prompt, continuation)`` as rows end."""
         coming = enumerate(prompts)
         while batch := list(islice(coming, self.batch_size)):
             fits = []
@@ -52,7 +52,7 @@ class StaticBatchingEngine:
     def _batch(
         self, prompts: Sequence[Prompt], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
-        """Decode one batch; give ``(row, continuation)`` as rows end."""
+        """Decode one batch; yield ``(row, continuation)`` as rows end."""
         device, limits = self.model.device, [self._limit(prompt) for prompt in prompts]
         limit = max(limits)
         lengths = [len(prompt.token_ids) for prompt in prompts]
@@ -73,7 +73,7 @@ class StaticBatchingEngine:
             logits = self._forward(tokens, mask, cache)
             if seen is None:
                 seen = _seen(prompts, logits)  # (B, V)
-            chosen = choose(logits, seen, draws[:, step], self.sampling)  # (B,)
+            chosen = sample_tokens(logits, seen, draws[:, step], self.sampling)  # (B,)
             ended: dict[int, FinishReason] = {}
             for place, (row, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
                 if token == self.eos_token_id:
@@ -97,7 +97,7 @@ class StaticBatchingEngine:
                 cache.batch_select_indices(index)
 
     def _forward(self, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Run the new tokens (B, T); give the logits (B, V) behind the last of them."""
+        """Run the new tokens (B, T); return the logits (B, V) behind the last of them."""
         inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
         if self._takes_positions:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -108,7 +108,7 @@ class StaticBatchingEngine:
 
 
 def _seen(prompts: Sequence[Prompt], logits: Tensor) -> Tensor:
-    """Mark the tokens that stand in each prompt, (B, V)."""
+    """Return which tokens stand in each prompt, (B, V)."""
     seen = torch.zeros(logits.shape, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, torch.tensor(prompt.token_ids)] = True

@@ -1,7 +1,7 @@
-"""Processes that hold one model in parts: tensor parallelism, as ``transformers`` has it.
+"""Tensor parallelism, as ``transformers`` has it: several processes shard one model.
 
-Each has a part of every layer, on a GPU of its own in one machine. All run the same loop on the
-same prompts and add up their parts of a layer; the first one's choice of tokens counts.
+Each has a shard of every layer, on a GPU of its own in one machine. All run the same engine on the
+same prompts and add up their partial results of a layer; the tokens that the first samples count.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ def process_group(number: int, n: int, meeting: Path) -> Iterator[None]:
     dist.destroy_process_group()  # not behind an error: it would wait for the others
 
 
-def loading(n: int) -> dict[str, Any]:
-    """Give what ``from_pretrained`` wants for a model that ``n`` processes share."""
+def tensor_parallel_options(n: int) -> dict[str, Any]:
+    """Return what ``from_pretrained`` wants for a model that ``n`` processes shard.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where ``transformers`` is too old.
+    """
     from transformers.distributed import DistributedConfig
 
     if "tp_size" not in {field.name for field in dataclasses.fields(DistributedConfig)}:
@@ -54,11 +57,11 @@ def loading(n: int) -> dict[str, Any]:
 
 
 def tensor_parallel_size(model: Any) -> int:
-    """Say into how many parts the model's layers are cut; 1 where they are whole."""
+    """Return into how many shards the model's layers are cut; 1 where they are whole."""
     return getattr(model, "tp_size", None) or 1
 
 
 def broadcast_tokens(tokens: Tensor) -> Tensor:
-    """Give the tokens of the first process to all: rounding must not part their ways."""
+    """Return the tokens (B,) of the first process in all: rounding must not part their ways."""
     dist.broadcast(tokens, 0)
     return tokens

@@ -59,7 +59,7 @@ class Setup:
 
 @dataclass
 class Outcome:
-    """What one model gave, response by response."""
+    """What one model says, response by response, and its numbers (N, columns)."""
 
     model: DialogModel
     numbers: Numbers
@@ -80,6 +80,11 @@ def evaluate(
     """Evaluate one or two models on the same examples; write and return all numbers.
 
     Examples are made as the first model was trained: length of the history, merging, greetings.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where ``out`` is not empty,
+    :class:`~augesc_builder.errors.CheckpointError` where a model cannot be loaded or is out of
+    memory, :class:`~augesc_builder.errors.InputError` where the sessions cannot be read, and
+    :class:`~augesc_builder.errors.MissingExtraError` without sacrebleu and rouge-score.
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out} is not empty; give --out a new or empty folder")
@@ -107,7 +112,7 @@ def evaluate(
 
 
 def chosen_pairs(model: DialogModel, setup: Setup) -> list[Pair]:
-    """Read the examples, of no more sessions than the limit."""
+    """Return the examples, of no more sessions than the limit."""
     pairs = read_pairs(setup.sessions, setup.data, model.examples)
     if setup.limit is None:
         return pairs

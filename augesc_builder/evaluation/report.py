@@ -16,7 +16,7 @@ _IN_GROUPS = ("perplexity_word", "bleu_2", "rouge_l", "distinct_2")
 
 
 def evaluation_tables(report: Mapping[str, Any]) -> str:
-    """Write the table of all examples, and that of the problem types where there are any."""
+    """Return the table of all examples, and that of the problem types where there are any."""
     whole, groups = report["groups"]["all"], report["groups"]
     parts = [
         f"{whole['responses']:,} responses of {whole['sessions']:,} sessions "

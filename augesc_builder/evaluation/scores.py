@@ -3,7 +3,7 @@
 =====================  =========================================================================
 perplexity_token       exp of the mean nats of a token of the reference
 perplexity_word        the same for a word (NLTK's), so that models with other tokenizers compare
-bleu_1 .. bleu_4       corpus BLEU of sacrebleu, up to n-grams of n, lower-cased, 0 to 100
+bleu_1 .. bleu_4       corpus BLEU of sacrebleu, up to n-grams of n, lowercase, 0 to 100
 rouge_l                mean ROUGE-L F1 of rouge_score, 0 to 100
 distinct_1 .. _3       distinct n-grams of words by all n-grams of the responses, in percent
 words                  mean words of a response
@@ -44,7 +44,7 @@ _AT = {name: i for i, name in enumerate(COLUMNS)}
 
 
 def likelihood_numbers(likelihoods: Sequence[Likelihood]) -> Numbers:
-    """Give what each reference adds: (N, columns)."""
+    """Return what each reference adds: (N, columns)."""
     numbers = np.zeros((len(likelihoods), len(COLUMNS)))
     for row, found in zip(numbers, likelihoods, strict=True):
         row[:3] = found.nats, found.n_tokens, found.n_words
@@ -52,7 +52,10 @@ def likelihood_numbers(likelihoods: Sequence[Likelihood]) -> Numbers:
 
 
 def text_numbers(pairs: Sequence[Pair], responses: Sequence[str]) -> Numbers:
-    """Give what each response adds: (N, columns)."""
+    """Return what each response adds: (N, columns).
+
+    Raises :class:`~augesc_builder.errors.MissingExtraError` without sacrebleu and rouge-score.
+    """
     try:
         from rouge_score.rouge_scorer import RougeScorer
         from sacrebleu.metrics import BLEU
@@ -93,7 +96,7 @@ def text_numbers(pairs: Sequence[Pair], responses: Sequence[str]) -> Numbers:
 
 
 def session_sums(numbers: Numbers, sessions: Sequence[str]) -> Numbers:
-    """Sum the rows of each session, in the order in which sessions come."""
+    """Return the sums of each session's rows, (sessions, columns), in the order that they come."""
     place = {name: i for i, name in enumerate(dict.fromkeys(sessions))}
     sums = np.zeros((len(place), numbers.shape[1]))
     np.add.at(sums, [place[name] for name in sessions], numbers)

@@ -32,7 +32,7 @@ class Estimate:
 
 
 def bootstrap(sums: Numbers, metrics: dict[str, Metric], n: int, seed: int) -> dict[str, Estimate]:
-    """Estimate metrics of sessions; ``sums`` (sessions, columns) are the sums of each."""
+    """Return estimates of metrics; ``sums`` (sessions, columns) are the sums of each session."""
     rng = np.random.default_rng(seed)
     sessions = len(sums)
     counts = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=n)  # (R, sessions)
@@ -55,7 +55,10 @@ def bootstrap(sums: Numbers, metrics: dict[str, Metric], n: int, seed: int) -> d
 def paired_randomization_test(
     first: Numbers, second: Numbers, metrics: dict[str, Metric], n: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Compare two models on the same sessions: ``second - first``, and its two-sided p-value."""
+    """Return ``second - first`` of two models, and its two-sided p-value, for each metric.
+
+    Both are sums (sessions, columns) over the same sessions.
+    """
     rng = np.random.default_rng(seed)
     swapped = rng.random((n, len(first))) < 0.5  # noqa: PLR2004 - a fair coin
     moved = swapped @ (second - first)  # (R, columns)
@@ -79,7 +82,7 @@ class Grams:
 def number_grams(
     words: Sequence[Sequence[Sequence[str]]], n: int, known: dict[tuple[str, ...], int]
 ) -> Grams:
-    """Give n-grams of sessions of responses of words as numbers; ``known`` is added to."""
+    """Return n-grams of sessions of responses of words as numbers; ``known`` is added to."""
     ids, where = [], []
     for i, responses in enumerate(words):
         for response in responses:
@@ -90,7 +93,7 @@ def number_grams(
 
 
 def distinct(grams: Grams, n_sessions: int) -> Estimate:
-    """Estimate distinct n-grams by all n-grams, with the interval of a jackknife."""
+    """Return distinct n-grams by all n-grams, with the interval of a jackknife."""
     total = len(grams.ids)
     if not total:
         return Estimate(None)
@@ -114,7 +117,10 @@ def distinct(grams: Grams, n_sessions: int) -> Estimate:
 def distinct_test(
     first: Grams, second: Grams, n_sessions: int, n: int, seed: int
 ) -> tuple[float, float]:
-    """Compare distinct-n of two models by the same test; their n-grams are numbered alike."""
+    """Return what :func:`paired_randomization_test` does for distinct-n.
+
+    The n-grams of both models are numbered alike.
+    """
     rng = np.random.default_rng(seed)
     ids = np.concatenate([first.ids, second.ids])
     session = np.concatenate([first.session, second.session])
@@ -134,7 +140,7 @@ def distinct_test(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for how many of them there are (Holm 1979)."""
+    """Return p-values corrected for how many of them there are (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected, most = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
@@ -144,7 +150,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _p_value(seen: float, chance: Numbers) -> float:
-    """Give the share of differences by chance that are as large, the seen one counted in."""
+    """Return the share of differences by chance that are as large, the seen one counted in."""
     if not np.isfinite(seen):
         return 1.0
     as_large = np.count_nonzero(np.abs(chance) >= abs(seen) - 1e-12)

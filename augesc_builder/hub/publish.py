@@ -57,9 +57,10 @@ def push_corpus(
     dry_run: bool = False,
     allow_flagged: bool = False,
 ) -> None:
-    """Push the corpus of a run in one commit, or say what that would change.
+    """Push the corpus of a run in one commit, or print what that would change.
 
-    Raises :class:`~augesc_builder.errors.PublishError`.
+    Raises :class:`~augesc_builder.errors.PublishError` where the run is not finished, its reports
+    do not match its data, safety flags were not reviewed, or the Hub refuses.
     """
     run = find_run(folder)
     corpus = run / layout.CORPUS
@@ -86,7 +87,10 @@ def push_corpus(
 def push_model(
     folder: Path, repo: str, progress: Progress, *, private: bool = False, dry_run: bool = False
 ) -> None:
-    """Push the fine-tuned checkpoint of a run with its card."""
+    """Push the fine-tuned checkpoint of a run with its card.
+
+    Raises :class:`~augesc_builder.errors.PublishError` where there is none, or the Hub refuses.
+    """
     run = find_run(folder)
     manifest = read_manifest(run)
     if "finetune" not in manifest.get("stages", {}):
@@ -111,7 +115,7 @@ def push_model(
 
 
 def corpus_files(run: Path) -> dict[str, Content]:
-    """List the files of a push by their paths in the repo, all but the card."""
+    """Return the files of a push by their paths in the repo, all but the card."""
     corpus = run / layout.CORPUS
     found: dict[str, Content] = {name: run / name for name in (layout.RECIPE, layout.MANIFEST)}
     for path in sorted(corpus.rglob("*")):
@@ -126,7 +130,10 @@ def corpus_files(run: Path) -> dict[str, Content]:
 
 
 def check_corpus(run: Path) -> None:
-    """Refuse a corpus whose reports or card do not match its data."""
+    """Refuse a corpus whose reports or card do not match its data.
+
+    Raises :class:`~augesc_builder.errors.PublishError`, naming the first number that does not.
+    """
     corpus = run / layout.CORPUS
     if "card" not in read_manifest(run).get("stages", {}) or not (corpus / CARD).is_file():
         raise PublishError(f"{run}: not finished; run `augesc build --out {run}` first")
@@ -139,7 +146,10 @@ def check_corpus(run: Path) -> None:
 
 
 def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
-    """Refuse a corpus with safety flags that nobody has looked at."""
+    """Refuse a corpus with safety flags that nobody has reviewed.
+
+    Raises :class:`~augesc_builder.errors.PublishError`, naming some of the sessions.
+    """
     flags = {row["session_id"]: row["safety_flags"] for row in _rows(corpus / layout.DATA)}
     if not flags:
         raise PublishError(f"{corpus}: no session was kept, so there is nothing to publish")
@@ -156,7 +166,7 @@ def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
 
 
 def model_card(run: Path, repo: str, manifest: Mapping[str, Any]) -> str:
-    """Write the card of a fine-tuned checkpoint."""
+    """Return the card of a fine-tuned checkpoint."""
     recipe = load_recipe(run / layout.RECIPE)
     made_of = [session_source(recipe)]
     licence = licence_of(made_of)
@@ -215,7 +225,7 @@ def _table(push: Push) -> str:
 
 
 def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
-    """Give what the reports claim and what the data holds: (where, claimed, found)."""
+    """Yield what the reports claim and what the data holds: (where, claimed, found)."""
     report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
     kept, rejected = _n_rows(corpus / layout.DATA), _n_rows(corpus / layout.REJECTED)
     yield f"{layout.FILTER_REPORT}, retained", report["retained"], kept

@@ -42,7 +42,7 @@ class Remote:
 
     @property
     def exists(self) -> bool:
-        """Say whether there is such a repo."""
+        """Whether there is such a repo."""
         return self.commit is not None
 
 
@@ -58,7 +58,7 @@ class Push:
 
     @property
     def is_needed(self) -> bool:
-        """Say whether anything would change."""
+        """Whether anything would change."""
         return any(change.what != "same" for change in self.changes)
 
 
@@ -71,10 +71,11 @@ def plan_push(
 ) -> Push:
     """Compare files with what the repo holds.
 
-    ``merge`` lays our card over the one there; what is there, is not among ``files`` and
-    ``is_ours`` says is ours is removed.
+    ``merge`` lays the new card over the one there. A file that is there, is not among ``files`` and
+    of which ``is_ours`` says that a push put it there is removed. Raises
+    :class:`~augesc_builder.errors.PublishError` where the Hub does not answer.
     """
-    with sending(repo):
+    with push_errors(repo):
         remote = _look_at(repo, kind)
         theirs = _card_of(repo, kind, remote) if CARD in remote.digests else None
     files = {**files, CARD: merge(_text(files[CARD]), theirs).encode()}
@@ -91,14 +92,14 @@ def plan_push(
 
 
 def carry_out(push: Push, *, private: bool, message: str) -> str:
-    """Push in one commit; give its address.
+    """Push in one commit; return its address.
 
     Raises :class:`~augesc_builder.errors.PublishError`; then the repo holds what it held before.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
-    with sending(push.repo):
+    with push_errors(push.repo):
         check_token(api.whoami(), push.repo)
         commit = push.remote.commit
         if not push.remote.exists:
@@ -137,7 +138,10 @@ def carry_out(push: Push, *, private: bool, message: str) -> str:
 
 
 def check_token(who: Mapping[str, Any], repo: str) -> None:
-    """Refuse a token that may not write to the repo."""
+    """Refuse a token that may not write to the repo.
+
+    Raises :class:`~augesc_builder.errors.PublishError`.
+    """
     token = who.get("auth", {}).get("accessToken", {})
     role = token.get("role")
     may = role != "read"
@@ -156,8 +160,11 @@ def check_token(who: Mapping[str, Any], repo: str) -> None:
 
 
 @contextlib.contextmanager
-def sending(repo: str) -> Iterator[None]:
-    """Turn any failure to push into one line that says what happened and what to do."""
+def push_errors(repo: str) -> Iterator[None]:
+    """Turn any failure to push into one line that says what happened and what to do.
+
+    Raises :class:`~augesc_builder.errors.PublishError` for it.
+    """
     from huggingface_hub.errors import LocalTokenNotFoundError
 
     try:
@@ -191,7 +198,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Give the first line of the innermost error: clients wrap what the Hub said."""
+    """Return the first line of the innermost error: clients wrap what the Hub said."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

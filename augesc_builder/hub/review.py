@@ -42,7 +42,10 @@ def show_flags(folder: Path, progress: Progress) -> None:
 
 
 def mark_reviewed(folder: Path, sessions: Sequence[str], progress: Progress) -> None:
-    """Note that a person looked at these sessions and let them stand; write the card again."""
+    """Note that a person looked at these sessions and let them stand; write the card again.
+
+    Raises :class:`~augesc_builder.errors.InputError` where one of them is not flagged.
+    """
     from augesc_builder.pipeline.card import stage
 
     run = find_run(folder)

@@ -22,14 +22,14 @@ _ALL = 2.0**64
 
 
 def hash_of(text: str, *, seed: int = 0) -> int:
-    """Give 64 bits that depend on the text (lone surrogates too) and the seed alone."""
+    """Return 64 bits that depend on the text (lone surrogates too) and the seed alone."""
     key = seed.to_bytes(8, "little")
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=key).digest(), "little")
 
 
 def mixed(hashes: Hashes, more: Hashes) -> Hashes:
-    """Hash pairs of hashes; the order matters (the finalizer of splitmix64)."""
+    """Return the hashes of pairs of hashes, (n,); the order matters (splitmix64's finalizer)."""
     with np.errstate(over="ignore"):
         x = hashes * np.uint64(0x9E3779B97F4A7C15) + more
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -64,7 +64,7 @@ class DistinctItems:
             self.add(*part)
 
     def _settle(self) -> tuple[Hashes, Hashes]:
-        """Bring what waits into order: one entry an item, the smallest hashes first."""
+        """Bring what waits into order and return all: one entry an item, smallest hashes first."""
         if self._waiting:
             hashes = np.concatenate([self._hashes, *(h for h, _ in self._waiting)])
             ranks = np.concatenate([self._ranks, *(r for _, r in self._waiting)])
@@ -80,17 +80,17 @@ class DistinctItems:
 
     @property
     def exact(self) -> bool:
-        """Say whether every distinct item is still there."""
+        """Whether every distinct item is still there."""
         self._settle()
         return not self._full
 
     def count(self) -> int:
-        """Count (beyond the limit: estimate) the distinct items."""
+        """Return the number of distinct items; beyond the limit an estimate."""
         hashes, _ = self._settle()
         return len(hashes) if not self._full else round((len(hashes) - 1) / (hashes[-1] / _ALL))
 
     def growth(self, ranks: Hashes) -> list[int]:
-        """Say for each of the ``ranks``, in rising order, how many items have none above it."""
+        """Return for each of the ``ranks``, in rising order, how many items have none above it."""
         hashes, seen = self._settle()
         found = np.searchsorted(np.sort(seen), ranks, side="right")
         scale = self.count() / len(hashes) if len(hashes) else 1.0

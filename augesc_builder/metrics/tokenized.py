@@ -24,15 +24,15 @@ Spoken = list[Utterance]
 
 
 def spoken(messages: Sequence[Message]) -> Spoken:
-    """Tokenize a session."""
+    """Return a session with the words of each utterance."""
     return [Utterance(m["role"], m["content"], tokenize(m["content"])) for m in messages]
 
 
 def text_of(session: Spoken) -> str:
-    """Give all that is said in a session, and by whom: equal for equal sessions alone."""
+    """Return all that is said in a session, and by whom: equal for equal sessions alone."""
     return "\n".join(f"{said.role} {said.text}" for said in session)
 
 
 def mean(total: float, n: int) -> float | None:
-    """Give a mean; that of nothing is undefined."""
+    """Return a mean; that of nothing is undefined."""
     return total / n if n else None

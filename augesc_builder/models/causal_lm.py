@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from augesc_builder.config.recipe import FromScratch
-from augesc_builder.engine.tensor_parallel import loading, tensor_parallel_size
+from augesc_builder.engine.tensor_parallel import tensor_parallel_options, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
 
 END = "<|endoftext|>"
@@ -78,7 +78,7 @@ def load(
     """Load a causal language model in ``dtype`` and its tokenizer.
 
     With ``tensor_parallel`` above 1 every one of so many processes that have met
-    (:mod:`augesc_builder.engine.tensor_parallel`) gets its part of each layer.
+    (:mod:`augesc_builder.engine.tensor_parallel`) gets its shard of each layer.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where one of them is missing or broken,
     or where they do not fit each other.
@@ -87,7 +87,7 @@ def load(
     how = {"device_map": device_map}
     if tensor_parallel > 1:
         check_tensor_parallel(config_of(None, name, revision), name, tensor_parallel)
-        how = loading(tensor_parallel)
+        how = tensor_parallel_options(tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
             tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
@@ -101,16 +101,20 @@ def load(
         raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
     check_fit(name, model, tokenizer)
     if tensor_parallel_size(model) != tensor_parallel:
-        raise CheckpointError(f"{name}: transformers did not cut it into {tensor_parallel} parts")
+        raise CheckpointError(f"{name}: transformers did not shard it {tensor_parallel} ways")
     return model, tokenizer
 
 
 def check_tensor_parallel(config: Any, name: str | Path, n: int) -> None:
-    """Refuse a model that ``transformers`` cannot cut into ``n`` parts."""
+    """Refuse a model that ``transformers`` cannot shard over ``n`` processes.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it has no plan for such a model, or
+    where its heads or its inner width cannot be divided by ``n``.
+    """
     config = config.get_text_config()
     if not getattr(config, "base_model_tp_plan", None):
         raise CheckpointError(
-            f"{name}: transformers does not cut the layers of {config.model_type} into parts; set "
+            f"{name}: transformers has no tensor parallelism for {config.model_type}; set "
             f"generate.backend.tensor_parallel=1 (and generate.backend.device_map=auto if one GPU "
             f"is too small)"
         )
@@ -122,13 +126,17 @@ def check_tensor_parallel(config: Any, name: str | Path, n: int) -> None:
     ):
         if whole % n:
             raise CheckpointError(
-                f"{name}: its {key}, {whole}, cannot be cut into {n} parts; set "
+                f"{name}: its {key}, {whole}, cannot be cut into {n} shards; set "
                 f"generate.backend.tensor_parallel to a divisor"
             )
 
 
 def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer that is not the model's."""
+    """Refuse a tokenizer that is not the model's.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it has no end-of-sequence token, or
+    more tokens than the model has embeddings.
+    """
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has no end-of-sequence token; set one there")
     n_embeddings = model.get_input_embeddings().num_embeddings
@@ -150,7 +158,10 @@ def quiet_bars() -> Iterator[None]:
 
 
 def check_folder(name: str | Path) -> None:
-    """Refuse a local folder that is no checkpoint, naming what it lacks."""
+    """Refuse a local folder that is no checkpoint; what may be a name on the Hub passes.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError`, naming what the folder lacks.
+    """
     folder = Path(name)
     if folder.is_file():
         raise CheckpointError(
@@ -170,13 +181,16 @@ def check_folder(name: str | Path) -> None:
 
 
 def max_positions(config: Any) -> int | None:
-    """Give the longest sequence that the model's positions allow, where its config says so."""
+    """Return the longest sequence that the model's positions allow, where its config says so."""
     value = getattr(config, "max_position_embeddings", None)
     return int(value) if value else None
 
 
 def config_of(shape: FromScratch | None, name: str | Path | None, revision: str | None) -> Any:
-    """Give a model's config; from the Hub it is downloaded, but not GPT-J-6B's."""
+    """Return a model's config; from the Hub it is downloaded, but not GPT-J-6B's.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where there is none.
+    """
     if shape is not None:
         return GPTJConfig(**shape.model_dump(), bos_token_id=0, eos_token_id=0)
     if str(name).lower() == "eleutherai/gpt-j-6b":
@@ -188,7 +202,7 @@ def config_of(shape: FromScratch | None, name: str | Path | None, revision: str 
 
 
 def size_of(config: Any) -> tuple[int, int]:
-    """Give a model's parameters and layers without making its weights."""
+    """Return a model's number of parameters and of layers without making its weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -196,6 +210,6 @@ def size_of(config: Any) -> tuple[int, int]:
 
 
 def brief(error: Exception) -> str:
-    """Give the first line of what an error says."""
+    """Return the first line of what an error says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

@@ -38,7 +38,7 @@ _NOT_A_LIMIT = 1_000_000
 
 
 def load_model(settings: Model, texts: Iterable[str], seed: int) -> tuple[Any, Any]:
-    """Give model and tokenizer of a config; ``texts`` train a tokenizer where none is given."""
+    """Load or make model and tokenizer of a config; ``texts`` train one where none is given."""
     shape = settings.from_scratch
     if shape is None:
         return load(str(settings.name), settings.revision, settings.tokenizer)
@@ -106,7 +106,10 @@ def load(
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """Load a tokenizer; a folder of vocabulary and merges alone is Blenderbot-small's kind."""
+    """Load a tokenizer; a folder of vocabulary and merges alone is Blenderbot-small's kind.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where there is none.
+    """
     folder = Path(name)
     files = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     try:
@@ -120,7 +123,10 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 
 
 def check_belong(name: str | Path, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer with more tokens, or with other special tokens, than the model knows."""
+    """Refuse a tokenizer with more tokens, or with other special tokens, than the model knows.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError`, naming what does not fit.
+    """
     check_fit(name, model, tokenizer)
     for what in ("eos_token_id", "pad_token_id"):
         ours, theirs = getattr(tokenizer, what), getattr(model.config, what, None)
@@ -133,7 +139,10 @@ def check_belong(name: str | Path, model: Any, tokenizer: Any) -> None:
 
 
 def check_method(method: str, model: Any) -> None:
-    """Refuse to train an encoder-decoder as a causal LM, and the other way round."""
+    """Refuse to train an encoder-decoder as a causal LM, and the other way round.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError`.
+    """
     fits = "seq2seq" if model.config.is_encoder_decoder else "sft"
     if method != fits:
         raise CheckpointError(
@@ -143,7 +152,7 @@ def check_method(method: str, model: Any) -> None:
 
 
 def position_limit(model: Any, tokenizer: Any) -> int | None:
-    """Give the tokens that model and tokenizer allow, where they say so."""
+    """Return how many tokens model and tokenizer allow, or ``None`` where neither says so."""
     limit = max_positions(model.config)
     if limit is None and tokenizer.model_max_length < _NOT_A_LIMIT:
         return int(tokenizer.model_max_length)

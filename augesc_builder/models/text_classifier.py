@@ -1,4 +1,4 @@
-"""TODO."""
+"""Text classifiers of ``transformers``, checked for the labels that a recipe names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from augesc_builder.readers.hub import resolve_model
 
 
 def load_classifier(name: str, revision: str | None, expected: set[str]) -> tuple[Any, str | None]:
-    """Load a text classifier that has the ``expected`` labels; give its commit on the Hub too."""
+    """Load a text classifier; return it with its commit, ``None`` for a local folder.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded, or lacks one
+    of the ``expected`` labels (in lowercase).
+    """
     commit = None if Path(name).is_dir() else resolve_model(name, revision)
     try:
         model = pipeline(
@@ -35,5 +39,5 @@ def load_classifier(name: str, revision: str | None, expected: set[str]) -> tupl
 
 
 def labels_of(model: Any) -> set[str]:
-    """Give the labels of a classifier in small letters."""
+    """Return the labels of a classifier in lowercase."""
     return {str(label).lower() for label in model.model.config.id2label.values()}

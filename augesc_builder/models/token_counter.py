@@ -19,7 +19,7 @@ class TokenCounter:
     definition: str
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text; nothing is put in front or behind."""
+        """Return the number of tokens of each text; nothing is put in front or behind."""
         found = _tokenizer(self.definition).encode_batch_fast(texts, add_special_tokens=False)
         return [len(encoding.ids) for encoding in found]
 
@@ -35,7 +35,7 @@ def load_counter(name: str, revision: str | None = None) -> TokenCounter:
     """Load a tokenizer by its name on the Hub or its folder.
 
     A folder with ``vocab.json`` and ``merges.txt`` alone is taken for GPT-2's kind, as GPT-J's is.
-    Raises :class:`~augesc_builder.errors.CheckpointError` where there is none to be had.
+    Raises :class:`~augesc_builder.errors.CheckpointError` where there is none.
     """
     from transformers import AutoTokenizer, GPT2Tokenizer
 

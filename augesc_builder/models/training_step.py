@@ -1,4 +1,4 @@
-"""What every training loop on ``accelerate`` needs: micro-batches, and states to go on from."""
+"""What every training loop on ``accelerate`` needs: micro-batches, and states to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 T = TypeVar("T")
 
 FACTS = "facts.pt"
-"""What a saved state holds beside the state of model, optimizer and random numbers."""
+"""The file of a saved state for what ``accelerate`` does not keep: how far the training is."""
 
 
 def make_accelerator(**options: Any) -> Accelerator:
@@ -41,13 +41,13 @@ def gradients(
     n_tokens: int,
     summed_loss: Callable[[Any, Sequence[T], bool], torch.Tensor],
 ) -> torch.Tensor:
-    """Fill the gradients of the mean loss over all ``n_tokens`` of a batch; give this share's part.
+    """Fill the gradients of the mean loss over all ``n_tokens`` of a batch.
 
     Each process takes its share of the batch in micro-batches, so that neither their size nor the
-    number of processes changes anything but rounding. ``summed_loss(model, micro, idle)`` gives the
+    number of processes changes anything but rounding. ``summed_loss(model, micro, idle)`` is the
     loss of a micro-batch, summed over its tokens; a process without an example left (the last batch
     of an epoch) computes an ``idle`` one, whose labels are all to be ignored, to keep collectives
-    paired.
+    paired. Returns this process's part of the loss, a scalar.
     """
     share = list(batch[accelerator.process_index :: accelerator.num_processes])
     largest = -(-len(batch) // accelerator.num_processes)
@@ -70,7 +70,7 @@ def update(
     loss: torch.Tensor,
     max_grad_norm: float | None,
 ) -> float:
-    """Take an optimizer step by the gradients there are; give the loss over all processes."""
+    """Take an optimizer step by the gradients there are; return the loss over all processes."""
     if max_grad_norm is not None:
         accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
     optimizer.step()
@@ -81,7 +81,7 @@ def update(
 def save_state(
     accelerator: Accelerator, states: Path, step: int, facts: Any, keep: int | None = 1
 ) -> None:
-    """Save all that a killed run needs to go on, and remove all but the newest ``keep`` states."""
+    """Save all that a killed run needs to resume; remove all but the newest ``keep`` states."""
     folder, temporary = states / f"step-{step:07d}", states / "saving"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -116,12 +116,12 @@ def _calm() -> Iterator[None]:
 
 
 def saved_states(states: Path) -> list[Path]:
-    """Give the saved states, the newest last."""
+    """Return the saved states, the newest last."""
     return sorted(states.glob("step-*"))
 
 
 def facts_of(state: Path) -> Any:
-    """Give what was saved beside a state."""
+    """Return what was saved beside a state."""
     return torch.load(state / FACTS)
 
 

@@ -29,13 +29,16 @@ class Chunk:
     rows: pa.Table | list[tuple[int, str]]
 
     def numbers(self) -> Iterable[int]:
-        """Give the row or line number of each row, from 1."""
+        """Return the row or line number of each row, from 1."""
         if isinstance(self.rows, list):
             return [number for number, _ in self.rows]
         return range(self.first_in_file + 1, self.first_in_file + 1 + self.rows.num_rows)
 
     def values(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
-        """Give ``(row or line number, value)`` of each row, of a table with ``columns`` alone."""
+        """Yield ``(row or line number, value)`` of each row, of a table with ``columns`` alone.
+
+        Raises :class:`~augesc_builder.errors.InputError` with file and row.
+        """
         if isinstance(self.rows, list):
             for number, line in self.rows:
                 yield number, json_of(line, self.path, number)
@@ -53,7 +56,10 @@ class Chunk:
 
 
 def count_rows(path: Path) -> int:
-    """Count the rows of a file without looking at them."""
+    """Return the number of rows of a file without parsing them.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it cannot be read.
+    """
     if path.suffix == PARQUET:
         with open_table(path) as file:
             return int(file.metadata.num_rows)
@@ -61,7 +67,10 @@ def count_rows(path: Path) -> int:
 
 
 def read_chunks(path: Path, first: int, size: int) -> Iterator[Chunk]:
-    """Read a file in chunks of ``size`` rows; ``first`` rows stand before it in other files."""
+    """Yield a file in chunks of ``size`` rows; ``first`` rows stand before it in other files.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it cannot be read.
+    """
     start = 0
     parts = _table_chunks(path, size) if path.suffix == PARQUET else _line_chunks(path, size)
     for rows in parts:
@@ -70,7 +79,7 @@ def read_chunks(path: Path, first: int, size: int) -> Iterator[Chunk]:
 
 
 def _table_chunks(path: Path, size: int) -> Iterator[pa.Table]:
-    """Give tables of ``size`` rows, whatever the row groups are."""
+    """Yield tables of ``size`` rows, whatever the row groups are."""
     with open_table(path) as file:
         rest: list[pa.RecordBatch] = []
         for batch in file.iter_batches(batch_size=size):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Downloads from the Hugging Face Hub, each pinned to a commit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from augesc_builder.errors import DownloadError
 
 
 @contextlib.contextmanager
-def asking(what: str, hint: str) -> Iterator[None]:
-    """Turn any failure to get ``what`` into one line that ends with what to do instead."""
+def download_errors(what: str, hint: str) -> Iterator[None]:
+    """Turn any failure to get ``what`` into one line that ends with what to do instead.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` for it.
+    """
     try:
         yield
     except Exception as error:
@@ -30,27 +33,29 @@ def is_on_the_hub(path: str) -> bool:
 
 
 def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -> str:
-    """Give the commit that a revision of a model stands for; a commit stands for itself.
+    """Return the commit that a revision of a model stands for; a commit stands for itself.
 
-    ``key`` is the setting that names the model.
+    ``key`` is the setting that names the model. Raises
+    :class:`~augesc_builder.errors.DownloadError` where the Hub does not know it or does not answer.
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi
 
     hint = f"check the name, or give a local folder with --set {key}=PATH"
-    with asking(f"model {name} at revision {revision}", hint):
+    with download_errors(f"model {name} at revision {revision}", hint):
         return HfApi().model_info(name, revision=revision).sha or str(revision)
 
 
 def download_dataset(repo: str, revision: str, patterns: list[str], hint: str) -> tuple[Path, str]:
-    """Download files of a dataset repo; give their folder and the commit they are of.
+    """Download files of a dataset repo; return their folder and the commit they are of.
 
-    What is in the cache already is taken from there when the Hub cannot be reached.
+    What is in the cache already is taken from there when the Hub cannot be reached. Raises
+    :class:`~augesc_builder.errors.DownloadError` where neither has them.
     """
     from huggingface_hub import snapshot_download
 
-    with asking(f"{repo} at revision {revision}", hint):
+    with download_errors(f"{repo} at revision {revision}", hint):
         folder = Path(
             snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns)
         )

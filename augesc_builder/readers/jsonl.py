@@ -12,7 +12,10 @@ from augesc_builder.errors import InputError
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    r"""Give ``(line number, line)`` for each non-blank line of a UTF-8 file; ``\n`` ends lines."""
+    r"""Yield ``(line number, line)`` for each non-blank line of a UTF-8 file; ``\n`` ends lines.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it cannot be read or is not UTF-8.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -35,13 +38,20 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """Give ``(line number, value)`` for each non-blank line of a JSON-lines file."""
+    """Yield ``(line number, value)`` for each non-blank line of a JSON-lines file.
+
+    Raises :class:`~augesc_builder.errors.InputError` with file and line.
+    """
     for number, line in read_lines(path):
         yield number, json_of(line, path, number)
 
 
 def json_of(line: str, path: str | Path, number: int) -> Any:
-    """Parse a line of JSON."""
+    """Return the value of a line of JSON.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it is not JSON, or holds half of a
+    surrogate pair, which no table can store.
+    """
     try:
         value = json.loads(line)
         if _SURROGATE.search(line):
@@ -64,7 +74,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json_rows(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Give numbered lines of JSON lines; of one JSON list, its values as lines of their own."""
+    """Yield numbered lines of JSON lines; of one JSON list, its values as lines of their own.
+
+    Raises :class:`~augesc_builder.errors.InputError` with the file, and the line if known.
+    """
     lines = read_lines(path)
     first = next(lines, None)
     if first is None:

@@ -15,7 +15,11 @@ from augesc_builder.errors import InputError
 
 @contextlib.contextmanager
 def open_table(path: Path) -> Iterator[Any]:
-    """Open a Parquet file; one that is missing or broken is an error, now or as it is read."""
+    """Open a Parquet file.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it is missing or broken, now
+    or as it is read.
+    """
     try:
         # What is buffered ahead is kept until the file is closed, all of it.
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -28,7 +32,10 @@ def open_table(path: Path) -> Iterator[Any]:
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Read columns of a Parquet file; a missing one is an error."""
+    """Read columns of a Parquet file.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it cannot be read or lacks a column.
+    """
     with open_table(path) as file:
         found = file.schema_arrow.names
         if missing := [column for column in columns if column not in found]:
@@ -39,7 +46,10 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
 
 
 def table_files(path: Path, name: str) -> list[Path]:
-    """Find the Parquet files of a table: a file, the shards of that name in a folder, or all."""
+    """Return the Parquet files of a table: a file, the shards of that name in a folder, or all.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there is none.
+    """
     files = [path]
     if path.is_dir():
         files = sorted(path.glob(f"{name}-*.parquet")) or sorted(path.glob("*.parquet"))

@@ -1,8 +1,8 @@
 """What a run leaves on disk, and how it gets there whole or not at all.
 
 Everything is written below ``.work``, synced and renamed into place; the mark comes last. So the
-marks are the truth about progress, and the manifest is the truth about settings. No other module
-knows these names.
+marks are the truth about progress, and the manifest is the truth about settings. A run that was
+killed resumes from both. The names on disk are in ``layout.py``.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class RunFolder:
     # -- what was done ---------------------------------------------------------------------------
 
     def is_complete(self, stage: str) -> bool:
-        """Say whether a stage has its completion mark."""
+        """Whether a stage has its completion mark."""
         return self._mark(stage).exists()
 
     def complete(
@@ -108,7 +108,7 @@ class RunFolder:
         self.write_json(self._mark(stage).relative_to(self.path), facts)
 
     def facts(self, stage: str) -> dict[str, Any]:
-        """Give the facts that a complete stage was marked with."""
+        """Return the facts that a complete stage was marked with."""
         return dict(_load_json(self._mark(stage)))
 
     def record(self, **facts: Any) -> None:
@@ -123,7 +123,7 @@ class RunFolder:
     # -- tables in shards ------------------------------------------------------------------------
 
     def shards(self, stage: str, n_shards: int) -> Iterator[int]:
-        """Give the numbers of a stage's shards that are not written yet."""
+        """Return the numbers of a stage's shards that are not written yet."""
         return (i for i in range(n_shards) if not self._mark(stage, i).exists())
 
     def write_shard(
@@ -136,7 +136,7 @@ class RunFolder:
         self.write_json(self._mark(stage, number).relative_to(self.path), {"rows": rows, **facts})
 
     def shard_facts(self, stage: str, n_shards: int) -> list[dict[str, Any]]:
-        """Give what the marks of a stage's shards say, in order."""
+        """Return what the marks of a stage's shards say, in order."""
         return [_load_json(self._mark(stage, i)) for i in range(n_shards)]
 
     # -- single things ---------------------------------------------------------------------------
@@ -150,9 +150,9 @@ class RunFolder:
     def table_writer(
         self, name: str | Path, schema: pa.Schema
     ) -> Iterator[Callable[[pa.Table], None]]:
-        """Give a function that writes a Parquet file piece by piece; it appears whole at the end.
+        """Yield a function that writes a Parquet file table by table; it appears whole at the end.
 
-        A piece without rows is left out: ``datasets`` cannot read a row group that holds none.
+        A table without rows is left out: ``datasets`` cannot read a row group that holds none.
         """
         with self._replacing(name) as temporary:  # noqa: SIM117 - closed before it is synced
             with pq.ParquetWriter(temporary, schema) as writer:
@@ -164,7 +164,7 @@ class RunFolder:
             temporary.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str | Path, value: Any) -> None:
-        """Write a JSON file; NaN is refused, undefined numbers are ``null``."""
+        """Write a JSON file; NaN raises :class:`ValueError`, undefined numbers are ``null``."""
         self.write_text(
             name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
@@ -185,7 +185,7 @@ class RunFolder:
             _sync(self.path)
 
     def work(self, name: str) -> Path:
-        """Give a folder for half-done things, kept until the run is done."""
+        """Return a folder for half-done things, kept until the run is done."""
         folder = self.path / layout.WORK / name
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -253,7 +253,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _replacing(self, name: str | Path) -> Iterator[Path]:
-        """Give a temporary path that is synced and renamed to ``name`` when all went well."""
+        """Yield a temporary path that is synced and renamed to ``name`` when all went well."""
         target = self.path / name
         temporary = self.work("files") / f"{target.name}.{os.getpid()}"
         with disk_errors(target):
@@ -269,7 +269,10 @@ class RunFolder:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest of a run's folder."""
+    """Read the manifest of a run's folder.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where there is none, or it is unreadable.
+    """
     if not (path / layout.MANIFEST).exists():
         raise RunFolderError(f"{path}: no {layout.MANIFEST} there; give the folder of a run")
     return dict(_load_json(path / layout.MANIFEST))
@@ -282,7 +285,10 @@ def is_stage_complete(path: Path, stage: str) -> bool:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or unwritable disk into a one-line error, whichever library met it."""
+    """Turn a full or unwritable disk into a one-line error, whichever library met it.
+
+    Raises :class:`~augesc_builder.errors.DiskError` for it; other errors pass as they are.
+    """
     try:
         yield
     except Exception as error:
@@ -301,7 +307,7 @@ _NEARLY_FULL = 1 << 20
 
 
 def _disk_error(path: Path, error: Exception) -> DiskError | None:
-    """Say what an error means for the user, if it is about the disk."""
+    """Return what an error means for the user, if it is about the disk."""
     if isinstance(error, AugescError):
         return None
     number = error.errno if isinstance(error, OSError) else None
@@ -312,7 +318,7 @@ def _disk_error(path: Path, error: Exception) -> DiskError | None:
     if number in _FULL or _FULL_IN_TEXT.search(str(error)) or _is_nearly_full(path):
         return DiskError(
             f"{path}: no space left to write it; free some and run the same command again, "
-            f"it goes on where it was"
+            f"it resumes where it stopped"
         )
     if number in {errno.ENOTDIR, errno.ENAMETOOLONG}:
         return DiskError(f"{path}: {os.strerror(number)}; give another --out")

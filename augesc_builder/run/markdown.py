@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tables in Markdown, aligned so that they also read well as plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NOTHING = "-"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table, its columns aligned: the first left, the others right."""
+    """Return a Markdown table, its columns aligned: the first left, the others right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
 

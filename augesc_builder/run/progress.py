@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class Bar:
-    """A progress bar that starts where an earlier run stopped, so that its rate is true."""
+    """A progress bar that resumes where an earlier run stopped, so that its rate is true."""
 
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar = bar
@@ -44,7 +44,7 @@ class Progress:
             print(text, flush=True)  # noqa: T201
 
     def bar(self, total: int | None, what: str, unit: str, *, done: int = 0) -> Bar:
-        """Make a bar over ``total`` units, ``done`` of them behind us."""
+        """Return a bar over ``total`` units, ``done`` of them by an earlier run."""
         return Bar(
             tqdm(
                 total=total,

@@ -25,7 +25,7 @@ _HUGE = 1 << 30
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what a run depends on."""
+    """Return the versions of what a run depends on."""
     packages = (
         *("datasets", "transformers", "torch", "accelerate", "nltk", "huggingface-hub"),
         *("evaluate", "tokenizers", "pyarrow", "numpy"),
@@ -43,7 +43,10 @@ def files_below(path: Path) -> list[Path]:
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """Give a short digest of the bytes of files; of huge ones, of their size, start and end."""
+    """Return a short digest of the bytes of files; of huge ones, of their size, start and end.
+
+    Raises :class:`~augesc_builder.errors.InputError` where one cannot be read.
+    """
     running = hashlib.sha256()
     for path in paths:
         try:
@@ -60,7 +63,10 @@ def digest(paths: Sequence[Path]) -> str:
 
 
 def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
-    """Resolve a branch of the backbone on the Hub to a commit, once for the whole run."""
+    """Return the recipe with its backbone at a commit of the Hub, the same for the whole run.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
+    """
     from augesc_builder.readers.hub import resolve_model
 
     origin = recipe.backbone
@@ -74,7 +80,7 @@ def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
 
 
 def is_new(folder: RunFolder, stage: str, progress: Progress) -> bool:
-    """Say whether a stage is still to be run, and tell the user where it is not."""
+    """Whether a stage is still to be run; the user is told where it is not."""
     if folder.is_complete(stage):
         progress.say(f"{folder.path} is complete: nothing to do")
         return False

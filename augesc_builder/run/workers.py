@@ -1,4 +1,4 @@
-"""Work in several processes whose outcome is that of one: pieces in, results out, in order."""
+"""Work in several processes whose outcome is that of one: items in, results out, in order."""
 
 from __future__ import annotations
 
@@ -24,33 +24,36 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _AHEAD = 3
-"""Pieces that each process may be ahead of the one whose result is awaited: bounds the memory."""
+"""Items that each process may be ahead of the one whose result is awaited: bounds the memory."""
 
 
 def ordered_map(
-    function: Callable[[In], Out], pieces: Iterable[In], num_proc: int, preload: str
+    function: Callable[[In], Out], items: Iterable[In], num_proc: int, preload: str
 ) -> Iterator[Out]:
-    """Give ``function(piece)`` for each piece, in order, from ``num_proc`` processes.
+    """Yield ``function(item)`` for each item, in order, from ``num_proc`` processes.
 
-    ``function`` and pieces are pickled; ``preload`` names the module that processes need. What
-    ``function`` raises is raised here.
+    ``function`` and items are pickled; ``preload`` names the module that processes need. Raises
+    what ``function`` raises, and :class:`~augesc_builder.errors.RunFolderError` where a process is
+    killed.
     """
     if num_proc == 1:
-        yield from map(function, pieces)
+        yield from map(function, items)
         return
-    pieces = iter(pieces)
+    # Not ``pool.map``, which takes all items at once: here no more are read than are worked on.
+    items = iter(items)
     with ProcessPoolExecutor(num_proc, _context(preload), _begin, (os.getpid(),)) as pool:
         try:
-            waiting = deque(pool.submit(function, p) for p in islice(pieces, _AHEAD * num_proc))
+            waiting = deque(pool.submit(function, x) for x in islice(items, _AHEAD * num_proc))
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, p) for p in islice(pieces, 1))
+                waiting.extend(pool.submit(function, x) for x in islice(items, 1))
         except BrokenProcessPool:
             raise RunFolderError(
-                "a process at work was killed, most likely for want of memory; try again with "
+                "a worker process was killed, most likely out of memory; try again with "
                 "--num-proc 1"
             ) from None
         finally:
+            # Also behind an error, or where the caller reads no further: what waits is not begun.
             pool.shutdown(cancel_futures=True)
 
 
@@ -65,19 +68,20 @@ def warm_up(preload: str, paths: Iterable[Path]) -> None:
 
 
 _LARGE = 32 << 20
-"""Bytes of input from which several processes will be at work."""
+"""Bytes of input from which :func:`warm_up` expects several processes."""
 
 WORTH_PROCESSES = 4000
 """Rows from which several processes are worth their start."""
 
 
 def cores() -> int:
-    """Say how many cores this process may use."""
+    """Return how many cores this process may use."""
+    # May be fewer than the machine has: under taskset, for one.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _context(preload: str) -> Any:
-    """Give worker processes that share the modules of one server, where the system can fork."""
+    """Return how workers are started: forked from a server with ``preload``, where that works."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -89,7 +93,7 @@ def _context(preload: str) -> Any:
 
 @contextlib.contextmanager
 def block_sigint() -> Iterator[None]:
-    """Start processes that an interrupt from the keyboard does not reach: this one answers it."""
+    """Block SIGINT while processes start, which inherit that: only this one answers Ctrl-C."""
     resource_tracker.ensure_running()  # which else starts with them, and lets interrupts through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -99,11 +103,9 @@ def block_sigint() -> Iterator[None]:
 
 
 def _begin(process: int) -> None:
-    """Prepare a worker of ``process``.
-
-    Nearly all that it makes is freed as soon as nothing refers to it. The search for cycles would
-    look through what is remembered again and again, and take a third of the time.
-    """
+    """Prepare a worker of ``process``."""
+    # Nearly all that it makes is freed as soon as nothing refers to it. The search for cycles would
+    # look through the caches again and again, and take a third of the time.
     gc.set_threshold(200_000, 20, 100)
     exit_with_parent(process)
 
@@ -111,6 +113,7 @@ def _begin(process: int) -> None:
 def exit_with_parent(process: int) -> None:
     """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
+    # Polled: workers are children of the fork server, whose end is another matter.
     def watch() -> None:
         while True:
             time.sleep(1)

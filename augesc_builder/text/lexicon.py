@@ -1,4 +1,4 @@
-"""PhraseMatcher of a lexicon: their word forms, finding them, and a quick look for their words."""
+"""Phrases and words of the lexicons, and how they are found in a text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _TO_BARE_WORDS = str.maketrans(
 
 
 class PhraseMatcher:
-    """PhraseMatcher of a lexicon as one pattern; the longest that fits is found."""
+    """All phrases of a lexicon as one pattern; the longest that fits is found.
+
+    ``forms`` are word forms by name: ``<name>`` in an entry stands for any of them.
+    """
 
     def __init__(self, entries: Iterable[str], forms: Mapping[str, str]) -> None:
         entries = list(entries)
@@ -32,11 +35,11 @@ class PhraseMatcher:
         self._pattern = re.compile(rf"(?<![\w'])(?:{'|'.join(written)})(?![\w'])")
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Give the spans of phrases in a text of small letters."""
+        """Yield the spans of phrases in a lowercase text."""
         return (m.span() for m in self._pattern.finditer(text))
 
     def may_stand_in(self, words: frozenset[str]) -> bool:
-        """Say, many times as fast as the pattern, whether all words of a phrase are there."""
+        """Whether all words of a phrase are there: many times as fast as the pattern."""
         if words.isdisjoint(self._keys):
             return False
         return any(
@@ -46,16 +49,16 @@ class PhraseMatcher:
         )
 
     def found_in(self, text: str) -> bool:
-        """Say whether a phrase stands in a text of small letters."""
+        """Whether a phrase stands in a lowercase text."""
         return self._pattern.search(text) is not None
 
     def begins(self, text: str) -> bool:
-        """Say whether a text of small letters begins with a phrase."""
+        """Whether a lowercase text begins with a phrase."""
         return self._pattern.match(text) is not None
 
 
 def _forms_of(entry: str, forms: Mapping[str, str]) -> list[str]:
-    """Give for each word of an entry, hyphens parting words, all forms that it may have."""
+    """Return for each word of an entry, hyphens parting words, all forms that it may have."""
     return [
         forms[token[1:-1]] if token.startswith("<") else part
         for token in entry.split()
@@ -64,7 +67,7 @@ def _forms_of(entry: str, forms: Mapping[str, str]) -> list[str]:
 
 
 def bare_words(text: str) -> list[str]:
-    """Split small letters into words, apostrophes left out as writers do."""
+    """Return the words of a lowercase text, apostrophes left out as writers do."""
     if text.isascii():
         return text.translate(_TO_BARE_WORDS).split()
     return _BARE_WORD.findall(text.replace("'", ""))
@@ -99,7 +102,7 @@ class Lexicon:
                 self._phrases.setdefault(key, []).append(f" {' '.join(phrase)} ")
 
     def found_in(self, said: frozenset[str], joined: str) -> bool:
-        """Say whether an entry stands in a text, given as its set of words and the words joined."""
+        """Whether an entry stands in a text, given as its set of words and the words joined."""
         if not self._words.isdisjoint(said):
             return True
         return any(
@@ -108,7 +111,10 @@ class Lexicon:
 
 
 def load_lexicon(place: Path) -> Any:
-    """Read a YAML file of words."""
+    """Read a YAML file of words.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it cannot be read or is not YAML.
+    """
     try:
         return yaml.safe_load(place.read_text(encoding="utf-8"))
     except OSError as error:

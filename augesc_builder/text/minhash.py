@@ -1,4 +1,4 @@
-"""Texts like each other, found by MinHash over shingles of words (optional).
+"""Near duplicates among texts, found by MinHash over shingles of words (optional).
 
 Approximate, as MinHash is: the standard error of the estimated Jaccard similarity falls with the
 square root of the number of permutations.
@@ -16,7 +16,7 @@ _WORD = re.compile(r"\w+")
 
 
 class _Sketcher:
-    """Makes MinHash sketches as the settings say."""
+    """MinHash sketches as the settings want them."""
 
     def __init__(self, settings: NearDuplicates) -> None:
         try:
@@ -42,12 +42,15 @@ class _Sketcher:
         return sketch
 
     def lean(self, text: str) -> Any:
-        """Sketch a text for good: without what is needed to add to it."""
+        """Return the sketch of a text for good: without what is needed to add to it."""
         return self._datasketch.LeanMinHash(self.sketch(text))
 
 
 class NearDuplicateIndex:
-    """Remembers texts, and says which are like one it knows."""
+    """Remembers texts, and finds those that are near duplicates of one it knows.
+
+    Raises :class:`~augesc_builder.errors.MissingExtraError` without datasketch.
+    """
 
     def __init__(self, settings: NearDuplicates) -> None:
         self._sketcher = _Sketcher(settings)
@@ -55,7 +58,7 @@ class NearDuplicateIndex:
         self._sketches: list[Any] = []
 
     def seen(self, text: str) -> bool:
-        """Say whether a text is like one remembered; remember it if not."""
+        """Whether a text is a near duplicate of one remembered; remember it if not."""
         sketch = self._sketcher.sketch(text)
         for other in self._index.query(sketch):
             if sketch.jaccard(self._sketches[other]) >= self._sketcher.settings.threshold:
@@ -66,7 +69,10 @@ class NearDuplicateIndex:
 
 
 class Sketches:
-    """Sketches of many texts, made chunk by chunk; who is like whom is asked at the end."""
+    """Sketches of many texts, made chunk by chunk; near duplicates are counted at the end.
+
+    Raises :class:`~augesc_builder.errors.MissingExtraError` without datasketch.
+    """
 
     def __init__(self, settings: NearDuplicates) -> None:
         self._sketcher = _Sketcher(settings)
@@ -81,7 +87,7 @@ class Sketches:
         self._sketches += other._sketches
 
     def n_alike(self) -> int:
-        """Count the texts that have another one like them."""
+        """Return how many texts have a near duplicate."""
         index, sketches = self._sketcher.index(), self._sketches
         with index.insertion_session() as session:
             for i, sketch in enumerate(sketches):

@@ -10,7 +10,11 @@ _ENTITIES = ("PERSON", "LOCATION")
 
 
 class NameFinder:
-    """Finds names of people and places with presidio and a spaCy model, by name or folder."""
+    """Finds names of people and places with presidio and a spaCy model, by name or folder.
+
+    Raises :class:`~augesc_builder.errors.MissingExtraError` without presidio, and
+    :class:`~augesc_builder.errors.CheckpointError` without the model.
+    """
 
     def __init__(self, model: str) -> None:
         try:
@@ -34,5 +38,5 @@ class NameFinder:
         self._analyzer = AnalyzerEngine(nlp_engine=engine)
 
     def finds(self, text: str) -> bool:
-        """Say whether a text names a person or a place."""
+        """Whether a text names a person or a place."""
         return bool(self._analyzer.analyze(text=text, entities=list(_ENTITIES), language="en"))

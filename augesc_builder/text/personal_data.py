@@ -1,4 +1,4 @@
-"""TODO."""
+"""E-mail addresses, phone numbers, user names and long numbers in a text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DIGITS_OF_A_PHONE_NUMBER = 9
 
 
 def has_personal_data(text: str) -> bool:
-    """Find e-mail addresses, phone numbers, user names and long runs of digits."""
+    """Whether a text has an e-mail address, phone number, user name or long run of digits."""
     return next(find_personal_data(text), None) is not None
 
 
@@ -40,7 +40,7 @@ _SIGNS = ("@", "u/", "(at)", "[at]")
 
 
 def may_have_personal_data(text: str) -> bool:
-    """Say, faster than :func:`find_personal_data`, whether there is anything to look at."""
+    """Whether :func:`find_personal_data` may find anything: faster, and sometimes in vain."""
     return (
         any(sign in text for sign in _SIGNS)
         or len(_DIGIT.findall(text)) >= _DIGITS_OF_A_LONG_NUMBER
@@ -48,7 +48,7 @@ def may_have_personal_data(text: str) -> bool:
 
 
 def find_personal_data(text: str) -> Iterator[tuple[int, int]]:
-    """Give the spans of e-mail addresses, phone numbers, user names and long runs of digits."""
+    """Yield the spans of e-mail addresses, phone numbers, user names and long runs of digits."""
     if any(sign in text for sign in _SIGNS):
         emails = [m.span() for m in _EMAIL.finditer(text)]
         yield from emails

@@ -1,6 +1,6 @@
 """The safety pass: every session is scanned for what a reader must be warned of (section 6.1).
 
-A scanner gives flags with the span of characters that raised them:
+A scanner returns flags with the span of characters that raised them:
 
 - ``crisis``: suicide, self-harm, abuse or violence, in what the seeker says
 - ``medical_advice``: advice to take or leave a medicine or a test, by the supporter
@@ -9,8 +9,8 @@ A scanner gives flags with the span of characters that raised them:
 
 :class:`LexiconScanner` finds words and phrases of ``lexicons/safety.yaml`` that no negation stands
 in front of. It knows no context beyond that: its flags are for a person to look at, and what it
-does not flag is not thereby safe. How often it is right is measured on our own sentences by
-``benchmarks/safety.py``. :class:`ClassifierScanner` gives the same from a model.
+does not flag is not thereby safe. How often it is right is measured on sentences made for that by
+``benchmarks/safety.py``. :class:`ClassifierScanner` does the same by a model.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Scanner(Protocol):
     """Whatever flags sessions."""
 
     def scan(self, messages: Sequence[Message]) -> list[Flag]:
-        """Give the flags of one session, in order."""
+        """Return the flags of one session, in order."""
 
 
 class LexiconScanner:
-    """Finds phrases of our lists, but for those that are negated or meant otherwise."""
+    """Finds phrases of the bundled lexicons, but for those negated or meant otherwise."""
 
     def __init__(self) -> None:
         lists = load_lexicon(LEXICONS / "safety.yaml")
@@ -88,7 +88,7 @@ class LexiconScanner:
         self._negations, self._not_negations = phrases("negations"), phrases("not_negations")
 
     def scan(self, messages: Sequence[Message]) -> list[Flag]:
-        """Give the flags of one session, in order."""
+        """Return the flags of one session, in order."""
         found: list[Flag] = []
         personal = may_have_personal_data("\n".join(message["content"] for message in messages))
         intended = False  # did the seeker just speak of a harmful act in mind?
@@ -157,7 +157,7 @@ class LexiconScanner:
         return False
 
     def _agrees(self, text: str) -> tuple[int, int] | None:
-        """Give the span of the first sentence, where it agrees."""
+        """Return the span of the agreement in the first sentence, if there is one."""
         start = len(text) - len(text.lstrip())
         end = _sentence_end(text, start)
         for a, b in self._agreement.find(text[start:end]):
@@ -168,7 +168,7 @@ class LexiconScanner:
         return None
 
     def _negated(self, text: str, start: int) -> bool:
-        """Say whether a negation stands among the last words of the clause before ``start``."""
+        """Whether a negation stands among the last words of the clause before ``start``."""
         before = text[_sentence_start(text, start) : start]
         ends = [m.end() for m in _CLAUSE_END.finditer(before)]
         clause = before[ends[-1] if ends else 0 :]
@@ -182,7 +182,11 @@ class LexiconScanner:
 
 
 class ClassifierScanner:
-    """Flags utterances by a text classifier of ``transformers``; a span is a whole utterance."""
+    """Flags utterances by a text classifier of ``transformers``; a span is a whole utterance.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded, or lacks a
+    label that the recipe names.
+    """
 
     def __init__(self, settings: SafetyClassifier) -> None:
         from augesc_builder.models.text_classifier import load_classifier
@@ -193,7 +197,7 @@ class ClassifierScanner:
         )
 
     def scan(self, messages: Sequence[Message]) -> list[Flag]:
-        """Give the flags of one session, in order."""
+        """Return the flags of one session, in order."""
         texts = [message["content"] for message in messages]
         results = self._model(
             texts, top_k=None, function_to_apply="sigmoid", truncation=True, batch_size=32
@@ -213,19 +217,19 @@ class Scanners:
         self._scanners = scanners
 
     def scan(self, messages: Sequence[Message]) -> list[Flag]:
-        """Give the flags of all, by utterance."""
+        """Return the flags of all, by utterance."""
         found = [flag for scanner in self._scanners for flag in scanner.scan(messages)]
         return sorted(found, key=lambda flag: (flag.utterance, flag.start))
 
 
 def scanner_of(classifier: SafetyClassifier | None) -> Scanner:
-    """Make the scanner of a recipe."""
+    """Return the scanner of a recipe."""
     lexicon = LexiconScanner()
     return Scanners([lexicon, ClassifierScanner(classifier)]) if classifier else lexicon
 
 
 def flag_sessions(sessions: pa.Table, scanner: Scanner) -> tuple[pa.Table, dict[str, Any]]:
-    """Fill the column ``safety_flags`` of a sessions table; count what was found."""
+    """Return a sessions table with ``safety_flags`` filled, and the counts of the flags."""
     flags = [
         [flag._asdict() for flag in scanner.scan(messages)]
         for messages in sessions["messages"].to_pylist()
@@ -237,7 +241,7 @@ def flag_sessions(sessions: pa.Table, scanner: Scanner) -> tuple[pa.Table, dict[
 
 
 def count_flags(flags: Iterable[Sequence[Mapping[str, Any]] | None]) -> dict[str, Any]:
-    """Count sessions, those with any flag, and for each flag its sessions and spans."""
+    """Return how many sessions there are, how many are flagged, and how often each flag is."""
     n_sessions = n_flagged = n_unscanned = 0
     spans: Counter[str] = Counter()
     holders: Counter[str] = Counter()
@@ -258,7 +262,7 @@ def count_flags(flags: Iterable[Sequence[Mapping[str, Any]] | None]) -> dict[str
 
 
 def merge_counts(counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add up the counts of several tables."""
+    """Return the sum of the counts of several tables."""
     total = count_flags(())
     for part in counts:
         for key in ("sessions", "flagged", "not_scanned"):
@@ -271,7 +275,7 @@ def merge_counts(counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Write a text in small letters and plain apostrophes, every character at its place."""
+    """Return a text in lowercase with plain apostrophes, every character at its place."""
     low = text.lower()
     if len(low) != len(text):  # some letters become two
         low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)

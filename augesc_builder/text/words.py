@@ -4,10 +4,10 @@ NLTK's sentence splitter without trained parameters, then its Treebank-style wor
 sentence. No data is downloaded. With it, ESConv without leading supporter utterances gives the
 paper's Table 2: 543.8 words a session and 15,467 unique words in 1,300 sessions.
 
-NLTK itself tokenizes some thousands of utterances a second. Two facts make the same words come
-faster. No rule of its word tokenizer looks further than one character past a blank, so the words of
-a sentence are those of its chunks between blanks, each tokenized between neighbours that change
-nothing, and remembered. And whether a sentence ends behind a chunk depends on that chunk and the
+NLTK itself tokenizes some thousands of utterances a second. Two facts allow a fast path with the
+same tokens. No rule of its word tokenizer looks further than one character past a blank, so the
+words of a sentence are those of its chunks between blanks, each tokenized between neighbours that
+change nothing, and cached. And whether a sentence ends behind a chunk depends on that chunk and the
 next alone. What that does not hold for (other white space, closing marks that stand alone, marks
 behind a sentence's end) goes to NLTK whole.
 """
@@ -24,8 +24,8 @@ from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 PROVED_ON = "3.10.4"
 """The version of NLTK that the fast path was fuzzed against; others are checked before use."""
 
-_REMEMBERED = 1 << 16
-"""Chunks that each memory keeps; then it starts anew."""
+_CACHED = 1 << 16
+"""Chunks that each cache keeps; then it is emptied, which bounds the memory."""
 
 _words = NLTKWordTokenizer()
 _sentences = PunktSentenceTokenizer()
@@ -56,9 +56,10 @@ _SIMPLE = re.compile(r"([A-Za-z]+)([,?!]?)")
 _CONTRACTIONS = re.compile(r"(?i)cannot|gimme|gonna|gotta|lemme|wanna")
 
 _NEIGHBOUR = "a"
+"""Stands in for the chunks on both sides: rules look no further than its first character."""
 
 
-class _Memory(dict[str, Words]):
+class _Cache(dict[str, Words]):
     """Words of chunks in one place of a sentence: between ``before`` and ``behind``."""
 
     def __init__(self, before: str, behind: str) -> None:
@@ -71,22 +72,23 @@ class _Memory(dict[str, Words]):
             words = (simple[1], simple[2]) if simple[2] else (simple[1],)
         else:
             found = _words.tokenize(self._before + chunk + self._behind)
+            # A neighbour is one word, and its letter and blank are two characters.
             words = tuple(found[len(self._before) // 2 : len(found) - len(self._behind) // 2])
-        if len(self) >= _REMEMBERED:
+        if len(self) >= _CACHED:
             self.clear()
         self[chunk] = words
         return words
 
 
 # No chunk that may end a sentence is in _FIRST or _MIDDLE, so what is found there ends none.
-_FIRST, _MIDDLE = _Memory("", f" {_NEIGHBOUR}"), _Memory(f"{_NEIGHBOUR} ", f" {_NEIGHBOUR}")
-_LAST, _ONLY = _Memory(f"{_NEIGHBOUR} ", ""), _Memory("", "")
-_FIRST_WITH_MARK = _Memory("", f" {_NEIGHBOUR}")
-_MIDDLE_WITH_MARK = _Memory(f"{_NEIGHBOUR} ", f" {_NEIGHBOUR}")
+_FIRST, _MIDDLE = _Cache("", f" {_NEIGHBOUR}"), _Cache(f"{_NEIGHBOUR} ", f" {_NEIGHBOUR}")
+_LAST, _ONLY = _Cache(f"{_NEIGHBOUR} ", ""), _Cache("", "")
+_FIRST_WITH_MARK = _Cache("", f" {_NEIGHBOUR}")
+_MIDDLE_WITH_MARK = _Cache(f"{_NEIGHBOUR} ", f" {_NEIGHBOUR}")
 
 
 class _Kinds(dict[str, int]):
-    """The kind of each chunk."""
+    """The kind of each chunk, cached."""
 
     def __missing__(self, chunk: str) -> int:
         if _IS_ODD.fullmatch(chunk):
@@ -99,7 +101,7 @@ class _Kinds(dict[str, int]):
             kind = _BREAKS if _ENDS_SURELY.fullmatch(chunk) else _MAY_BREAK
             if _MARK_BEHIND_END.search(chunk) and not _SHOUTED.fullmatch(chunk):
                 kind |= _NOT_LAST
-        if len(self) >= _REMEMBERED:
+        if len(self) >= _CACHED:
             self.clear()
         self[chunk] = kind
         return kind
@@ -109,7 +111,7 @@ class _Endings(dict[str, bool]):
     """Whether a sentence ends behind a chunk that another follows: keys are ``"chunk next"``."""
 
     def __missing__(self, context: str) -> bool:
-        if len(self) >= _REMEMBERED:
+        if len(self) >= _CACHED:
             self.clear()
         found = self[context] = bool(_sentences.text_contains_sentbreak(context))
         return found
@@ -119,10 +121,10 @@ _KINDS, _ENDINGS = _Kinds(), _Endings()
 
 
 def tokenize(text: str) -> list[str]:
-    """Split a text into words and punctuation marks, case kept."""
+    """Return the words and punctuation marks of a text, case kept."""
     parts = _parts(text) if _fast_path_holds() else None
     if parts is None:
-        return tokenize_plainly(text)
+        return tokenize_with_nltk(text)
     words: list[str] = []
     for part in parts:
         words += part
@@ -130,32 +132,32 @@ def tokenize(text: str) -> list[str]:
 
 
 def count(text: str) -> int:
-    """Count the words of a text; punctuation marks count as words, as in the paper."""
+    """Return how many words a text has; punctuation marks count as words, as in the paper."""
     parts = _parts(text) if _fast_path_holds() else None
-    return len(tokenize_plainly(text)) if parts is None else sum(map(len, parts))
+    return len(tokenize_with_nltk(text)) if parts is None else sum(map(len, parts))
 
 
-def tokenize_plainly(text: str) -> list[str]:
-    """Do what :func:`tokenize` does with NLTK alone: the definition, and slow."""
+def tokenize_with_nltk(text: str) -> list[str]:
+    """Return what :func:`tokenize` does, by NLTK alone: the definition, and slow."""
     return [word for s in _sentences.tokenize(text) for word in _words.tokenize(s)]
 
 
-def forget() -> None:
-    """Empty the memories, as benchmarks do."""
-    for memory in (*_MEMORIES, _KINDS, _ENDINGS):
-        memory.clear()
+def clear_caches() -> None:
+    """Empty the caches, so that a benchmark begins as a new process does."""
+    for cached in (*_CACHES, _KINDS, _ENDINGS):
+        cached.clear()
 
 
-_MEMORIES = (_FIRST, _MIDDLE, _LAST, _ONLY, _FIRST_WITH_MARK, _MIDDLE_WITH_MARK)
+_CACHES = (_FIRST, _MIDDLE, _LAST, _ONLY, _FIRST_WITH_MARK, _MIDDLE_WITH_MARK)
 
 
 def _parts(text: str) -> list[Words] | None:
-    """Give the words of each chunk; ``None`` where they are not those that NLTK gives the text."""
+    """Return the words of each chunk; ``None`` where only NLTK can tell, from the whole text."""
     chunks = text.rstrip().split(" ")  # Punkt looks at no white space that nothing follows
     # Most chunks are known and stand within a sentence: those are looked up all at once.
     parts: list[Any] = list(map(_MIDDLE.get, chunks))
     final = len(chunks) - 1
-    parts[final] = None
+    parts[final] = None  # the last one is tokenized as a sentence's end, known or not
     start = -1  # of the sentence
     ended = True
     i = 0
@@ -164,7 +166,7 @@ def _parts(text: str) -> list[Words] | None:
             start, ended = i, False
             if parts[i] is not None:
                 parts[i] = _FIRST[chunks[i]]
-        i = parts.index(None, i)
+        i = parts.index(None, i)  # over all that are known; the last one always stops it
         chunk = chunks[i]
         kind = _KINDS[chunk]
         if i == final:
@@ -200,12 +202,12 @@ _TRICKY = (
 
 
 def _fast_path_holds() -> bool:
-    """Check the fast path once, where another version of NLTK is installed."""
+    """Whether the fast path agrees with NLTK: tried once, where another version is installed."""
     global _holds  # noqa: PLW0603
     if _holds is None:
         found = ((text, _parts(text)) for text in _TRICKY)
         _holds = all(
-            parts is None or list(chain.from_iterable(parts)) == tokenize_plainly(text)
+            parts is None or list(chain.from_iterable(parts)) == tokenize_with_nltk(text)
             for text, parts in found
         )
     return _holds

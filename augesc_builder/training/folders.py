@@ -6,7 +6,7 @@
       config.yaml  manifest.json    the settings, and what the training found out
       curve.jsonl                   the loss of every step, and of every validation
       model-PHASE/                  the best checkpoint of a phase, with tokenizer and card
-      checkpoints/step-0000100/     all that is needed to go on from there
+      checkpoints/step-0000100/     all that is needed to resume from there
       logs/                         TensorBoard's
 """
 
@@ -24,10 +24,14 @@ CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
 
 
 def check_checkpoint(state: Path, config: Config) -> None:
-    """Refuse what is no checkpoint, and a checkpoint of another config."""
+    """Refuse what is no checkpoint, and a checkpoint of another config.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError`, or
+    :class:`~augesc_builder.errors.SettingsChangedError` with the settings that differ.
+    """
     if not (state / FACTS).is_file():
         raise CheckpointError(
-            f"{state} is no checkpoint to go on from; expected a folder such as "
+            f"{state} is no checkpoint to resume from; expected a folder such as "
             f"OUT/{CHECKPOINTS}/step-0000100"
         )
     if changed := differences(facts_of(state)["settings"], config.fixed()):
@@ -38,10 +42,11 @@ def check_checkpoint(state: Path, config: Config) -> None:
         )
 
 
-def put_state(state: Path, out: Path) -> Path:
+def adopt_checkpoint(state: Path, out: Path) -> Path:
     """Make ``state`` the newest checkpoint of ``out``, with the best models of its training.
 
-    A best model that is of a later step comes out again: the same steps follow in the same order.
+    Returns its folder there. A best model that is of a later step comes out again: the same steps
+    follow in the same order.
     """
     states = out / CHECKPOINTS
     if state.resolve().parent != states.resolve():

@@ -1,4 +1,4 @@
-"""Fine-tuning of encoder-decoders: phase by phase, validated, stopped early, resumable.
+"""Fine-tuning of encoder-decoders: phase by phase, with validation, early stopping and resume.
 
 The loop is ``accelerate``'s: one process or many, any mixed precision, any of its config files. The
 loss of a step is the mean over all response tokens of its batch, however that is split.
@@ -39,7 +39,10 @@ Fill = Callable[[Path], None]
 
 @dataclass
 class TrainingState:
-    """How far a training is; what a checkpoint holds beside weights and optimizer."""
+    """How far a training is; what a checkpoint holds beside weights and optimizer.
+
+    Its fields are names on disk, in the facts of checkpoints.
+    """
 
     phase: int = 0
     step: int = 0
@@ -64,7 +67,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a training writes; processes but the first give functions that do nothing."""
+    """Where a training writes; in processes but the first the functions do nothing."""
 
     checkpoints: Path
     logs: Path
@@ -77,7 +80,11 @@ class Outputs:
 
 
 class Training:
-    """One training, of one model or of one after the other."""
+    """One training, of one model or of one after the other; it resumes where ``find_state`` says.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where the batch cannot be split over the
+    processes, and later where a loss is not finite or one example is out of memory.
+    """
 
     def __init__(
         self,
@@ -101,18 +108,20 @@ class Training:
                 f"train.batch_size {size} cannot be split over {n} processes; set a multiple of it"
             )
         self.accelerator.wait_for_everyone()  # the first process may have put states aside
-        self.state = find_state()
-        self.place = (
-            TrainingState(**facts_of(self.state)["place"]) if self.state else TrainingState()
+        self.resume_from = find_state()
+        self.state = (
+            TrainingState(**facts_of(self.resume_from)["place"])
+            if self.resume_from
+            else TrainingState()
         )
-        purge = {"tensorboard": {"purge_step": self.place.total + 1}} if self.place.total else {}
+        purge = {"tensorboard": {"purge_step": self.state.total + 1}} if self.state.total else {}
         if config.machine.trackers:
             self.accelerator.init_trackers(
                 config.name, {"name": config.name, "seed": config.seed}, init_kwargs=purge
             )
 
     def run_phase(self, number: int, mixed: Mixed, model: Any, tokenizer: Any) -> None:
-        """Train a model until the phase is over; its best checkpoint is written."""
+        """Train a model to the end of a phase, or to early stopping; write its best checkpoint."""
         name, phase = list(self.config.phases.items())[number]
         plan = _Plan(self.config, number, phase, mixed)
         self.encoder = Encoder(model, tokenizer, self.config.examples)
@@ -127,26 +136,28 @@ class Training:
         schedule = get_linear_schedule_with_warmup(optimizer, phase.warmup_steps, plan.n_steps)
         model, optimizer = self.accelerator.prepare(model, optimizer)
         self.accelerator._custom_objects.clear()  # the schedule of the phase before
+        # Not prepared: then it would step once for each process, and it counts batches.
         self.accelerator.register_for_checkpointing(schedule)
-        if self.state is not None and self.place.phase == number:
-            self.accelerator.load_state(str(self.state))
+        if self.resume_from is not None and self.state.phase == number:
+            self.accelerator.load_state(str(self.resume_from))
         else:
-            self.place = TrainingState(phase=number, total=self.place.total, curve=self.place.curve)
-        self.state = None
+            self.state = TrainingState(phase=number, total=self.state.total, curve=self.state.curve)
+        self.resume_from = None  # phases after this one begin anew
         model.train()
-        with self.progress.bar(plan.n_steps, name, "step", done=self.place.step) as bar:
-            for batch in islice(plan.batches(), self.place.step, None):
-                if self.place.done:
+        with self.progress.bar(plan.n_steps, name, "step", done=self.state.step) as bar:
+            # What is skipped was trained on before the kill: the order depends on the seed alone.
+            for batch in islice(plan.batches(), self.state.step, None):
+                if self.state.done:
                     break
                 rate = schedule.get_last_lr()[0]
                 loss = self._step(model, optimizer, batch)
                 schedule.step()
-                self.place.step += 1
-                self.place.total += 1
+                self.state.step += 1
+                self.state.total += 1
                 self._log(loss=loss, learning_rate=rate)
-                best = "" if self.place.best is None else f"{math.exp(self.place.best):.1f}"
+                best = "" if self.state.best is None else f"{math.exp(self.state.best):.1f}"
                 bar.update(1, loss=f"{loss:.3f}", best_perplexity=best)
-                self._after_step(model, last=self.place.step == plan.n_steps)
+                self._after_step(model, last=self.state.step == plan.n_steps)
         model, optimizer = self.accelerator.free_memory(model, optimizer)
 
     def _step(self, model: Any, optimizer: Any, batch: Sequence[Pair]) -> float:
@@ -162,7 +173,7 @@ class Training:
         value = float(self.accelerator.reduce(loss, "sum"))
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss of step {self.place.step + 1} is {value}; lower "
+                f"the loss of step {self.state.step + 1} is {value}; lower "
                 f"phases.{self.name}.learning_rate, or set train.mixed_precision to no; the best "
                 f"model and the checkpoints so far are kept"
             )
@@ -170,7 +181,7 @@ class Training:
         return value
 
     def _try(self, model: Any, examples: Sequence[Encoded], n: int) -> torch.Tensor | None:
-        """Compute gradients; ``None`` where memory ran out."""
+        """Return the loss, with its gradients computed; ``None`` where out of memory."""
         try:
             return gradients(
                 self.accelerator, model, examples, self.micro_batch_size, n, self._summed
@@ -190,14 +201,14 @@ class Training:
         if self.accelerator.num_processes > 1:  # the others are in the middle of the same step
             raise TrainingError(
                 f"out of memory with machine.micro_batch_size {size}; run the same command with "
-                f"--set machine.micro_batch_size={smaller}, it goes on from the last checkpoint"
+                f"--set machine.micro_batch_size={smaller}, it resumes from the last checkpoint"
             )
         self.micro_batch_size = smaller
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.progress.say(
-            f"  out of memory with {size} examples at a time: going on with {smaller}; an "
+            f"  out of memory with {size} examples at a time: continuing with {smaller}; an "
             f"optimizer step still takes {self.config.train.batch_size}"
         )
 
@@ -209,36 +220,36 @@ class Training:
 
     def _after_step(self, model: Any, *, last: bool) -> None:
         """Validate, stop early, and save, where it is time."""
-        place, train, machine = self.place, self.config.train, self.config.machine
-        if last or place.step % train.evaluate_every == 0:
+        state, train, machine = self.state, self.config.train, self.config.machine
+        if last or state.step % train.evaluate_every == 0:
             loss = self._validate(model)
             self._log(validation_loss=loss, validation_perplexity=math.exp(min(loss, 700)))
-            if place.best is None or loss < place.best:
-                place.best, place.validations_since_best = loss, 0
+            if state.best is None or loss < state.best:
+                state.best, state.validations_since_best = loss, 0
                 self._write_best(model)
             else:
-                place.validations_since_best += 1
-            self.outputs.curve(place)
-            stop = train.patience is not None and place.validations_since_best >= train.patience
-            ends = " (no better for a while: the phase ends)" if stop and not last else ""
+                state.validations_since_best += 1
+            self.outputs.curve(state)
+            stop = train.patience is not None and state.validations_since_best >= train.patience
+            ends = " (early stopping: the phase ends)" if stop and not last else ""
             self.progress.say(
-                f"  {self.name}, step {place.step}: validation perplexity "
+                f"  {self.name}, step {state.step}: validation perplexity "
                 f"{math.exp(min(loss, 700)):.2f}{ends}"
             )
-            place.done = last or stop
-        if place.done or place.step % machine.save_every == 0:
-            facts = {"place": asdict(place), "settings": self.config.fixed()}
+            state.done = last or stop
+        if state.done or state.step % machine.save_every == 0:
+            facts = {"place": asdict(state), "settings": self.config.fixed()}
             save_state(
                 self.accelerator,
                 self.outputs.checkpoints,
-                place.total,
+                state.total,
                 facts,
                 machine.keep_checkpoints,
             )
             self.outputs.started()
 
     def _validate(self, model: Any) -> float:
-        """Give the mean loss of a response token of the validation set."""
+        """Return the mean loss of a response token of the validation set, over all processes."""
         share = self.validation[self.accelerator.process_index :: self.accelerator.num_processes]
         examples = [self.encoder.encode(pair.history, pair.response) for pair in share]
         examples.sort(key=lambda example: -len(example.target))
@@ -252,11 +263,12 @@ class Training:
         model.train()
         loss, n = self.accelerator.reduce(sums, "sum").tolist()
         if not math.isfinite(loss):
-            raise TrainingError(f"the validation loss of step {self.place.step} is {loss}")
-        return float(loss / n)
+            raise TrainingError(f"the validation loss of step {self.state.step} is {loss}")
+        return float(loss / n)  # of all tokens: a mean of means would weigh short shares more
 
     def _write_best(self, model: Any) -> None:
-        weights = self.accelerator.get_state_dict(model)  # gathers what FSDP has spread
+        # In every process: it gathers what FSDP has sharded.
+        weights = self.accelerator.get_state_dict(model)
         plain = self.accelerator.unwrap_model(model)
 
         def fill(folder: Path) -> None:
@@ -265,18 +277,18 @@ class Training:
                 plain.save_pretrained(folder, state_dict=weights)
             plain.config.use_cache = False
             self.tokenizer.save_pretrained(folder)
-            write_facts(folder, self.config, self.name, self.place.total, self.place.best)
+            write_facts(folder, self.config, self.name, self.state.total, self.state.best)
 
         if self.accelerator.is_main_process:
             self.outputs.model(self.name, fill)
         self.accelerator.wait_for_everyone()
 
     def _log(self, **values: float) -> None:
-        row = {"phase": self.name, "step": self.place.step, **values}
-        self.place.curve.append(row)
+        row = {"phase": self.name, "step": self.state.step, **values}
+        self.state.curve.append(row)
         if self.config.machine.trackers:
             scoped = {f"{self.name}/{key}": value for key, value in values.items()}
-            self.accelerator.log(scoped, step=self.place.total)
+            self.accelerator.log(scoped, step=self.state.total)
 
     def end(self) -> None:
         """Close the trackers."""
@@ -294,7 +306,7 @@ class _Plan:
         self.n_steps = phase.epochs * math.ceil(in_epoch / self._size)
 
     def batches(self) -> Iterator[list[Pair]]:
-        """Give the examples of each step."""
+        """Yield the examples of each step."""
         for epoch in range(self._phase.epochs):
             order = epoch_order(self._sizes, self._mixed.weights, f"{self._key}/{epoch}")
             for i in range(0, len(order), self._size):

@@ -1,4 +1,4 @@
-"""A training from config to model folder: data, phases, card; goes on after a kill."""
+"""A training from config to model folder: data, phases, card; a killed one resumes."""
 
 from __future__ import annotations
 
@@ -45,10 +45,15 @@ class TrainingData:
 def train(
     config: Config, out: Path, progress: Progress, *, resume_from: Path | None = None
 ) -> None:
-    """Train by a config into ``out``; a training that was killed goes on from its last checkpoint.
+    """Train by a config into ``out``; a killed training resumes from its last checkpoint.
 
-    ``resume_from`` is another checkpoint to go on from, of this training or of one with the same
+    ``resume_from`` is another checkpoint to resume from, of this training or of one with the same
     config. Under ``accelerate launch`` the first process writes everything.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where it cannot start or continue,
+    :class:`~augesc_builder.errors.CheckpointError` where the model cannot be loaded or
+    ``resume_from`` is no checkpoint, :class:`~augesc_builder.errors.InputError` for sessions that
+    cannot be read, and :class:`~augesc_builder.errors.RunFolderError` where ``out`` cannot be used.
     """
     check_trackers(config)
     if resume_from is not None:
@@ -70,20 +75,24 @@ def train(
             run.add(revisions={"model": start.revision})
         if resume_from is not None:
             with disk_errors(out):
-                folders.put_state(resume_from, out)
+                folders.adopt_checkpoint(resume_from, out)
         n = [sum(map(len, mixed.sets)) for mixed in data.phases]
         progress.say(
             f"{config.name}: {' then '.join(f'{k:,}' for k in n)} examples, "
             f"{len(data.validation):,} for validation"
         )
         with disk_errors(out):
-            place = _train(config, start, data, _outputs(run), out, progress)
-        _finish(config, data, place, run)
+            state = _train(config, start, data, _outputs(run), out, progress)
+        _finish(config, data, state, run)
         progress.say(f"The model is {_model_of(config, out)}")
 
 
 def read_data(config: Config) -> TrainingData:
-    """Read every set of sessions of a config, its left-out problem types left out."""
+    """Read every set of sessions of a config, its left-out problem types left out.
+
+    Raises :class:`~augesc_builder.errors.InputError` where sessions cannot be read, and
+    :class:`~augesc_builder.errors.TrainingError` where weights leave no example.
+    """
     read: dict[str, list[Pair]] = {}
 
     def pairs(mix: Mix) -> Mixed:
@@ -113,7 +122,7 @@ def read_data(config: Config) -> TrainingData:
 
 
 def run_settings(config: Config) -> dict[str, Any]:
-    """Give what must not change while a folder is filled: settings and local inputs."""
+    """Return what must not change while a folder is filled: settings and local inputs."""
     paths = {
         item.path
         for mix in (config.data.validation, *(p.sessions for p in config.phases.values()))
@@ -124,7 +133,11 @@ def run_settings(config: Config) -> dict[str, Any]:
 
 
 def check_trackers(config: Config) -> None:
-    """Refuse trackers that accelerate does not know or that are not installed."""
+    """Refuse trackers that accelerate does not know or that are not installed.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` for the first, and
+    :class:`~augesc_builder.errors.MissingExtraError` for the second.
+    """
     from accelerate.tracking import get_available_trackers
     from accelerate.utils import LoggerType
 
@@ -144,7 +157,7 @@ def check_trackers(config: Config) -> None:
 
 
 def pinned(config: Config, out: Path) -> Model:
-    """Give the model to start from, at the commit that this training began with."""
+    """Return the model to start from, at the commit that this training began with."""
     model = config.model
     if model.name is None or Path(model.name).exists():
         return model
@@ -172,10 +185,10 @@ def _train(
         return states[-1] if states else None
 
     training = Training(config, data.validation, outputs, progress, newest)
-    if training.state is not None:
-        progress.say(f"  going on from {training.state.name}")
+    if training.resume_from is not None:
+        progress.say(f"  resuming from {training.resume_from.name}")
     names = list(config.phases)
-    first = training.place.phase + training.place.done
+    first = training.state.phase + training.state.done
     for number, mixed in enumerate(data.phases):
         if number < first:
             continue
@@ -187,18 +200,18 @@ def _train(
         check_method(config.method, model)
         training.run_phase(number, mixed, model, tokenizer)
     training.end()
-    return training.place
+    return training.state
 
 
 def _texts(sets: Sequence[Sequence[Pair]]) -> list[str]:
-    """Give every utterance once, session by session."""
+    """Return every utterance once, session by session."""
     sessions = {id(pair.session): pair.session for pairs in sets for pair in pairs}
     return [m["content"] for session in sessions.values() for m in session.messages]
 
 
 def _outputs(run: RunFolder) -> Outputs:
-    def curve(place: TrainingState) -> None:
-        run.write_text(folders.CURVE, "".join(json.dumps(row) + "\n" for row in place.curve))
+    def curve(state: TrainingState) -> None:
+        run.write_text(folders.CURVE, "".join(json.dumps(row) + "\n" for row in state.curve))
 
     def started() -> None:
         if not run.is_complete("started"):
@@ -221,14 +234,14 @@ def _silent(out: Path) -> Outputs:
     )
 
 
-def _finish(config: Config, data: TrainingData, place: TrainingState, run: RunFolder) -> None:
+def _finish(config: Config, data: TrainingData, state: TrainingState, run: RunFolder) -> None:
     """Write the card and the mark."""
     name = model_folder(list(config.phases)[-1])
     facts: dict[str, Any] = {
         "model": name,
-        "steps": place.total,
-        "validation_loss": place.best,
-        "validation_perplexity": math.exp(place.best) if place.best is not None else None,
+        "steps": state.total,
+        "validation_loss": state.best,
+        "validation_perplexity": math.exp(state.best) if state.best is not None else None,
         "examples": [sum(map(len, mixed.sets)) for mixed in data.phases],
         "validation_examples": len(data.validation),
     }

@@ -36,14 +36,19 @@ def train_sft(
     out: Path,
     progress: Progress,
 ) -> TrainingState:
-    """Train every phase that is not done; within one, TRL's newest checkpoint is gone on from."""
+    """Train phase by phase; within one, TRL resumes from its newest checkpoint.
+
+    Raises :class:`~augesc_builder.errors.MissingExtraError` without TRL, and
+    :class:`~augesc_builder.errors.TrainingError` where the batch cannot be split over the processes
+    or a loss is not finite.
+    """
     try:
         import trl  # noqa: F401 - asked for before anything is loaded
     except ImportError:
         raise MissingExtraError(
             "method: sft needs TRL: pip install 'augesc-builder[sft]'"
         ) from None
-    place = TrainingState()
+    state = TrainingState()
     names = list(config.phases)
     for number, (name, phase) in enumerate(config.phases.items()):
         if number == 0:
@@ -78,29 +83,29 @@ def train_sft(
         )
         with quiet_bars():
             trainer.train(resume_from_checkpoint=_newest(outputs.checkpoints / name))
-        place = _place(place, number, name, trainer.state)
+        state = _state_of(state, number, name, trainer.state)
 
         def fill(
             folder: Path,
             trainer: Any = trainer,
             tokenizer: Any = tokenizer,
             name: str = name,
-            place: TrainingState = place,
+            state: TrainingState = state,
         ) -> None:
             with quiet_bars():
                 trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            write_facts(folder, config, name, place.total, place.best)
+            write_facts(folder, config, name, state.total, state.best)
 
         if trainer.is_world_process_zero():
             outputs.model(name, fill)
-            outputs.curve(place)
+            outputs.curve(state)
         trainer.accelerator.wait_for_everyone()
-    return place
+    return state
 
 
 def _dataset(pairs: Sequence[Pair], encoder: Encoder) -> Dataset:
-    """Give examples as TRL takes them when they are tokens already."""
+    """Return examples as TRL takes them when they are tokens already."""
     rows: dict[str, list[list[int]]] = {"input_ids": [], "completion_mask": []}
     for pair in pairs:
         example = encoder.encode(pair.history, pair.response)
@@ -176,7 +181,7 @@ def _trainer(
 
 
 class _Started(TrainerCallback):  # type: ignore[misc]
-    """Tells of validations, notes that there is a checkpoint, and stops at a loss that is none."""
+    """Reports validations, notes that there is a checkpoint, and stops at a non-finite loss."""
 
     def __init__(self, name: str, outputs: Outputs, progress: Progress) -> None:
         self._name, self._outputs, self._progress = name, outputs, progress
@@ -202,19 +207,19 @@ def _newest(folder: Path) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
-def _place(before: TrainingState, number: int, name: str, state: Any) -> TrainingState:
+def _state_of(before: TrainingState, number: int, name: str, trainer_state: Any) -> TrainingState:
     curve = list(before.curve)
-    for row in state.log_history:
+    for row in trainer_state.log_history:
         if "loss" in row:
             curve.append({"phase": name, "step": row["step"], "loss": row["loss"]})
         elif "eval_loss" in row:
             loss = row["eval_loss"]
             curve.append({"phase": name, "step": row["step"], "validation_loss": loss})
-    losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
+    losses = [row["eval_loss"] for row in trainer_state.log_history if "eval_loss" in row]
     return TrainingState(
         phase=number,
-        step=state.global_step,
-        total=before.total + state.global_step,
+        step=trainer_state.global_step,
+        total=before.total + trainer_state.global_step,
         done=True,
         best=min(losses) if losses else None,
         curve=curve,

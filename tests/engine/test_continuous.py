@@ -200,7 +200,7 @@ def test_a_row_is_the_same_in_any_company(family):
             assert all(torch.equal(a, b) for a, b in zip(again[i], logits[i], strict=True))
 
 
-def test_other_numbers_of_slots_and_the_plain_loop_give_the_same_tokens(model):
+def test_other_numbers_of_slots_and_static_batching_give_the_same_tokens(model):
     """Not to the last bit; on so small a model no token depends on that."""
     some = prompts(5, 9, 3, 12, 7, 7, 20)
     results = run(model, some)
@@ -262,8 +262,8 @@ def test_slots_are_refilled_and_static_batches_are_not(model):
         for refill in (True, False)
     )
     assert generate(engine, some, *QUIET) == generate(static, some, *QUIET)
-    assert static.n_places == 3 * 30 * 4
-    assert engine.n_places < 0.6 * static.n_places
+    assert static.n_slot_steps == 3 * 30 * 4
+    assert engine.n_slot_steps < 0.6 * static.n_slot_steps
 
 
 def test_prompts_are_read_only_as_slots_come_free(model):
@@ -301,7 +301,7 @@ def test_end_of_sequence_as_first_token():
 # -- bad input -------------------------------------------------------------------------------------
 
 
-def test_a_row_without_numbers_ends_and_the_others_go_on(model):
+def test_a_row_with_non_finite_logits_ends_and_the_others_continue(model):
     some = prompts(5, 9, 3, 12, 7, 7)
     expected = run(model, some)
     broken = model_of("gptj")

@@ -72,7 +72,7 @@ def test_the_engine_makes_the_same_rows_with_the_kernel(family, monkeypatch):
 
     def as_on_cuda(engine):
         made = unchanged(engine)
-        made.steps = CudaGraphDecoder(engine.network, made.cache, engine.device)
+        made.decoder = CudaGraphDecoder(engine.network, made.cache, engine.device)
         calls.append(made)
         return made
 

@@ -10,7 +10,7 @@ from augesc_builder.engine import generate
 from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.gptj import GPTJ
-from augesc_builder.engine.memory import bytes_a_slot, slots_that_fit
+from augesc_builder.engine.memory import bytes_per_slot, slots_that_fit
 from augesc_builder.engine.models import Family, network_of
 from augesc_builder.errors import CheckpointError
 from tests.engine.test_continuous import PAPER, QUIET, run
@@ -26,7 +26,7 @@ def model():
 
 
 def test_the_number_of_slots_follows_the_memory(model, monkeypatch):
-    config, one = model.config, bytes_a_slot(model.config, torch.float32, 100)
+    config, one = model.config, bytes_per_slot(model.config, torch.float32, 100)
     assert one == 2 * 2 * 32 * 100 * 4 + 24 * VOCABULARY
     free = {"bytes": 0}
     monkeypatch.setattr("augesc_builder.engine.memory.available_memory", lambda: free["bytes"])
@@ -44,7 +44,7 @@ def test_the_number_of_slots_follows_the_memory(model, monkeypatch):
 
 def test_processes_share_gpus_and_a_spread_model_has_all_of_them(model, monkeypatch):
     """There is no GPU here: what a machine with two would answer stands for it."""
-    one = bytes_a_slot(model.config, torch.float32, 100)
+    one = bytes_per_slot(model.config, torch.float32, 100)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ((10 + 20 * gpu) * one, 99 * one))
@@ -83,7 +83,7 @@ def test_no_memory_for_one_row_is_an_error(model):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine._logits = too_much
-    with pytest.raises(CheckpointError, match="not enough memory for one conversation"):
+    with pytest.raises(CheckpointError, match="out of memory with one conversation"):
         generate(engine, prompts(5), *QUIET)
 
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from augesc_builder.engine import Sampling
 from augesc_builder.engine import sampling as module
-from augesc_builder.engine.sampling import NOT_FINITE, choose, choose_fast
+from augesc_builder.engine.sampling import NOT_FINITE, sample_tokens, sample_tokens_fast
 from tests.engine.test_static import VOCABULARY
 
 BIG = 5000
@@ -55,16 +55,18 @@ def test_the_fast_choice_is_the_slow_one(on, seed, spread, steps, sampling):
         logits = (logits * steps).round() / steps
     ids = torch.randint(0, BIG, (6, 40))
     u = torch.rand(6, dtype=torch.float64)
-    slow = choose(logits, marked(ids, BIG), u, sampling)
+    slow = sample_tokens(logits, marked(ids, BIG), u, sampling)
     with pytest.MonkeyPatch.context() as patch:
         if on != "cpu":
-            patch.setattr(module, "_few_on_cpu", module.few_by_top_k)
-        fast = choose_fast(logits.clone(), ids, u, sampling)
+            patch.setattr(module, "_candidates_on_cpu", module.candidates_by_top_k)
+        fast = sample_tokens_fast(logits.clone(), ids, u, sampling)
     # Both round, in float32 and in float64: a uniform at the edge of two tokens may fall to either.
     differ = (slow != fast).nonzero().flatten()
     for row in differ.tolist():
         nudged = [
-            choose(logits[[row]], marked(ids[[row]], BIG), (u[[row]] + d).clamp(0, 1 - 1e-12), s)
+            sample_tokens(
+                logits[[row]], marked(ids[[row]], BIG), (u[[row]] + d).clamp(0, 1 - 1e-12), s
+            )
             for d in (-3e-6, 3e-6)
             for s in (sampling, _nudged(sampling, 1e-6), _nudged(sampling, -1e-6))
         ]
@@ -106,7 +108,7 @@ def test_the_distribution_is_that_of_transformers(sampling):
         processors.append(MinPLogitsWarper(sampling.min_p))
     theirs = torch.softmax(LogitsProcessorList(processors)(ids, logits.clone()).double(), -1)[0]
     u = torch.rand(n, dtype=torch.float64)
-    chosen = choose_fast(logits.repeat(n, 1), ids.expand(n, -1), u, sampling)
+    chosen = sample_tokens_fast(logits.repeat(n, 1), ids.expand(n, -1), u, sampling)
     found = torch.bincount(chosen, minlength=VOCABULARY).double()
     assert not found[theirs == 0].any()
     expected = theirs[theirs > 0] * n
@@ -116,7 +118,7 @@ def test_the_distribution_is_that_of_transformers(sampling):
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
-def test_rows_without_numbers_are_marked_and_the_others_chosen():
+def test_rows_with_non_finite_logits_are_marked_and_the_others_sampled():
     torch.manual_seed(1)
     logits = torch.randn(5, BIG)
     logits[1, 7] = float("nan")
@@ -124,11 +126,13 @@ def test_rows_without_numbers_are_marked_and_the_others_chosen():
     logits[3, 9] = float("inf")
     ids, u = torch.zeros(5, 1, dtype=torch.long), torch.full((5,), 0.5)
     for sampling in (Sampling(9, top_p=0.9), Sampling(9), Sampling(9, top_k=3)):
-        tokens = choose_fast(logits.clone(), ids, u, sampling)
+        tokens = sample_tokens_fast(logits.clone(), ids, u, sampling)
         assert (tokens == NOT_FINITE).tolist() == [False, True, True, True, False]
         rest = [0, 4]
-        assert torch.equal(tokens[rest], choose_fast(logits[rest], ids[rest], u[rest], sampling))
-    tokens = choose_fast(logits[[1, 0]], ids[:2], u[:2], Sampling(9, greedy=True))
+        assert torch.equal(
+            tokens[rest], sample_tokens_fast(logits[rest], ids[rest], u[rest], sampling)
+        )
+    tokens = sample_tokens_fast(logits[[1, 0]], ids[:2], u[:2], Sampling(9, greedy=True))
     assert tokens.tolist() == [NOT_FINITE, int(logits[0].argmax())]
 
 
@@ -137,6 +141,8 @@ def test_a_token_that_cannot_be_is_never_chosen():
     logits[:, :4] = 1.0
     u = torch.tensor([0.0, 0.6, 1 - 1e-12], dtype=torch.float64)
     for sampling in (Sampling(9), Sampling(9, top_p=0.9), Sampling(9, top_k=50)):
-        tokens = choose_fast(logits.clone(), torch.zeros(3, 1, dtype=torch.long), u, sampling)
+        tokens = sample_tokens_fast(
+            logits.clone(), torch.zeros(3, 1, dtype=torch.long), u, sampling
+        )
         assert tokens.tolist()[0] == 0
         assert int(tokens.max()) < 4

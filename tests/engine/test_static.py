@@ -1,4 +1,4 @@
-"""The plain loop against transformers, and rows against their neighbours."""
+"""Static batching against transformers, and rows against their neighbours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from augesc_builder.engine import Prompt, Sampling, generate
-from augesc_builder.engine.sampling import choose, stream_key, uniforms
+from augesc_builder.engine.sampling import sample_tokens, stream_key, uniforms
 from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
 
@@ -205,7 +205,7 @@ def test_the_nucleus_is_that_of_transformers(seed, top_p, temperature, penalty):
     probabilities = torch.softmax(theirs[0].double(), -1)
     sampling = Sampling(99, top_p=top_p, temperature=temperature, repetition_penalty=penalty)
     grid = torch.arange(0, 1, 0.001, dtype=torch.float64)
-    chosen = choose(logits.expand(len(grid), -1), seen.expand(len(grid), -1), grid, sampling)
+    chosen = sample_tokens(logits.expand(len(grid), -1), seen.expand(len(grid), -1), grid, sampling)
     shares = torch.bincount(chosen, minlength=VOCABULARY).double() / len(grid)
     edge = probabilities[probabilities > 0].min()  # rounding may move the nucleus by its last token
     assert (shares - probabilities).abs().max() < 0.0021 + edge
@@ -216,12 +216,12 @@ def test_the_nucleus_is_that_of_transformers(seed, top_p, temperature, penalty):
 def test_extreme_uniforms_stay_inside_the_nucleus(u):
     logits = torch.tensor([[5.0, 4.0, -50.0, -60.0]])
     seen = torch.zeros(1, 4, dtype=torch.bool)
-    token = choose(logits, seen, torch.tensor([u]), Sampling(9, top_p=0.9))
+    token = sample_tokens(logits, seen, torch.tensor([u]), Sampling(9, top_p=0.9))
     assert token.item() in {0, 1}
 
 
-def test_logits_that_are_no_numbers_are_an_error():
+def test_non_finite_logits_are_an_error():
     logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])
     seen = torch.zeros(2, 2, dtype=torch.bool)
-    with pytest.raises(CheckpointError, match="no numbers"):
-        choose(logits, seen, torch.tensor([0.5, 0.5]), Sampling(9))
+    with pytest.raises(CheckpointError, match="non-finite logits"):
+        sample_tokens(logits, seen, torch.tensor([0.5, 0.5]), Sampling(9))

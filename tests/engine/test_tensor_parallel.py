@@ -1,4 +1,4 @@
-"""Several processes that hold one model in parts, on CPU."""
+"""Tensor parallelism: several processes that shard one model, on CPU."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_two_processes_with_half_a_model_each_give_the_rows_of_one(generate, lla
 
 
 def test_a_family_that_cannot_be_cut(generate):
-    with pytest.raises(CheckpointError, match=r"does not cut the layers of gptj.*device_map=auto"):
+    with pytest.raises(CheckpointError, match=r"no tensor parallelism for gptj.*device_map=auto"):
         generate("generate.backend.tensor_parallel=2")
 
 
 def test_a_build_says_so_before_it_trains(tiny_file, tmp_path):
     recipe = load_recipe(tiny_file, ["generate.backend.tensor_parallel=2"])
-    with pytest.raises(CheckpointError, match="does not cut the layers of gptj"):
+    with pytest.raises(CheckpointError, match="no tensor parallelism for gptj"):
         build(recipe, tmp_path / "out", Progress(quiet=True))
     assert not (tmp_path / "out").exists()
 
 
 def test_heads_that_cannot_be_cut(generate, llama):
-    with pytest.raises(CheckpointError, match="its num_key_value_heads, 2, cannot be cut into 4 p"):
+    with pytest.raises(CheckpointError, match="its num_key_value_heads, 2, cannot be cut into 4 s"):
         generate("generate.backend.tensor_parallel=4", checkpoint=llama)
 
 
@@ -87,11 +87,11 @@ def test_more_parts_than_gpus(monkeypatch, tmp_path):
 
 def test_out_of_memory_is_an_error_where_processes_share_the_model():
     engine = ContinuousBatchingEngine(model_of("gptj"), EOS, PAPER, 8)
-    engine.shared = True
+    engine.is_tensor_parallel = True
 
     def too_much(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine._logits = too_much
-    with pytest.raises(CheckpointError, match=r"memory for 8 conversations.*backend.slots"):
+    with pytest.raises(CheckpointError, match=r"with 8 conversations.*lower.*backend.slots"):
         engine_generate(engine, prompts(5), *QUIET)

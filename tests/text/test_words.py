@@ -31,13 +31,13 @@ PIECES = [
 @example('He left. "Why?" (Nobody knows.) \'')
 @example("foo. ” )")
 def test_pieces_that_the_rules_care_about(text):
-    assert words.tokenize(text) == words.tokenize_plainly(text)
+    assert words.tokenize(text) == words.tokenize_with_nltk(text)
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text(text):
-    assert words.tokenize(text) == words.tokenize_plainly(text)
+    assert words.tokenize(text) == words.tokenize_with_nltk(text)
 
 
 def test_every_utterance_of_esconv():
@@ -46,7 +46,7 @@ def test_every_utterance_of_esconv():
         lines = shared(f"esconv/{split}.txt").read_text().splitlines()
         said = [u["text"] for line in lines for u in json.loads(line)["dialog"]]
         for text in rng.sample(said, len(said) // 3):
-            assert words.tokenize(text) == words.tokenize_plainly(text)
+            assert words.tokenize(text) == words.tokenize_with_nltk(text)
 
 
 @settings(max_examples=400, deadline=None)
@@ -64,18 +64,18 @@ def test_every_utterance_of_esconv():
 @example("wow!! Really?! no")
 @example("So... I went at 5. Then J. Smith came.")
 def test_chunks_that_the_rules_care_about(text):
-    assert words.tokenize(text) == words.tokenize_plainly(text)
-    assert words.count(text) == len(words.tokenize_plainly(text))
+    assert words.tokenize(text) == words.tokenize_with_nltk(text)
+    assert words.count(text) == len(words.tokenize_with_nltk(text))
 
 
 def test_memory_is_bounded(monkeypatch):
-    words.forget()
+    words.clear_caches()
     monkeypatch.setattr(words, "_REMEMBERED", 50)
     for i in range(300):
         words.tokenize(f"first{i} middle{i} last{i}. so{i}... go on{i}. {i}. Another{i} one!")
         for memory in (*words._MEMORIES, words._KINDS, words._ENDINGS):
             assert len(memory) <= 50
-    words.forget()
+    words.clear_caches()
     assert not any(words._MEMORIES)
 
 

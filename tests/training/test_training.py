@@ -464,7 +464,7 @@ def test_checkpoints_of_another_config_are_refused(reference, tmp_path):
     state = reference[2] / "checkpoints" / "step-0000006"
     with pytest.raises(SettingsChangedError, match=r"train.batch_size \(8 there, 4 now\)"):
         train(mini("train.batch_size=4"), tmp_path / "x", Progress(quiet=True), resume_from=state)
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         train(mini(), tmp_path / "x", Progress(quiet=True), resume_from=tmp_path)
     assert not (tmp_path / "x").exists()
     with pytest.raises(SettingsChangedError, match="seed"):
@@ -490,7 +490,7 @@ def test_a_phase_stops_early_and_keeps_its_best(tmp_path, capsys):
     wild = "phases.first.learning_rate=0.5"
     config = mini(wild, "phases.first.epochs=9", "train.evaluate_every=1", "train.patience=2")
     train(config, tmp_path / "out", Progress())
-    assert "no better for a while: the phase ends" in capsys.readouterr().out
+    assert "early stopping: the phase ends" in capsys.readouterr().out
     validations = [
         r["validation_loss"] for r in curve_of(tmp_path / "out") if "validation_loss" in r
     ]
@@ -571,7 +571,7 @@ def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path):
     other.join(120)
     assert other.exitcode == 0
     said = (tmp_path / "said").read_text()
-    assert "out of memory with 32 examples at a time: going on with 16" in said
+    assert "out of memory with 32 examples at a time: continuing with 16" in said
     assert_close_curves(curve_of(tmp_path / "b"), plain)
 
 
@@ -614,7 +614,7 @@ def test_two_processes_give_the_losses_of_one(reference, tmp_path):
 
 
 def test_causal_models_are_trained_by_trl_and_go_on(tmp_path):
-    """Interrupted, gone on with, and then loaded as anybody would."""
+    """Interrupted, resumed, and then loaded as anybody would."""
     config = mini(
         *("method=sft", f"model.name={causal(tmp_path / 'causal')}", "model.from_scratch=null"),
         *("train.evaluate_every=5", "examples.max_source_tokens=64"),

@@ -46,7 +46,7 @@ class DuplicationCounts:
             self._sketches.merge(other._sketches)
 
     def statistics(self) -> dict[str, Any]:
-        """Give the measurement."""
+        """Return the measurement."""
         hashes = np.concatenate([np.empty(0, np.uint64), *self._hashes])
         duplicates = len(hashes) - len(np.unique(hashes))
         near = None if self._sketches is None else self._sketches.n_alike()

@@ -50,7 +50,7 @@ class DiversityCounts:
         self._sessions += other._sessions
 
     def statistics(self, points: int = POINTS) -> dict[str, Any]:
-        """Give the measurement."""
+        """Return the measurement."""
         ranks = np.sort(np.concatenate([np.empty(0, np.uint64), *self._sessions]))
         at = np.unique(np.linspace(1, len(ranks), min(points, len(ranks))).round().astype(int))
         growth = self.grams[1].growth(ranks[at - 1])

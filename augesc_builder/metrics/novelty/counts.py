@@ -33,7 +33,7 @@ class Automaton:
                 last = self._extend(last, word)
 
     def _extend(self, last: int, word: str) -> int:
-        """Add a word behind the state ``last``; give the state of the longer span."""
+        """Add a word behind the state ``last``; return the state of the longer span."""
         known = self._next[last].get(word)
         if known is not None:
             if self._length[known] == self._length[last] + 1:
@@ -65,7 +65,7 @@ class Automaton:
         return len(self._next) - 1
 
     def matches(self, words: Sequence[str]) -> list[int]:
-        """Give for each word the length of the longest span that ends with it and stands there."""
+        """Return for each word the length of the longest known span that ends with it."""
         found, state, length = [], 0, 0
         for word in words:
             while state and word not in self._next[state]:
@@ -86,7 +86,7 @@ def _automaton(utterances: tuple[str, ...]) -> Automaton:
 
 
 class NoveltyCounts:
-    """What sessions recite of the texts they may have been learned from; mergeable."""
+    """What sessions have memorized of the texts their model was trained on; mergeable."""
 
     def __init__(self, trained_on: tuple[str, ...], n: int = N, top: int = TOP) -> None:
         self._trained_on, self._n, self._top = trained_on, n, top
@@ -122,7 +122,7 @@ class NoveltyCounts:
         self._spans = set(heapq.nsmallest(_REMEMBERED, self._spans, key=_longest_first))
 
     def _longest(self) -> list[tuple[int, str]]:
-        """Give the longest spans; of two where one holds the other, the one."""
+        """Return the longest spans; of two where one holds the other, the one."""
         self._trim()
         kept: list[tuple[int, str]] = []
         for length, text in sorted(self._spans, key=_longest_first):
@@ -133,7 +133,7 @@ class NoveltyCounts:
         return kept
 
     def statistics(self) -> dict[str, Any]:
-        """Give the measurement."""
+        """Return the measurement."""
         return {
             "n": self._n,
             "ngrams": self.ngrams,
@@ -145,5 +145,5 @@ class NoveltyCounts:
 
 
 def utterances_of(sessions: Iterable[Sequence[Message]]) -> tuple[str, ...]:
-    """Give what is said in sessions, as :class:`NoveltyCounts` takes it."""
+    """Return what is said in sessions, as :class:`NoveltyCounts` takes it."""
     return tuple(message["content"] for session in sessions for message in session)

@@ -21,9 +21,9 @@ from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 The share of a corpus's 4-grams of words that stand in the fine-tuning sessions too, and the longest
-spans that stand there word for word: a model that recites its training data is caught here. N-grams
-and spans do not cross the end of an utterance. Words are NLTK's, case-sensitive. Exact: every
-utterance runs through a suffix automaton of the fine-tuning utterances.
+spans that stand there word for word: a model that has memorized its training data is caught here.
+N-grams and spans do not cross the end of an utterance. Words are NLTK's, case-sensitive. Exact:
+every utterance runs through a suffix automaton of the fine-tuning utterances.
 """
 
 INPUTS_DESCRIPTION = """\

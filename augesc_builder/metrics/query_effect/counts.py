@@ -37,7 +37,7 @@ class QueryCounts:
         self.sums[length] = (n + sums[0], total + sums[1], squares + sums[2])
 
     def statistics(self, bin_words: int = BIN_WORDS) -> dict[str, Any]:
-        """Give the measurement."""
+        """Return the measurement."""
         bins: dict[int, QueryCounts] = {}
         for length, sums in sorted(self.sums.items()):
             bins.setdefault(length // bin_words, QueryCounts())._add(length, sums)

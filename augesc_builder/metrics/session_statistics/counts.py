@@ -20,12 +20,12 @@ class RoleCounts:
 
     @property
     def utterances(self) -> int:
-        """Count its utterances."""
+        """Return the number of its utterances."""
         return self.lengths.total()
 
     @property
     def words(self) -> int:
-        """Count its words."""
+        """Return the number of its words."""
         return sum(length * n for length, n in self.lengths.items())
 
 
@@ -57,7 +57,7 @@ class SessionCounts:
             role.vocabulary |= theirs.vocabulary
 
     def statistics(self) -> dict[str, Any]:
-        """Give the numbers of Table 2; a mean of nothing is ``None``."""
+        """Return the numbers of Table 2; a mean of nothing is ``None``."""
         seeker, supporter = self.roles["user"], self.roles["assistant"]
         sessions = self.utterances.total()
         return {
@@ -83,7 +83,7 @@ def _histogram(counts: Counter[int]) -> list[list[int]]:
 
 
 def count_sessions(sessions: Iterable[Sequence[Message]]) -> SessionCounts:
-    """Count many sessions."""
+    """Return the counts of many sessions."""
     counts = SessionCounts()
     for messages in sessions:
         counts.add(spoken(messages))

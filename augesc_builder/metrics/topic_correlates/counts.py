@@ -32,7 +32,7 @@ class TopicCounts:
             self.words[role].update(counter)
 
     def lowered(self, role: str, *, keep_stop_words: bool) -> Counter[str]:
-        """Give a role's counts of words in lower case."""
+        """Return a role's counts of words in lowercase."""
         counts: Counter[str] = Counter()
         for word, n in self.words[role].items():
             lower = word.lower()
@@ -47,7 +47,7 @@ _WORD = re.compile(r"[^\W_]")
 def correlates(
     sets: Mapping[str, TopicCounts], top: int = TOP, *, keep_stop_words: bool = False
 ) -> dict[str, dict[str, list[list[Any]]]]:
-    """Give each set's words of the highest z against all other sets."""
+    """Return the words of the highest z of each set against all others, for each role."""
     found: dict[str, dict[str, list[list[Any]]]] = {name: {} for name in sets}
     for role, label in ROLES.items():
         counts = {
@@ -66,7 +66,7 @@ def correlates(
 def z_scores(
     here: Mapping[str, int], there: Mapping[str, int], prior: Mapping[str, int]
 ) -> dict[str, float]:
-    """Give z of every word of the prior: above 0 where it is said more here than there."""
+    """Return z of every word of the prior: above 0 where it is said more here than there."""
     n_here, n_there, n_prior = sum(here.values()), sum(there.values()), sum(prior.values())
     scores = {}
     for word, a in prior.items():
@@ -81,7 +81,7 @@ def z_scores(
 
 @functools.cache
 def stop_words() -> frozenset[str]:
-    """Read our list of stop words: one a line, ``#`` begins a comment."""
+    """Read the bundled list of stop words: one a line, ``#`` begins a comment."""
     file = resources.files("augesc_builder") / "text" / "lexicons" / "stop_words.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     return frozenset(word for line in lines for word in line.partition("#")[0].split())

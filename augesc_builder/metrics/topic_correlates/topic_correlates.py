@@ -31,8 +31,8 @@ a the prior of the word (its count in all sets together) and A the sum of all pr
     delta = log((y + a) / (n + A - y - a)) - log((y' + a) / (n' + A - y' - a))
     z     = delta / sqrt(1 / (y + a) + 1 / (y' + a))
 
-Words are NLTK's, in lower case. Words without a letter or digit are left out, and so are stop words
-(a list of ours, augesc_builder/text/lexicons/stop_words.txt), unless keep_stop_words is set.
+Words are NLTK's, in lowercase. Words without a letter or digit are left out, and so are stop words
+(those of augesc_builder/text/lexicons/stop_words.txt), unless keep_stop_words is set.
 """
 
 INPUTS_DESCRIPTION = """\

@@ -73,7 +73,7 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
         weights=weights,
         n_processes=n_processes,
         spread=settings.device_map is not None,
-        parts=settings.tensor_parallel,
+        tensor_parallel=settings.tensor_parallel,
     )
 
 
