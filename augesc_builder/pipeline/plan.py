@@ -33,7 +33,8 @@ DOWNLOADED_QUERIES = {"empathetic_dialogues": 8_950}
 """What the paper got from a source (section 4.2), where it is not on this disk."""
 
 _JUDGED = 1_000
-"""Texts a second and core, of filtering and of measuring (``benchmarks/statistics.py --all``)."""
+"""Texts a second and core, of filtering and of measuring
+(``benchmarks/corpus_statistics.py --all``)."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_SECONDS = {"cpu": 2e-3, "cuda": 1.5e-4}
