@@ -388,9 +388,9 @@ def test_two_processes_name_the_row_too(refused, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("copies", "shard", "n_kills"),
     [
-        (60, 800, 2),
+        (20, 300, 1),
         pytest.param(750, generations._SHARD, 1, marks=pytest.mark.slow),
-        pytest.param(60, 800, SOAK or 6, marks=[pytest.mark.slow, pytest.mark.soak]),
+        pytest.param(20, 300, SOAK or 6, marks=[pytest.mark.slow, pytest.mark.soak]),
     ],
 )
 def test_a_killed_filter_goes_on_where_it_was(tmp_path, copies, shard, n_kills):
