@@ -1,14 +1,20 @@
 # make quickstart   install what is needed, then build a small corpus
-# make test         install what is needed, then run the tests
-# make versions     run the tests of load_dataset under datasets 3.6.0 and 4.4.2 too
+# make test         install what is needed, then run the tests that take minutes in all
+# make test-slow    run the other tests, and those of load_dataset under datasets 3.6.0 and 4.4.2
+# make test-all     run both
+# make soak         kill hundreds of times (KILLS) and fuzz for hours; by hand, before a release
 # make check        format, lint and types, as CI runs them
 # make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
+# Processes that share the test files; `make test JOBS=0` runs them in one, for a debugger.
+JOBS ?= 2
+KILLS ?= 300
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: quickstart test versions check format bench bench-peers clean
+.PHONY: quickstart test test-slow test-all versions soak check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -26,8 +32,16 @@ quickstart: $(BIN)/installed
 	@echo "These commands are in $(BIN): first run  source $(BIN)/activate"
 
 test: $(BIN)/installed
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(BIN)/installed
+	$(PYTEST) -m slow
 	$(BIN)/python tests/versions.py
+
+test-all: test test-slow
+
+soak: $(BIN)/installed
+	AUGESC_SOAK=$(KILLS) $(PYTEST) -m 'soak or hypothesis'
 
 versions: $(BIN)/installed
 	$(BIN)/python tests/versions.py
@@ -46,6 +60,7 @@ bench: $(BIN)/installed
 	$(BIN)/python benchmarks/queries.py
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/safety.py
+	$(BIN)/python benchmarks/corpus_statistics.py
 	$(BIN)/python benchmarks/generation.py
 
 PEERS := benchmarks/.peers

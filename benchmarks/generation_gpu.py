@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from augesc_builder.run.markdown import markdown_table
-from benchmarks.generation import decode_ours, decode_static, decode_theirs
+from benchmarks.generation_decoders import decode_ours, decode_static, decode_theirs
 from benchmarks.generation_task import Task, make_model, make_task
 
 TRAINING_TOKENS = 780

@@ -3,23 +3,18 @@
     python benchmarks/generation_peers.py {ctranslate2|vllm} FOLDER
 
 ``FOLDER`` holds ``model/`` (a checkpoint of transformers) and ``task.json``. Loading is not timed;
-CTranslate2's seconds are the processor's, vLLM's the clock's: it has processes of its own.
+CTranslate2's seconds are the processor's, vLLM's the clock's: it has processes of its own. Nothing
+of augesc can be imported there, nor the other benchmarks.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# Not this folder, whose statistics.py would hide the standard library's. vLLM starts processes that
-# run this file again, with the path of the first.
-sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
-
+import argparse
 import json
 import time
+from pathlib import Path
 from typing import Any
 
-EOS, TOP_P, TEMPERATURE, PENALTY = 50256, 0.9, 0.9, 1.05
 RESULT = "tokens a second:"
 """Stands before the number: engines write lines of their own."""
 
@@ -28,12 +23,13 @@ def ctranslate2(folder: Path, task: dict[str, Any]) -> float:
     """Decode in static batches, from which rows that ended are removed."""
     import ctranslate2 as engine
 
+    sampling = task["sampling"]
     names = [f"t{i}" for i in range(50400)]
     converted = folder / "ctranslate2"
     if not converted.exists():
         from ctranslate2.converters.transformers import TransformersConverter
 
-        _give_tokenizer(folder / "model", names)
+        _give_tokenizer(folder / "model", names, names[task["eos"]])
         TransformersConverter(str(folder / "model")).convert(str(converted))
     generator = engine.Generator(str(converted), device="cpu", inter_threads=1, intra_threads=1)
     prompts = [[names[i] for i in ids] for ids in task["prompts"]]
@@ -54,9 +50,9 @@ def ctranslate2(folder: Path, task: dict[str, Any]) -> float:
             max_length=max(steps),
             min_length=1,
             sampling_topk=0,
-            sampling_topp=TOP_P,
-            sampling_temperature=TEMPERATURE,
-            repetition_penalty=PENALTY,
+            sampling_topp=sampling["top_p"],
+            sampling_temperature=sampling["temperature"],
+            repetition_penalty=sampling["repetition_penalty"],
             include_prompt_in_result=False,
             end_token=[],
             callback=ends,
@@ -78,12 +74,10 @@ def vllm(folder: Path, task: dict[str, Any]) -> float:
     )
     sampling = [
         SamplingParams(
-            top_p=TOP_P,
-            temperature=TEMPERATURE,
-            repetition_penalty=PENALTY,
             max_tokens=n,
             ignore_eos=True,
             detokenize=False,
+            **task["sampling"],
         )
         for n in task["lengths"]
     ]
@@ -100,23 +94,28 @@ def _all(task: dict[str, Any], made: int) -> int:
     return made
 
 
-def _give_tokenizer(folder: Path, names: list[str]) -> None:
+def _give_tokenizer(folder: Path, names: list[str], end: str) -> None:
     """Put a tokenizer of whole words beside the model: converting wants one."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="t0"))
-    end = names[EOS]
     PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token=end, bos_token=end, unk_token="t0"
     ).save_pretrained(folder)
 
 
+ENGINES = {"ctranslate2": ctranslate2, "vllm": vllm}
+
+
 def main() -> None:
     """Run the engine that is asked for."""
-    name, folder = sys.argv[1], Path(sys.argv[2])
-    task = json.loads((folder / "task.json").read_text())
-    print(RESULT, {"ctranslate2": ctranslate2, "vllm": vllm}[name](folder, task), flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    task = json.loads((given.folder / "task.json").read_text())
+    print(RESULT, ENGINES[given.engine](given.folder, task), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long the published corpus takes to parse: a file of its shape, ours beside plain json.loads.
 
-    python benchmarks/published.py [--sessions 65000] [--runs 3]
+    python benchmarks/published.py [--sessions 65000] [--runs 3] [--tiny]
 
 The published file cannot be had everywhere, so one of its shape is written first: a JSON list of
 ["usr"|"sys", text] pairs a line, 26 utterances a session, words drawn from the bundled sample.
@@ -8,17 +8,17 @@ The published file cannot be had everywhere, so one of its shape is written firs
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import statistics
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import augesc
+from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.published import ByteRange, byte_ranges, read_byte_range
 from augesc_builder.sources.sample import read_sample_sessions
+from benchmarks.harness import medians_of, options, parse, ratio, seconds_of
 
 UTTERANCES = 26
 BYTES_A_SESSION = 163_000_000 / 65_000
@@ -41,51 +41,55 @@ def write(path: Path, n_sessions: int) -> None:
 
 
 def rows_of(part: ByteRange) -> int:
-    """Read a part; give its rows."""
+    """Read a part; return the number of its rows."""
     return sum(table.num_rows for table in read_byte_range(part))
 
 
 def main() -> None:
-    """Print seconds and the ratio, medians of alternating runs."""
-    parser = argparse.ArgumentParser()
+    """Measure and print one table."""
+    parser = options(__doc__)
     parser.add_argument("--sessions", type=int, default=65_000)
-    parser.add_argument("--runs", type=int, default=3)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "augesc.txt"
+    given = parse(parser, sessions=50)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "augesc.txt"
         write(path, given.sessions)
-        ways: dict[str, list[float]] = {"json.loads alone": [], "ours, one process": []}
-        ways |= {"ours, two processes": [], "load_dataset, num_proc=2": []}
-        for run in range(given.runs):
-            start = time.perf_counter()
+
+        def json_alone() -> int:
             with path.open("rb") as file:
-                n = sum(1 for line in file if json.loads(line))
-            ways["json.loads alone"].append(time.perf_counter() - start)
+                return sum(1 for line in file if json.loads(line))
 
-            start = time.perf_counter()
-            assert n == sum(map(rows_of, byte_ranges(path))), "rows were lost"
-            ways["ours, one process"].append(time.perf_counter() - start)
+        def one_process() -> int:
+            return sum(map(rows_of, byte_ranges(path)))
 
-            start = time.perf_counter()
+        def two_processes() -> int:
             with ProcessPoolExecutor(2) as pool:
-                assert n == sum(pool.map(rows_of, byte_ranges(path))), "rows were lost"
-            ways["ours, two processes"].append(time.perf_counter() - start)
+                return sum(pool.map(rows_of, byte_ranges(path)))
 
-            start = time.perf_counter()
-            import augesc
-
-            cache = str(Path(folder) / f"cache{run}")
+        def load_dataset() -> int:
+            cache = tempfile.mkdtemp(dir=folder)  # a new one for each run: a cache is not read
             loaded = augesc.load_dataset(
                 data_files=str(path), split="train", num_proc=2, cache_dir=cache
             )
-            assert n == len(loaded), "rows were lost"
-            ways["load_dataset, num_proc=2"].append(time.perf_counter() - start)
-        size = path.stat().st_size
-    print(f"{given.sessions:,} sessions, {size / 1e6:.0f} MB, medians of {given.runs} runs")
-    plain = statistics.median(ways["json.loads alone"])
-    for way, seconds in ways.items():
-        middle = statistics.median(seconds)
-        print(f"{way:26} {middle:6.1f} s   {middle / plain:4.1f} times json.loads")
+            return len(loaded)
+
+        ways = {
+            "json.loads alone": json_alone,
+            "ours, one process": one_process,
+            "ours, two processes": two_processes,
+            "load_dataset, num_proc=2": load_dataset,
+        }
+        for way, read in ways.items():  # also imports what is imported at first use
+            if (n := read()) != given.sessions:
+                raise RuntimeError(f"{way}: {n} sessions instead of {given.sessions}")
+        medians = medians_of(
+            {way: lambda read=read: seconds_of(read) for way, read in ways.items()}, given.runs
+        )
+        megabytes = path.stat().st_size / 1e6
+    plain = medians["json.loads alone"]
+    rows = [[way, f"{s:.1f}", ratio(s, plain)] for way, s in medians.items()]
+    title = f"{given.sessions:,} sessions, {megabytes:.0f} MB, medians of {given.runs}"
+    print(markdown_table([title, "seconds", "times json.loads"], rows))
 
 
 if __name__ == "__main__":

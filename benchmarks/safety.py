@@ -1,6 +1,6 @@
 """How often the safety pass is right on our hand-labelled sentences, and how fast it is.
 
-    python benchmarks/safety.py [--misses]
+    python benchmarks/safety.py [--misses] [--tiny]
 
 A flag is right where a careful reader raised the same one for that text. The sentences are in
 tests/data/safety_sentences.tsv; the rules were mended on part "dev" and only measured on "test".
@@ -8,8 +8,6 @@ tests/data/safety_sentences.tsv; the rules were mended on part "dev" and only me
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.sample import read_sample_sessions
 from augesc_builder.text.prompts import Message
 from augesc_builder.text.safety import FLAGS, LexiconScanner
+from benchmarks.harness import medians_of, options, parse, seconds_of
 
 SENTENCES = Path(__file__).parent.parent / "tests" / "data" / "safety_sentences.tsv"
 _ROLES = {"S": "user", "A": "assistant"}
@@ -73,11 +72,12 @@ def table() -> str:
 
 
 def main() -> None:
-    """Print the table, then characters a second on the bundled sample."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--misses", action="store_true", help="Print what is wrong in part dev.")
+    """Print the table, then sessions and characters a second on the bundled sample."""
+    parser = options(__doc__)
+    parser.add_argument("--misses", action="store_true", help="print what is wrong in part dev")
+    given = parse(parser)
     scanner = LexiconScanner()
-    if parser.parse_args().misses:
+    if given.misses:
         for part, labels, turns in read_sentences():
             raised = {flag.flag for flag in scanner.scan(turns)}
             if part == "dev" and raised != labels:
@@ -85,10 +85,11 @@ def main() -> None:
     print(table())
     sessions = [list(session.messages) for session in read_sample_sessions()]
     size = sum(len(m["content"]) for session in sessions for m in session)
-    start = time.perf_counter()
-    for session in sessions:
-        scanner.scan(session)
-    seconds = time.perf_counter() - start
+
+    def scan() -> float:
+        return seconds_of(lambda: [scanner.scan(session) for session in sessions])
+
+    seconds = medians_of({"scan": scan}, given.runs)["scan"]
     print(f"{len(sessions) / seconds:,.0f} sessions a second, {size / seconds / 1e6:.2f} MB/s")
 
 

@@ -3,64 +3,53 @@
 At first sight the counter remembers nothing; the second pass finds most chunks known. Medians of
 alternating runs in one process; every utterance's words are compared.
 
-    python benchmarks/words.py [--runs 3] [--esconv FOLDER]
+    python benchmarks/words.py [--runs 3] [--esconv FOLDER] [--tiny]
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-# Not this folder, whose statistics.py would hide the standard library's.
-sys.path[0] = str(Path(__file__).parents[1])
-
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-
 from augesc_builder.run.markdown import markdown_table
-from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.text import words
-
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "esconv"
+from benchmarks.harness import (
+    SHARED,
+    esconv_sessions,
+    medians_of,
+    options,
+    parse,
+    ratio,
+    seconds_of,
+)
 
 
 def main() -> None:
     """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--esconv", type=Path, default=SHARED)
-    arguments = parser.parse_args()
-    said = [
-        message["content"]
-        for file in sorted(arguments.esconv.glob("*.txt"))
-        for session in read_esconv(file)
-        for message in session.messages
-    ]
-    rates: dict[str, list[float]] = {"NLTK alone": [], "first sight": [], "second sight": []}
-    for _ in range(arguments.runs):
+    parser = options(__doc__)
+    parser.add_argument("--esconv", type=Path, default=SHARED / "esconv")
+    given = parse(parser)
+    sessions, corpus = esconv_sessions(given.esconv, tiny=given.tiny)
+    said = [message["content"] for session in sessions for message in session.messages]
+
+    def rate(tokenize: Callable[[str], list[str]]) -> float:
+        return len(said) / seconds_of(lambda: [tokenize(text) for text in said])
+
+    def first_sight() -> float:
         words.clear_caches()
-        ways = (words.tokenize_with_nltk, words.tokenize, words.tokenize)
-        for name, way in zip(rates, ways, strict=True):
-            rates[name].append(_rate(way, said))
+        return rate(words.tokenize)
+
+    contestants = {
+        "NLTK alone": lambda: rate(words.tokenize_with_nltk),
+        "first sight": first_sight,
+        "second sight": lambda: rate(words.tokenize),
+    }
+    medians = medians_of(contestants, given.runs)
     differ = sum(words.tokenize(text) != words.tokenize_with_nltk(text) for text in said)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
     base = medians["NLTK alone"]
-    print(f"{len(said):,} utterances, {differ} with other words, {arguments.runs} runs")
-    print(
-        markdown_table(
-            ["one process", "utterances/s", "ratio"],
-            [[name, f"{rate:,.0f}", f"{rate / base:.1f}"] for name, rate in medians.items()],
-        )
-    )
-
-
-def _rate(way: Callable[[str], list[str]], said: list[str]) -> float:
-    begun = time.perf_counter()
-    for text in said:
-        way(text)
-    return len(said) / (time.perf_counter() - begun)
+    print(f"{corpus}: {len(said):,} utterances, {differ} with other words, {given.runs} runs")
+    rows = [[name, f"{found:,.0f}", ratio(found, base)] for name, found in medians.items()]
+    print(markdown_table(["one process", "utterances/s", "ratio"], rows))
 
 
 if __name__ == "__main__":

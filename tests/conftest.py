@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from augesc_builder.cli import app
 from augesc_builder.config.recipe import Recipe, load_recipe
@@ -17,6 +20,27 @@ from augesc_builder.config.recipe import Recipe, load_recipe
 os.environ["OMP_NUM_THREADS"] = "1"
 # Kernels run without a GPU. Read when triton is imported, which more than ours may do.
 os.environ["TRITON_INTERPRET"] = "1"
+# Read when huggingface_hub is imported: nothing is asked of a Hub but by the processes that a test
+# starts for it, which leave this out.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SOAK = int(os.environ.get("AUGESC_SOAK", "0"))
+"""Kills of each test that counts them; hypothesis tries ten times as many examples then."""
+
+
+def often(n_examples: int) -> int:
+    """Give the number of examples that hypothesis tries."""
+    return 10 * n_examples if SOAK else n_examples
+
+
+# How long an example takes says nothing on a machine at other work.
+settings.register_profile(
+    "augesc",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=often(100),
+)
+settings.load_profile("augesc")
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("AUGESC_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -50,11 +74,6 @@ TINY = {
         },
     },
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +135,24 @@ def corpus_of(folder: Path) -> dict[str, Any]:
             )
         },
     }
+
+
+@pytest.fixture
+def forking():
+    """Give a context whose processes find modules imported; no other test has to do with it.
+
+    Its server is one of the whole process: one that an earlier test began has other modules, and
+    the environment of that time.
+    """
+
+    def with_modules(*names: str):
+        forkserver._forkserver._stop()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*names])
+        return context
+
+    yield with_modules
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture

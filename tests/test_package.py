@@ -63,6 +63,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, built, tmp_path):
     from tests.conftest import corpus_of
 
@@ -82,6 +83,7 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
         assert f"recipe {recipe}" in out
 
 
+@pytest.mark.slow
 def test_the_installed_command_trains_outside_the_clone(installed, tmp_path):
     small = (
         *("model.from_scratch.d_model=16", "model.from_scratch.ffn_dim=16"),

@@ -34,7 +34,8 @@ TOKENS_A_WORD = 1.35
 """Of BPE vocabularies on such text; GPT-2's gives 1.2 on ESConv, the quickstart's 1.3."""
 
 _JUDGED = 1_000
-"""Texts a second and core, of filtering and of measuring (``benchmarks/statistics.py --all``)."""
+"""Texts a second and core, of filtering and of measuring
+(``benchmarks/corpus_statistics.py --all``)."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_SECONDS = {"cpu": 2e-3, "cuda": 1.5e-4}

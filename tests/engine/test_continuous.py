@@ -23,6 +23,7 @@ from augesc_builder.engine.models import network_of
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
+from tests.conftest import often
 from tests.engine.test_static import EOS, FAMILIES, VOCABULARY, llama_like, model_of, prompts
 
 PAPER = Sampling(max_tokens=60, top_p=0.9, temperature=0.9, repetition_penalty=1.05)
@@ -213,7 +214,7 @@ def test_other_numbers_of_slots_and_static_batching_give_the_same_tokens(model):
 # -- slots -----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=often(40), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_prompt_comes_out_once_whatever_happens(model, data):
     lengths = data.draw(st.lists(st.integers(1, 14), max_size=9))

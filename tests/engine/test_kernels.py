@@ -19,9 +19,10 @@ pytest.importorskip("triton", reason="Triton has no build for this machine")
 
 from augesc_builder.engine import Sampling, cache, continuous, kernels
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
+from tests.conftest import often
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=often(25))
 @given(data=st.data())
 def test_the_kernel_attends_as_behind_a_mask(data):
     dtype, bound = data.draw(

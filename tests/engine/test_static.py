@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
     GPTJConfig,
@@ -182,7 +182,6 @@ def test_streams_are_counter_based():
     assert uniforms(key, 2).tolist() == [0.45067788429029454, 0.3760623955813215]
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.floats(0.05, 1),

@@ -37,6 +37,7 @@ def llama(built, tmp_path):
     return tmp_path / "llama"
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_a_model_each_give_the_rows_of_one(generate, llama):
     alone, shared = (
         generate(

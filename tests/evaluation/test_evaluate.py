@@ -35,6 +35,7 @@ from augesc_builder.evaluation.significance import (
 )
 from augesc_builder.run.progress import Progress
 from augesc_builder.training.run import train
+from tests.conftest import often
 from tests.training.test_training import MINI, example_settings, session_of
 
 safety = pytest.importorskip("augesc_builder.text.safety")
@@ -104,7 +105,6 @@ WORDS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(WORDS, st.integers(1, 3))
 def test_distinct_and_its_jackknife_are_those_of_the_definition(sessions, n):
     def share(some):
@@ -142,7 +142,7 @@ def test_holm():
 TEXTS = st.text("ab ,.", max_size=20)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=often(30))
 @given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip)), min_size=1, max_size=6))
 def test_bleu_of_sums_is_sacrebleus_corpus_bleu(said):
     from sacrebleu.metrics import BLEU

@@ -35,7 +35,7 @@ from augesc_builder.metrics.topic_correlates.counts import (
 )
 from augesc_builder.pipeline.statistics.measure import Counts, Measuring, merged, statistics
 from augesc_builder.sources.sessions import iterate_sessions
-from tests.conftest import shared
+from tests.conftest import often, shared
 
 METRICS = Path(augesc_builder.metrics.__file__).parent
 NAMES = sorted(p.parent.name for p in METRICS.glob("*/*.py") if p.stem == p.parent.name)
@@ -106,7 +106,7 @@ def test_each_loads_from_its_folder_and_gives_what_the_class_gives(tmp_path):
 # -- whatever the chunks --------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(60))
 @given(SESSIONS, st.integers(0, 8), st.randoms())
 def test_pieces_and_order_change_nothing(sessions, cut, rng):
     what = Measuring(trained_on=("a B a", "B. a a B"))
@@ -334,7 +334,7 @@ def brute_matches(known, words):
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300))
 @given(
     st.lists(st.lists(st.sampled_from("ab"), max_size=7), max_size=4),
     st.lists(st.sampled_from("abc"), max_size=9),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,7 +27,7 @@ from augesc_builder.pipeline.inputs import run_settings
 from augesc_builder.pipeline.summary import summary
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import render_query
-from tests.conftest import ROOT, corpus_of, rows_of
+from tests.conftest import ROOT, SOAK, corpus_of, rows_of
 
 QUIET = Progress(quiet=True)
 
@@ -276,12 +275,12 @@ def _build_and_die(recipe, folder: Path, after: int) -> None:
     build(recipe, folder, QUIET)
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 5])
-def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, after):
-    context = multiprocessing.get_context("forkserver")
-    forkserver._forkserver._stop()  # one that an earlier test began would import torch each time
-    context.set_forkserver_preload(
-        ["augesc_builder.pipeline.finetune.train", "augesc_builder.pipeline.filter.filter"]
+@pytest.mark.parametrize(
+    "after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3)), 5]
+)
+def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, after, forking):
+    context = forking(
+        "augesc_builder.pipeline.finetune.train", "augesc_builder.pipeline.filter.filter"
     )
     folder, marks = tmp_path / "run", tmp_path / "run" / ".complete"
     interrupted, known, more = set(), set(), 0
@@ -307,32 +306,38 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
     assert not (folder / ".work").exists()
 
 
-def test_killed_at_random_moments_of_the_command_line(built, tiny_file, tmp_path):
-    rng = random.Random(5)
-    folder, log = tmp_path / "run", tmp_path / "log"
-    command = [
-        *(sys.executable, "-m", "augesc_builder", "build"),
-        *("--recipe", str(tiny_file), "--out", str(folder)),
-    ]
+@pytest.mark.parametrize(
+    "n_kills", [2, pytest.param(SOAK or 12, marks=[pytest.mark.slow, pytest.mark.soak])]
+)
+def test_killed_at_random_moments_of_the_command_line(built, tiny_file, tmp_path, n_kills):
+    rng = random.Random() if SOAK else random.Random(5)
+    seconds = sum(json.loads((built / "manifest.json").read_text())["seconds"].values())
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    kills, patience = 0, 0.4
-    while True:  # until one is through, however slow the machine is
-        with log.open("a") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-            while process.poll() is None and not (folder / ".lock").exists():
-                time.sleep(0.01)  # importing is not what is to be killed
-            try:
-                process.wait(rng.uniform(0.05, patience))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
-        if process.returncode == 0:
+    kills = 0
+    for n in itertools.count():  # builds, each killed until one is through
+        folder, log = tmp_path / f"run-{n}", tmp_path / "log"
+        command = [
+            *(sys.executable, "-m", "augesc_builder", "build"),
+            *("--recipe", str(tiny_file), "--out", str(folder)),
+        ]
+        returncode = None
+        while returncode != 0:
+            with log.open("w") as output:
+                process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+                while process.poll() is None and not (folder / ".lock").exists():
+                    time.sleep(0.01)  # importing is not what is to be killed
+                try:
+                    process.wait(rng.uniform(0.05, seconds / 2) if kills < n_kills else None)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    kills += 1
+            returncode = process.returncode
+            assert returncode in {0, -signal.SIGKILL}, log.read_text()
+        assert corpus_of(folder) == corpus_of(built)
+        shutil.rmtree(folder)
+        if kills >= n_kills:
             break
-        assert process.returncode == -signal.SIGKILL, log.read_text()
-        patience *= 1.4
-    assert kills
-    assert corpus_of(folder) == corpus_of(built)
 
 
 def test_a_run_at_work_keeps_others_out(tiny_file, built, tmp_path):

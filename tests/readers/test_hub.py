@@ -56,6 +56,7 @@ def augesc(hub, tmp_path, *arguments: object) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_build_from_the_hub_records_every_commit(hub, tiny_file, tmp_path):
     out = tmp_path / "run"
     command = (

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from augesc_builder.text import words
-from tests.conftest import shared
+from tests.conftest import often, shared
 
 PIECES = [
     *("'", '"', "''", "``", "`", ".", "..", "...", "!", "?", ",", ":", ";", "-", "--", "---"),
@@ -25,7 +25,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=often(600))
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 @example("")
 @example('He left. "Why?" (Nobody knows.) \'')
@@ -34,7 +34,7 @@ def test_pieces_that_the_rules_care_about(text):
     assert words.tokenize(text) == words.tokenize_with_nltk(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=often(400))
 @given(st.text(max_size=60))
 def test_any_text(text):
     assert words.tokenize(text) == words.tokenize_with_nltk(text)
@@ -49,7 +49,7 @@ def test_every_utterance_of_esconv():
             assert words.tokenize(text) == words.tokenize_with_nltk(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=often(400))
 @given(
     st.lists(
         st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map(lambda p: "".join(p).strip()),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -132,7 +132,6 @@ def session_of(*utterances):
     return Session("s", tuple({"role": r, "content": c} for r, c in utterances), "job crisis")
 
 
-@settings(deadline=None)
 @given(UTTERANCES, st.booleans(), st.sampled_from(["drop", "keep"]), st.none() | st.integers(1, 5))
 def test_every_answer_is_an_example_with_what_stands_before_it(said, merge, greetings, turns):
     wanted = example_settings(merge_consecutive=merge, greetings=greetings, history_turns=turns)
@@ -172,7 +171,6 @@ def test_merging_joins_what_one_speaker_says_in_a_row():
     assert [p.response for p in pairs] == ["c", "d"]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.floats(0.05, 3)), min_size=1, max_size=4),
     st.text(max_size=3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,8 +26,9 @@ from augesc_builder.readers.chunks import read_chunks
 from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import parse_generations, read_generations, shards_of
+from augesc_builder.sources.sample import read_sample_sessions
 from augesc_builder.text.prompts import render
-from tests.conftest import rows_of, shared
+from tests.conftest import SOAK, often, rows_of, shared
 
 EMOJI = [
     {"role": "user", "content": "\u05d0\u05e0\u05d9 \u05e2\u05e6\u05d5\u05d1 \U0001f622"},
@@ -338,7 +340,7 @@ def test_reuse_refuses_what_would_be_wrong(augesc, refused, tmp_path):
 # -- shards and processes -------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=often(80))
 @given(st.lists(st.integers(0, 70), max_size=6), st.integers(1, 30), st.integers(1, 60))
 def test_shards_hold_every_row_once(rows, chunk, shard):
     old = generations.CHUNK, generations._SHARD
@@ -384,26 +386,53 @@ def test_two_processes_name_the_row_too(refused, tmp_path, monkeypatch):
     assert "g.jsonl, line 7: column text" in line
 
 
-def test_a_killed_filter_goes_on_where_it_was(esconv_sessions, tmp_path):
-    rows = forms(esconv_sessions)["continued"] * 250  # some seconds of work, two shards
-    file = table(tmp_path / "g.parquet", rows)
-    command = [sys.executable, "-m", "augesc_builder", "filter", str(file), "--quiet"]
-    command += ["--out", str(tmp_path / "out"), "--num-proc", "2"]
-    with subprocess.Popen(command, start_new_session=True) as process:
-        mark = tmp_path / "out" / ".complete" / "filter-00000.json"
-        while not mark.exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-    (first,) = (tmp_path / "out" / "data").glob("*-00000-*.parquet")
-    written = first.stat().st_mtime_ns
-    assert not (tmp_path / "out" / "filter_report.json").exists()
+@pytest.mark.parametrize(
+    ("copies", "shard", "n_kills"),
+    [
+        (20, 300, 1),
+        pytest.param(750, generations._SHARD, 1, marks=pytest.mark.slow),
+        pytest.param(20, 300, SOAK or 6, marks=[pytest.mark.slow, pytest.mark.soak]),
+    ],
+)
+def test_a_killed_filter_goes_on_where_it_was(tmp_path, copies, shard, n_kills):
+    sessions = [list(session.messages) for session in read_sample_sessions()]
+    rows = forms(sessions)["continued"] * copies
+    file, out = table(tmp_path / "g.parquet", rows), tmp_path / "out"
+    code = (
+        "from augesc_builder.cli import app\nfrom augesc_builder.sources import generations\n"
+        f"generations.CHUNK, generations._SHARD = {min(generations.CHUNK, shard)}, {shard}\n"
+        "app.main()"
+    )
+    command = [sys.executable, "-c", code, "filter", str(file), "--quiet"]
+    command += ["--out", str(out), "--num-proc", "2"]
+
+    def finished() -> dict[str, list[int]]:
+        """Say when the data of the shards that are marked as complete was written."""
+        shards = [mark.stem.removeprefix("filter-") for mark in out.glob(".complete/filter-*.json")]
+        return {
+            shard: [path.stat().st_mtime_ns for path in out.glob(f"data/*-{shard}-*.parquet")]
+            for shard in shards
+        }
+
+    for _ in range(n_kills):
+        before = finished()
+        if len(before) + 1 >= -(-len(rows) // shard):  # too little is left to be killed in
+            shutil.rmtree(out)
+            before = {}
+        with subprocess.Popen(command, start_new_session=True) as process:
+            while len(finished()) <= len(before):
+                assert process.poll() is None
+                time.sleep(0.005)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert before.items() <= finished().items()
+    assert not (out / "filter_report.json").exists()
+    before = finished()
     subprocess.run(command, check=True)
-    assert first.stat().st_mtime_ns == written
-    report = report_of(tmp_path / "out")
+    assert before.items() <= finished().items()
+    report = report_of(out)
     assert report["total"] == len(rows)
-    assert pq.read_table(tmp_path / "out" / "data").num_rows == report["retained"]
-    assert pq.read_table(tmp_path / "out" / "measured").num_rows == len(rows)
+    assert pq.read_table(out / "data").num_rows == report["retained"]
+    assert pq.read_table(out / "measured").num_rows == len(rows)
 
 
 # -- the report -----------------------------------------------------------------------------------

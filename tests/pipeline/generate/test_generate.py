@@ -20,7 +20,7 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.pipeline.generate import capacity, stage
 from augesc_builder.pipeline.generate.progress import LiveLine
 from augesc_builder.run.progress import Progress
-from tests.conftest import rows_of
+from tests.conftest import SOAK, rows_of
 
 QUIET = Progress(quiet=True)
 
@@ -46,8 +46,11 @@ def test_slots_change_no_token(generate, built):
     assert manifest["generate"] == {"slots": 16}
 
 
+@pytest.mark.parametrize(
+    "n_kills", [1, pytest.param(SOAK or 3, marks=[pytest.mark.slow, pytest.mark.soak])]
+)
 def test_a_killed_process_ends_the_others_and_the_rest_is_made_later(
-    built, tiny_file, tmp_path, generate
+    built, tiny_file, tmp_path, generate, n_kills
 ):
     overrides = ["generate.backend.workers=2", "generate.shard_size=1"]
     command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
@@ -55,14 +58,19 @@ def test_a_killed_process_ends_the_others_and_the_rest_is_made_later(
     command += ["--out", tmp_path / "out"]
     for override in overrides:
         command += ["--set", override]
-    process = subprocess.Popen([*map(str, command)], start_new_session=True)
     marks = tmp_path / "out" / ".complete"
-    try:
-        while process.poll() is None and len(list(marks.glob("generate-*"))) < 2:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.wait()
+    for kill in range(n_kills):
+        if kill % 4 == 0:  # what three kills left over is too little for one more
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        before = {path: path.stat().st_mtime_ns for path in marks.glob("generate-*")}
+        process = subprocess.Popen([*map(str, command)], start_new_session=True)
+        try:
+            while process.poll() is None and len(list(marks.glob("generate-*"))) < len(before) + 2:
+                time.sleep(0.02)
+            os.kill(process.pid, signal.SIGKILL)
+        finally:
+            process.wait()
+        assert {path: path.stat().st_mtime_ns for path in before} == before
     before = {path: path.stat().st_mtime_ns for path in marks.glob("generate-*")}
     assert before
     assert generate(*overrides) == rows_of(built / "generations")

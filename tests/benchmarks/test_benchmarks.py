@@ -1,0 +1,120 @@
+"""Every benchmark at its tiny size: the table comes out, with its rows. No time is looked at."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+TIMEOUT = 600
+"""Seconds until a script is taken to hang; on one idle core each takes some."""
+
+FULL_SIZE = [
+    *("augesc, 2 slots", "the same, static batches", "transformers.generate, batches of 2"),
+    *("paper, 2 sessions", "paper-lora, 2 sessions"),
+]
+SCRIPTS = {
+    "words.py": ["NLTK alone", "first sight", "second sight"],
+    "published.py": [
+        *("json.loads alone", "ours, one process", "ours, two processes"),
+        "load_dataset, num_proc=2",
+    ],
+    "queries.py": [
+        *("posts/s, the whole command", "posts/s, counting words by NLTK alone (one process)"),
+        *("ratio", "peak memory of all processes (shared pages once), MB"),
+    ],
+    "safety.py": ["crisis", "medical_advice", "harmful_agreement", "personal_data", "any flag"],
+    "corpus_statistics.py": [
+        *("requirements and Table 2", "requirements (augesc filter)"),
+        *("Table 2 (augesc stats --basic)", "NLTK's plain loop, one process"),
+    ],
+    "generation.py": [
+        *("augesc, 2 slots", "the same, static batches of 2"),
+        *("the same, from which ended rows leave", "transformers.generate, batches of 2"),
+    ],
+    "generation.py --processes": [
+        *("one process, one thread", "one process, two threads"),
+        "two processes, one thread each",
+    ],
+    "generation.py --model gptj-6b": FULL_SIZE,
+}
+SLOW = {"corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"}
+
+
+def table_of(output: str) -> dict[str, list[str]]:
+    """Give the rows of the Markdown tables in an output, without headers and rules."""
+    rows = {}
+    lines = output.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("| ") and not re.match(r"\| -+ \|", line):
+            first, *others = [cell.strip() for cell in line.strip("|").split("|")]
+            if not re.match(r"\| -+ \|", following):
+                rows[first] = others
+    return rows
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in SCRIPTS],
+)
+def test_the_tiny_size_prints_the_table(command, tmp_path):
+    name, *options = command.split()
+    # As from the root of a clone; caches of `datasets` are the test's own.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}", "--tiny", *options],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = table_of(done.stdout)
+    assert list(rows) == SCRIPTS[command]
+    for cells in rows.values():
+        assert cells
+        assert re.search(r"\d", cells[0]), done.stdout
+
+
+def test_no_script_is_forgotten():
+    scripts = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
+    assert scripts - {"generation_peers.py"} == {command.split()[0] for command in SCRIPTS}
+
+
+def test_the_script_of_other_environments_needs_the_standard_library_alone():
+    script = BENCHMARKS / "generation_peers.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", script, "no-such-engine", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.search(r"choose from '?ctranslate2'?, '?vllm", done.stderr), done.stderr
+
+
+def test_benchmarks_hide_no_module_of_the_standard_library():
+    names = {path.stem for path in BENCHMARKS.glob("*.py")}
+    assert not names & set(sys.stdlib_module_names)
+
+
+def test_benchmarks_do_not_import_each_other_in_a_circle():
+    imports: dict[str, set[str]] = {}
+    for path in BENCHMARKS.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        imports[f"benchmarks.{path.stem}"] = {
+            *(node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)),
+            *(a.name for node in nodes if isinstance(node, ast.Import) for a in node.names),
+        }
+    assert "benchmarks.harness" in imports["benchmarks.words"]
+    TopologicalSorter(imports).prepare()  # raises CycleError
