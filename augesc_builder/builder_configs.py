@@ -40,7 +40,7 @@ class Config(Protocol):
 
 
 def content_of(config: Config) -> str | None:
-    """Give a digest of what is loaded, where the configuration's name alone does not say it."""
+    """Return a digest of what is loaded, where the configuration's name alone does not say it."""
     from augesc_builder.pipeline.inputs import run_settings
     from augesc_builder.run.provenance import digest
 
@@ -56,7 +56,7 @@ def content_of(config: Config) -> str | None:
 
 
 def splits_of(config: Config, runs: Path) -> Readers:
-    """Give what to read for each split; downloads and builds happen here."""
+    """Return what to read for each split; downloads and builds happen here."""
     if config.name == "regenerated":
         return _regenerated(config, runs)
     if config.name == "sample":
@@ -88,7 +88,7 @@ def splits_of(config: Config, runs: Path) -> Readers:
 
 
 def citation(name: str) -> str:
-    """Give the BibTeX entries of what a configuration holds."""
+    """Return the BibTeX entries of what a configuration holds."""
     from augesc_builder.citations import cite
 
     keys = {"esconv": ["liu2021esconv"], "sample": ["zheng2022augesc"]}
@@ -114,7 +114,7 @@ def _check(config: Config) -> None:
 
 
 def _local_files(config: Config) -> dict[str, list[Path]]:
-    """Give the user's own files by split, where some are named."""
+    """Return the user's own files by split, where some are named."""
     if config.data_files:
         return {
             str(split): [Path(file) for file in files] for split, files in config.data_files.items()

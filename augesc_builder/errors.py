@@ -9,7 +9,7 @@
     │   ├── SettingsChangedError    it was begun with other settings
     │   └── DiskError               the disk is full or not writable
     ├── CheckpointError         a model or tokenizer cannot be loaded, or does not fit the recipe
-    ├── TrainingError           fine-tuning cannot go on (loss not finite, batch not divisible)
+    ├── TrainingError           fine-tuning cannot continue (loss not finite, batch not divisible)
     ├── DownloadError           something on the Hub could not be had
     ├── PublishError            a corpus is not fit to be published, or the Hub did not take it
     └── MissingExtraError       an optional package is needed
@@ -63,7 +63,7 @@ class CheckpointError(AugescError):
 
 
 class TrainingError(AugescError):
-    """Fine-tuning cannot start or cannot go on."""
+    """Fine-tuning cannot start or continue."""
 
 
 class DownloadError(AugescError):

@@ -45,9 +45,9 @@ QUERIES = Features(
 """
 
 REJECTED_POSTS = Features({**QUERIES, "reasons": [Value("string")]})
-"""A row is a post that is no trigger; ``reasons`` names the rules that put it out.
+"""A row is a post that is no trigger; ``reasons`` names the rules that rejected it.
 
-``n_words`` is null where a cheaper rule put the post out before its words were counted.
+``n_words`` is null where a cheaper rule rejected the post before its words were counted.
 """
 
 GENERATIONS = Features(
@@ -71,7 +71,7 @@ GENERATIONS = Features(
 - ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
 - ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted
 - ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
-  ``not_finite`` (the model's logits were no numbers; the text is empty)
+  ``not_finite`` (non-finite logits; the text is empty)
 - ``seed``: the seed of the random streams
 """
 
@@ -157,10 +157,10 @@ def to_table(rows: Iterable[Mapping[str, Any]], features: Features) -> pa.Table:
 
 
 def plain_schema(features: Features) -> pa.Schema:
-    """Give the Arrow schema of ``features`` without metadata."""
+    """Return the Arrow schema of ``features`` without metadata."""
     return features.arrow_schema.remove_metadata()
 
 
 def query_id(source: str, text: str) -> str:
-    """Give the id of a query: the same text from the same source always has the same."""
+    """Return the id of a query: the same text from the same source always has the same."""
     return hashlib.blake2b(f"{source}\n{text}".encode(), digest_size=8).hexdigest()

@@ -55,14 +55,14 @@ def build(
     override: SetOption = None,
     dry_run: DryRunOption = False,
     until: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; go on another day.")
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; resume another day.")
     ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Run every stage: queries, finetune, generate, filter, statistics, card.
 
-    Run the same command again to go on after a stop.
+    Run the same command again to resume after a stop.
     """
     from augesc_builder.config.recipe import load_recipe
 
@@ -308,7 +308,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:
-        _complain("stopped; run the same command again to go on")
+        _complain("stopped; run the same command again to resume")
     sys.exit(code)
 
 

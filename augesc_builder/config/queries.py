@@ -41,7 +41,7 @@ class Sentiments(Section):
 
 
 class EmotionClassifier(Section):
-    """A classifier that puts out posts of neutral or positive emotion."""
+    """A classifier that rejects posts of neutral or positive emotion."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     model: str
@@ -52,7 +52,7 @@ class EmotionClassifier(Section):
 
 
 class ToxicityClassifier(Section):
-    """A multi-label classifier of toxicity; any label at or above the threshold puts out."""
+    """A multi-label classifier of toxicity; any label at or above the threshold rejects."""
 
     model: str
     revision: str | None

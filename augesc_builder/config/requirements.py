@@ -77,7 +77,7 @@ _added: dict[str, type[Section]] = {}
 
 
 def add_requirement(name: str, settings: type[Section]) -> None:
-    """Give a requirement from outside the package a section of its own."""
+    """Let recipes give a section to a requirement from outside the package."""
     _added[name] = settings
     requirements_model.cache_clear()
 

@@ -158,11 +158,11 @@ class Config(Section):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Give the config as plain JSON values."""
+        """Return the config as plain JSON values."""
         return self.model_dump(mode="json")
 
     def fixed(self) -> dict[str, Any]:
-        """Give what must not change while a training goes on."""
+        """Return what must not change while a training is resumed."""
         return {key: value for key, value in self.settings().items() if key != "machine"}
 
 

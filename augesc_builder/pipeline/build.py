@@ -55,7 +55,7 @@ def build(
 
     ``until`` names the last stage to run, for those who spread a run over several days.
 
-    A run that was killed goes on where it was. Under ``accelerate launch`` the first process does
+    A run that was killed is resumed. Under ``accelerate launch`` the first process does
     everything, and the others join it for fine-tuning.
     """
     progress = progress or Progress()

@@ -12,12 +12,12 @@ from augesc_builder.run.provenance import digest, files_below
 
 
 def run_settings(recipe: Recipe) -> dict[str, Any]:
-    """Give what must not change while a folder is filled: the recipe and its local inputs."""
+    """Return what must not change while a folder is filled: the recipe and its local inputs."""
     return {**recipe.settings(), "inputs": input_digests(recipe)}
 
 
 def input_digests(recipe: Recipe) -> dict[str, str]:
-    """Give a digest of every local file that the recipe reads, by the key that names it."""
+    """Return a digest of every local file that the recipe reads, by the key that names it."""
     from augesc_builder.sources.registry import find_source
     from augesc_builder.sources.sessions import find_sessions
 

@@ -109,7 +109,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
 
 
 def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
-    """Give queries by source, sessions at hand, tokens a session, and what was assumed."""
+    """Return queries by source, sessions at hand, tokens a session, and what was assumed."""
     notes = []
     queries: dict[str, int] = {}
     for origin in recipe.queries.sources:
@@ -144,7 +144,7 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
 
 
 def _model(recipe: Recipe) -> tuple[int, int]:
-    """Give parameters and layers, from the config alone."""
+    """Return parameters and layers, from the config alone."""
     origin = recipe.backbone
     return size_of(config_of(origin.from_scratch, origin.name, origin.revision))
 
@@ -184,7 +184,7 @@ def _generating_seconds(
 
 
 def _memory(recipe: Recipe, parameters: int) -> tuple[float, float]:
-    """Give GB of weights, gradients and AdamW's moments in training, and of weights after it."""
+    """Return GB of weights, gradients and AdamW's moments in training, and of weights after it."""
     weights = parameters * _BYTES[recipe.finetune.weights_dtype]
     training = weights * (1.05 if recipe.finetune.lora else 4)
     backend = recipe.generate.backend

@@ -45,7 +45,7 @@ EMOTIONS = frozenset(
 
 
 def read_empathetic_dialogues(path: str | Path, bad: BadLines) -> Iterator[Post]:
-    """Give the first utterance of each conversation with its emotion label.
+    """Yield the first utterance of each conversation with its emotion label.
 
     ``path`` is a CSV file, the official tarball, or a folder of CSV or Parquet files. Lines that
     break the format go to ``bad``; a file without any good line is an error.

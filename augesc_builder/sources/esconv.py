@@ -92,7 +92,7 @@ def esconv_files(
     revision: str,
     hint: str = "give a folder of local files with data_dir=FOLDER",
 ) -> dict[str, Path]:
-    """Give ESConv's files by split: those in a local folder, or those on the Hub."""
+    """Return ESConv's files by split: those in a local folder, or those on the Hub."""
     if folder is None:
         place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), hint)
     else:

@@ -150,7 +150,7 @@ def _table(ids: list[str], roles: list[str], texts: list[str], ends: list[int]) 
 
 
 def _explain(line: bytes) -> str:
-    """Say what is wrong with a line."""
+    """Return what is wrong with a line."""
     expected = 'expected a list of pairs such as ["usr", "..."] and ["sys", "..."]'
     try:
         value: Any = json.loads(line)

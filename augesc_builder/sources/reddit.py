@@ -56,7 +56,7 @@ def download(address: str) -> tuple[Path, str]:
 
 
 def is_table(path: Path) -> bool:
-    """Say whether a file is a table with columns rather than a dump of lines."""
+    """Whether a file is a table with columns rather than a dump of lines."""
     return path.suffix in {".parquet", ".csv"}
 
 
@@ -85,7 +85,7 @@ def parse_posts(raw: RawPosts) -> list[Post | InputError]:
 
 
 def read_lines(path: Path, bad: BadLines) -> Iterator[tuple[int, bytes]]:
-    """Give the non-blank lines of a dump, decompressed; a broken end is counted in ``bad``."""
+    """Yield the non-blank lines of a dump, decompressed; a broken end is counted in ``bad``."""
     number = 0
     rest = b""
     try:
@@ -149,7 +149,7 @@ def post_of(value: dict[str, Any], path: str, number: int) -> Post | InputError:
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give row number and the columns that matter of a Parquet or CSV file."""
+    """Yield row number and the columns that matter of a Parquet or CSV file."""
     wanted = ("title", *_TEXT_COLUMNS, "subreddit", "is_self", "over_18")
     if path.suffix == ".csv":
         yield from _read_csv(path, wanted)
@@ -210,7 +210,7 @@ def _clean(text: str) -> str:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """Give a dump's bytes, decompressed; a file that ends too early raises ``EOFError``."""
+    """Yield a dump's bytes, decompressed; a file that ends too early raises ``EOFError``."""
     with path.open("rb") as file:
         if path.suffix == ".zst":
             yield from _decompressed(file)

@@ -101,7 +101,7 @@ def messages_of(
 
 
 def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
-    """Give source and utterances of each session of a file or below a folder."""
+    """Yield source and utterances of each session of a file or below a folder."""
     for chunk in session_chunks(sessions_files(Path(path))):
         for session in parse_sessions(chunk):
             yield session.source, list(session.messages)
@@ -134,7 +134,7 @@ def check_messages(messages: Any, path: Path, number: int) -> list[Message]:
 
 
 def _plainly_fine(messages: list[Any]) -> bool:
-    """Say fast whether messages are as they should be, with nothing more in them."""
+    """Whether messages are as they should be, with nothing more in them."""
     try:
         return all(
             message["role"] in ROLE_WORD and type(message["content"]) is str and len(message) == 2  # noqa: PLR2004

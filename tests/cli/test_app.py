@@ -428,4 +428,4 @@ def test_an_interrupt_is_one_line(tiny_file, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert err == "augesc: stopped; run the same command again to go on\n"
+    assert err == "augesc: stopped; run the same command again to resume\n"

@@ -25,7 +25,7 @@ CONFIGS = {"default": layout.DATA, "rejected": layout.REJECTED}
 def metadata(
     pretty_name: str, licence: str, made_of: Sequence[SourceInfo], corpus: Path
 ) -> dict[str, Any]:
-    """Give the Hub's metadata.
+    """Return the Hub's metadata.
 
     ``datasets`` keys its cache of a local folder by the card's configurations and never looks at
     the files, so that two corpora with the same patterns would be taken for one. The digest in
@@ -64,7 +64,7 @@ def metadata(
 
 
 def digest(folder: Path) -> str:
-    """Give a digest of a table's files."""
+    """Return a digest of a table's files."""
     running = hashlib.sha256()
     for path in layout.parquet_files(folder):
         running.update(path.read_bytes())

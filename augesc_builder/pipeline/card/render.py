@@ -89,7 +89,7 @@ def render(template: str, **slots: Any) -> str:
 
 
 def describe_model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    """Say which model was fine-tuned, at which commit."""
+    """Return which model was fine-tuned, at which commit."""
     shape = recipe.backbone.from_scratch
     if shape is not None:
         return (
@@ -102,7 +102,7 @@ def describe_model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
 
 
 def describe_finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    """Say how the model was fine-tuned, on what."""
+    """Return how the model was fine-tuned, on what."""
     facts, settings = manifest["stages"]["finetune"], recipe.finetune
     commit = manifest.get("revisions", {}).get("sessions")
     return (

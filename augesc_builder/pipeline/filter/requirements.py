@@ -196,7 +196,7 @@ def _lengths_fit(limits: UtteranceLength) -> Callable[[Sequence[int]], bool]:
 
 
 def _within(bounds: Bounds) -> Callable[[int, int], bool]:
-    """Give a test of ``total / n`` against bounds, in whole numbers."""
+    """Return a test of ``total / n`` against bounds, in whole numbers."""
     low, high = _exact(bounds.min), _exact(bounds.max)
 
     def within(total: int, n: int) -> bool:

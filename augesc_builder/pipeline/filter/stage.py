@@ -257,7 +257,7 @@ def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:
 
 
 def _lacks_counts(files: Sequence[Path]) -> bool:
-    """Say whether the files have no columns of token counts."""
+    """Whether the files have no columns of token counts."""
     if files[0].suffix != PARQUET:
         return True
     with open_table(files[0]) as file:

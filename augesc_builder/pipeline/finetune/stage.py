@@ -41,7 +41,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
 def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
     """Fine-tune the recipe's backbone into ``out/checkpoint``.
 
-    Raises :class:`~augesc_builder.errors.TrainingError` where it cannot go on, and
+    Raises :class:`~augesc_builder.errors.TrainingError` where it cannot continue, and
     :class:`~augesc_builder.errors.CheckpointError` for a backbone that cannot be loaded.
     """
     check_inputs(recipe)

@@ -2,7 +2,7 @@
 
 The loop is ``accelerate``'s: one process or many, any mixed precision, FSDP or DeepSpeed by its
 own config files. The order of the sessions depends on seed and epoch alone, so a killed run that
-goes on from a saved state sees what it would have seen.
+resumes from a checkpoint sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _with_lora(model: Any, lora: Lora) -> Any:
 
 
 def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
-    """Give the sessions of every step, each epoch in an order of its own."""
+    """Yield the sessions of every step, each epoch in an order of its own."""
     for epoch in range(epochs):
         order = list(range(n))
         random.Random(f"{seed}/{epoch}").shuffle(order)

@@ -55,7 +55,7 @@ class Generator:
 
     @property
     def utilisation(self) -> float | None:
-        """Give the share of the slots' steps that made a token; static batches do not count it."""
+        """Return the share of slot steps that made a token; static batching does not count it."""
         return (
             self.engine.utilisation if isinstance(self.engine, ContinuousBatchingEngine) else None
         )

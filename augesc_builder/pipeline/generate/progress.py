@@ -46,7 +46,7 @@ class LiveLine:
         self._judged.append(self._judge.submit(self._is_kept, row))
 
     def facts(self) -> dict[str, str]:
-        """Give what the line says besides sessions and time left."""
+        """Return what the line says besides sessions and time left."""
         while self._judged and self._judged[0].done():
             self._n_kept += self._judged.popleft().result()
             self._n_judged += 1

@@ -111,7 +111,7 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(news.get(timeout=0 if codes else _PATIENCE))
         if any(code < 0 for code in codes):
             raise RunFolderError(
-                "a process that generated was killed, most likely for want of memory; try again "
+                "a process that generated was killed, most likely out of memory; try again "
                 "with --set generate.backend.workers=1, or fewer generate.backend.slots"
             )
         if codes:

@@ -10,7 +10,7 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.models.text_classifier import labels_of, load_classifier
 
 Scores = dict[str, float]
-"""The score of each label, in small letters."""
+"""The score of each label, in lowercase."""
 
 
 class PostClassifiers:
@@ -30,7 +30,7 @@ class PostClassifiers:
         self._toxicity = toxicity and (toxicity, self._load(toxicity, {"toxic"}))
 
     def reasons(self, texts: Sequence[str]) -> list[list[str]]:
-        """Give, for each text, the reasons of all classifiers that put it out."""
+        """Return, for each text, the reasons of all classifiers that rejected it."""
         found: list[list[str]] = [[] for _ in texts]
         for emotion, model in self._emotions:
             function = "sigmoid" if emotion.multi_label else "softmax"
@@ -69,7 +69,7 @@ class PostClassifiers:
 
 
 def predicted(scores: Scores, settings: EmotionClassifier) -> set[str]:
-    """Give the labels that a classifier predicts."""
+    """Return the labels that a classifier predicts."""
     best = max(scores, key=lambda label: scores[label])
     if not settings.multi_label:
         return {best}

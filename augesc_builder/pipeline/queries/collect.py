@@ -1,7 +1,7 @@
 """Which posts become triggers, and why the others do not (section 4.2, appendix A).
 
 Posts are judged in groups of rules, cheap ones first: what the source says of them; their text;
-their length in words; duplicates; the classifiers. A post out in one group is not asked further.
+their length in words; duplicates; the classifiers. A post that one group rejects is not asked further.
 The first two groups and the length look at one post alone, so they run in as many processes as
 there are; what needs memory of earlier posts runs in order. The outcome is the same for any number.
 """
@@ -40,7 +40,7 @@ def collect_queries(
 ) -> Iterator[tuple[list[Row], list[Row]]]:
     """Judge every post of every source; give rows of queries and of rejected posts, in batches.
 
-    ``collected`` is filled as it goes on. Raises :class:`~augesc_builder.errors.InputError` for a
+    ``collected`` is filled meanwhile. Raises :class:`~augesc_builder.errors.InputError` for a
     source that gives no query at all, and at the first bad line where the recipe is strict.
     """
     gate = _Gate(settings, collected)

@@ -1,4 +1,4 @@
-"""How many posts came in, why they fell, and what stayed: ``queries_report.json``."""
+"""How many posts came in, what rejected them, and what stayed: ``queries_report.json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augesc_builder.sources.registry import find_source
 
 @dataclass
 class Funnel:
-    """The counts of one source. A post can fall for several reasons, and counts for each."""
+    """The counts of one source. A post can be rejected for several reasons, and counts for each."""
 
     source: str
     n_posts: int = 0
@@ -40,14 +40,14 @@ class Funnel:
         self.bad_examples += bad.examples
 
     def why(self) -> str:
-        """Say in words what the posts fell for."""
+        """Return, in words, the rules that rejected the posts."""
         found = [f"{n:,} for {reason}" for reason, n in self.reasons.most_common()]
         if self.bad_lines:
             found.append(f"{self.bad_lines:,} lines unreadable")
         return ", ".join(found) or "there were none"
 
     def report(self) -> dict[str, Any]:
-        """Give the funnel as JSON values, beside the paper's figures."""
+        """Return the funnel as JSON values, beside the paper's figures."""
         info = find_source(self.source)
         theirs = info and info.paper
         return {
@@ -66,7 +66,7 @@ class Funnel:
         }
 
     def _quantile(self, share: float) -> int | None:
-        """Give the smallest length that at least this share of the queries does not exceed."""
+        """Return the smallest length that at least this share of the queries does not exceed."""
         below = 0
         for length in sorted(self.lengths):
             below += self.lengths[length]

@@ -1,6 +1,6 @@
-"""The rules that put a post out, each under a name of its own (section 4.2, appendix A).
+"""The rules that reject a post, each under a name of its own (section 4.2, appendix A).
 
-Rules are asked in groups, cheap ones first; a post that falls in one group is not asked further.
+Rules are asked in groups, cheap ones first; a post that one group rejects is not asked further.
 Its reasons are all those of that group.
 """
 
@@ -77,7 +77,7 @@ def _speaks_lingo(low: str) -> bool:
 
 
 def too_long_at_a_glance(text: str, bounds: Bounds) -> bool:
-    """Say whether blanks alone show a text to be too long: a word has no blank inside."""
+    """Whether blanks alone show that a text is too long: a word has no blank inside."""
     return len(text.split()) > bounds.max
 
 
@@ -101,7 +101,7 @@ def load_rules(settings: RedditRules) -> TextRules:
 
 
 def load_subreddits(settings: RedditRules) -> frozenset[str]:
-    """Give the subreddits whose posts are taken, in small letters; none means all."""
+    """Return the subreddits whose posts are taken, in lowercase; none means all."""
     given = settings.subreddits
     if isinstance(given, list):
         return frozenset(name.lower() for name in given)

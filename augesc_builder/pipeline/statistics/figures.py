@@ -112,7 +112,7 @@ def _session_statistics(columns: Columns) -> Figure:
 
 
 def _width(histogram: Sequence[Sequence[int]]) -> int:
-    """Give a bin width that makes some twenty bins of all but the longest tail."""
+    """Return a bin width that makes some twenty bins of all but the longest tail."""
     return max(1, -(-_reach(histogram) // 20))
 
 

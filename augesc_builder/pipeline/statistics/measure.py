@@ -77,7 +77,7 @@ class Counts:
             counts.merge(other.others[name])
 
     def statistics(self) -> dict[str, Any]:
-        """Give every measurement but topic_correlates, which compares columns."""
+        """Return every measurement but topic_correlates, which compares columns."""
         found = {n: c.statistics() for n, c in self.others.items() if n != "topics"}
         return {**self.table_2.statistics(), **found}
 
@@ -91,7 +91,7 @@ def merged(parts: Iterable[Counts], what: Measuring) -> Counts:
 
 
 def statistics(columns: Mapping[str, Counts], what: Measuring) -> dict[str, Any]:
-    """Give ``statistics.json``: all sessions together, and every column by itself."""
+    """Return ``statistics.json``: all sessions together, and every column by itself."""
     several = len(columns) != 1
     together = merged(columns.values(), what) if several else next(iter(columns.values()))
     topics = {name: counts.others["topics"] for name, counts in columns.items() if counts.others}

@@ -120,7 +120,7 @@ def test_a_worker_that_is_killed_ends_the_command(at_work):
     os.kill(workers[0], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "a process that generated was killed, most likely for want of memory" in said
+    assert "a process that generated was killed, most likely for out of memory" in said
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
@@ -129,7 +129,7 @@ def test_an_interrupt_from_the_keyboard_ends_all_without_a_traceback(at_work):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == "augesc: stopped; run the same command again to go on\n"
+    assert said == "augesc: stopped; run the same command again to resume\n"
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
