@@ -29,7 +29,8 @@ class ConfigLoader:
 
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
     override that could be given. ``moved`` has the keys of earlier versions with today's, and
-    ``renamed``, for a key of today, values that have another name now.
+    ``renamed``, for a key of today, values that have another name now; ``kinds`` has the type of a
+    section that did not say it then.
     """
 
     noun: str
@@ -38,6 +39,7 @@ class ConfigLoader:
     example: str
     moved: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def shipped(self) -> list[str]:
         """Name the shipped files."""
@@ -71,6 +73,9 @@ class ConfigLoader:
             holder = _at(modern, sections)
             if holder is not None and last in holder:
                 _put(modern, new, holder.pop(last))
+                section = new.rpartition(".")[0]
+                if section in self.kinds:
+                    _put(modern, f"{section}.{KIND}", self.kinds[section])
                 self._tell(told, f"{old} is now {new}")
         for key, names in self.renamed.items():
             *sections, last = key.split(".")

@@ -7,6 +7,7 @@ and gives only what differs. Unknown keys are refused with the nearest name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,7 +143,13 @@ class Recipe(Section):
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 _LOADER = ConfigLoader(
-    "recipe", RECIPES, base="paper", example="generate.top_p=0.95", moved=MOVED, renamed=RENAMED
+    "recipe",
+    RECIPES,
+    base="paper",
+    example="generate.top_p=0.95",
+    moved=MOVED,
+    renamed=RENAMED,
+    kinds={"generate.backend": "local"},
 )
 
 
@@ -165,13 +172,15 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
     Raises :class:`~augesc_builder.errors.RecipeError`.
     """
     load_plugins()
-    model = create_model(
-        "Recipe",
-        __base__=Recipe,
-        generate=(generate_model(), ...),
-        requirements=(requirements_model(), ...),
+    return _LOADER.check(_recipe_model(generate_model(), requirements_model()), values)
+
+
+@functools.cache
+def _recipe_model(generate: type[Generate], requirements: type[Requirements]) -> type[Recipe]:
+    """Return the recipe with its open sections as they stand: recipes compare equal by class."""
+    return create_model(
+        "Recipe", __base__=Recipe, generate=(generate, ...), requirements=(requirements, ...)
     )
-    return _LOADER.check(model, values)
 
 
 def dump_recipe(recipe: Recipe) -> str:

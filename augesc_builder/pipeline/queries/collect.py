@@ -1,7 +1,7 @@
 """Which posts become triggers, and why the others do not (section 4.2, appendix A).
 
 Posts are judged in groups of rules, cheap ones first: what the source says of them; their text;
-their length in words; duplicates; the classifiers. A post that one group rejects is not asked further.
+their length in words; duplicates; the classifiers. A post that one group rejects is asked no more.
 The first two groups and the length look at one post alone, so they run in as many processes as
 there are; what needs memory of earlier posts runs in order. The outcome is the same for any number.
 """
