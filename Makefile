@@ -1,6 +1,7 @@
 # make quickstart   install what is needed, then build a small corpus
 # make test         install what is needed, then run the tests
 # make versions     run the tests of load_dataset under datasets 3.6.0 and 4.4.2 too
+# make docs         install what the site needs, then build it into docs/_build/html
 # make check        format, lint and types, as CI runs them
 # make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
 
-.PHONY: quickstart test versions check format bench bench-peers clean
+.PHONY: quickstart test versions docs check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -31,6 +32,13 @@ test: $(BIN)/installed
 
 versions: $(BIN)/installed
 	$(BIN)/python tests/versions.py
+
+docs: $(BIN)/installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+$(BIN)/installed-docs: $(BIN)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
 
 check: $(BIN)/installed
 	$(BIN)/ruff format --check .
@@ -67,4 +75,4 @@ $(PEERS)/vllm/installed:
 	$(@D)/bin/python -c 'from vllm import LLM' && touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,34 @@
+"""Settings of the site: Markdown pages by MyST, the Python API from the docstrings, furo's looks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from augesc_builder import __version__
+
+project = "augesc"
+author = "the authors of augesc"
+copyright = "the authors of augesc; Apache-2.0"  # noqa: A001 - Sphinx's name
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+
+# Headings of pages can be linked to as on GitHub: `[slots](generation.md#engines)`.
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = f"augesc {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+# No file but the pages themselves: nothing is loaded from another host.
+html_copy_source = False
