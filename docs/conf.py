@@ -22,13 +22,17 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "exclude-members": "model_config",
+}
+# Defaults as the source has them: some values have no text that is Python.
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = f"augesc {release}"
-html_static_path = ["_static"]
-html_css_files = ["tables.css"]
 # No file but the pages themselves: nothing is loaded from another host.
 html_copy_source = False
