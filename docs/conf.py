@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,13 +28,26 @@ autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
     "exclude-members": "model_config",
+    "no-value": True,
 }
-# Defaults as the source has them: some values have no text that is Python.
-autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
+
+# Blocks without a language are commands and what they print.
+highlight_language = "none"
 
 html_theme = "furo"
 html_title = f"augesc {release}"
 # No file but the pages themselves: nothing is loaded from another host.
 html_copy_source = False
+
+
+def setup(app: Any) -> None:
+    """Connect what mends signatures."""
+    app.connect("autodoc-process-signature", _quote_versions)
+
+
+def _quote_versions(*given: Any) -> tuple[str | None, str | None]:
+    """Put quotes around a default such as 0.1.0, at which reading of the whole signature fails."""
+    signature, returns = given[-2:]
+    return signature and re.sub(r"= (\d+\.\d+\.\d+)", r"= '\1'", signature), returns
