@@ -1,4 +1,4 @@
-"""Settings of the site: Markdown pages by MyST, the Python API from the docstrings, furo's looks."""
+"""Settings of the site: Markdown by MyST, the Python API from docstrings, furo's looks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from augesc_builder import __version__
 
 project = "augesc"
 author = "the authors of augesc"
-copyright = "the authors of augesc; Apache-2.0"  # noqa: A001 - Sphinx's name
+copyright = "the authors of augesc; Apache-2.0"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
@@ -38,6 +38,8 @@ highlight_language = "none"
 
 html_theme = "furo"
 html_title = f"augesc {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # No file but the pages themselves: nothing is loaded from another host.
 html_copy_source = False
 

@@ -251,9 +251,7 @@ def test_python_is_python(page):
         compile(block, name_of(page), "exec")
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if fences(page, "python")], ids=name_of
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "python")], ids=name_of)
 def test_python_runs(page, built, tmp_path):
     blocks, later = [], set()
     for comment, block in fences(page, "python"):
@@ -332,8 +330,10 @@ def test_the_site_builds_without_a_warning(tmp_path):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"{needed} is not installed: pip install 'augesc-builder[docs]'")
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", "-b", "html"]
-        + [str(DOCS), str(tmp_path / "html")],
+        [
+            *(sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q"),
+            *("-b", "html", str(DOCS), str(tmp_path / "html")),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
