@@ -26,7 +26,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {
     "members": True,
-    "show-inheritance": True,
     "exclude-members": "model_config",
     "no-value": True,
 }
@@ -46,10 +45,13 @@ html_copy_source = False
 
 def setup(app: Any) -> None:
     """Connect what mends signatures."""
-    app.connect("autodoc-process-signature", _quote_versions)
+    app.connect("autodoc-process-signature", _readable_defaults)
 
 
-def _quote_versions(*given: Any) -> tuple[str | None, str | None]:
-    """Put quotes around a default such as 0.1.0, at which reading of the whole signature fails."""
+def _readable_defaults(*given: Any) -> tuple[str | None, str | None]:
+    """Rewrite defaults that are no Python, at which reading of the whole signature fails."""
     signature, returns = given[-2:]
-    return signature and re.sub(r"= (\d+\.\d+\.\d+)", r"= '\1'", signature), returns
+    if signature:
+        signature = re.sub(r"= (\d+\.\d+\.\d+)", r"= '\1'", signature)
+        signature = signature.replace("= <factory>", "= ...")
+    return signature, returns
