@@ -19,7 +19,7 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 
-# Headings of pages can be linked to as on GitHub: `[slots](generation.md#engines)`.
+# Headings of pages can be linked to as on GitHub: `[engines](generation.md#engines)`.
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -39,7 +39,6 @@ html_theme = "furo"
 html_title = f"augesc {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-# No file but the pages themselves: nothing is loaded from another host.
 html_copy_source = False
 
 
