@@ -3,6 +3,7 @@
 # make test-slow    run the other tests, and those of load_dataset under datasets 3.6.0 and 4.4.2
 # make test-all     run both
 # make soak         kill hundreds of times (KILLS) and fuzz for hours; by hand, before a release
+# make docs         install what the site needs, then build it into docs/_build/html
 # make check        format, lint and types, as CI runs them
 # make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
@@ -14,7 +15,7 @@ JOBS ?= 2
 KILLS ?= 300
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: quickstart test test-slow test-all versions soak check format bench bench-peers clean
+.PHONY: quickstart test test-slow test-all versions soak docs check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -45,6 +46,13 @@ soak: $(BIN)/installed
 
 versions: $(BIN)/installed
 	$(BIN)/python tests/versions.py
+
+docs: $(BIN)/installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+$(BIN)/installed-docs: $(BIN)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
 
 check: $(BIN)/installed
 	$(BIN)/ruff format --check .
@@ -82,4 +90,4 @@ $(PEERS)/vllm/installed:
 	$(@D)/bin/python -c 'from vllm import LLM' && touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

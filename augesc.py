@@ -1,5 +1,7 @@
 """AugESC, a corpus of emotional support conversations: load it, regenerate it, or make your own.
 
+::
+
     import augesc
     from datasets import load_dataset
 
