@@ -66,7 +66,7 @@ class HubStub(ThreadingHTTPServer):
         return commit_of(repo, self.commits.get(repo, 0))
 
     def resolve(self, repo: str, revision: str) -> str:
-        """Give the commit of a revision; any commit asked for is taken for the newest."""
+        """Return the commit of a revision; any commit asked for is taken for the newest."""
         return revision if re.fullmatch("[0-9a-f]{40}", revision) else self.head(repo)
 
     def files(self, kind: str, repo: str) -> dict[str, bytes]:

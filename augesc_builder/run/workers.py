@@ -39,7 +39,7 @@ def ordered_map(
     if num_proc == 1:
         yield from map(function, items)
         return
-    # Not ``pool.map``, which takes all items at once: here no more are read than are worked on.
+    # Not ``pool.map``, which takes all items at once: here only some are read ahead.
     items = iter(items)
     with ProcessPoolExecutor(num_proc, _context(preload), _begin, (os.getpid(),)) as pool:
         try:
@@ -113,7 +113,7 @@ def _begin(process: int) -> None:
 def exit_with_parent(process: int) -> None:
     """End this worker soon after the process it works for: a killed one cannot end its workers."""
 
-    # Polled: workers are children of the fork server, whose end is another matter.
+    # Polled: under a fork server ``process`` is not the parent, whose end a system could tell.
     def watch() -> None:
         while True:
             time.sleep(1)

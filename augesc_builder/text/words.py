@@ -24,7 +24,7 @@ from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 PROVED_ON = "3.10.4"
 """The version of NLTK that the fast path was fuzzed against; others are checked before use."""
 
-_CACHED = 1 << 16
+_CACHE_SIZE = 1 << 16
 """Chunks that each cache keeps; then it is emptied, which bounds the memory."""
 
 _words = NLTKWordTokenizer()
@@ -74,7 +74,7 @@ class _Cache(dict[str, Words]):
             found = _words.tokenize(self._before + chunk + self._behind)
             # A neighbour is one word, and its letter and blank are two characters.
             words = tuple(found[len(self._before) // 2 : len(found) - len(self._behind) // 2])
-        if len(self) >= _CACHED:
+        if len(self) >= _CACHE_SIZE:
             self.clear()
         self[chunk] = words
         return words
@@ -101,7 +101,7 @@ class _Kinds(dict[str, int]):
             kind = _BREAKS if _ENDS_SURELY.fullmatch(chunk) else _MAY_BREAK
             if _MARK_BEHIND_END.search(chunk) and not _SHOUTED.fullmatch(chunk):
                 kind |= _NOT_LAST
-        if len(self) >= _CACHED:
+        if len(self) >= _CACHE_SIZE:
             self.clear()
         self[chunk] = kind
         return kind
@@ -111,7 +111,7 @@ class _Endings(dict[str, bool]):
     """Whether a sentence ends behind a chunk that another follows: keys are ``"chunk next"``."""
 
     def __missing__(self, context: str) -> bool:
-        if len(self) >= _CACHED:
+        if len(self) >= _CACHE_SIZE:
             self.clear()
         found = self[context] = bool(_sentences.text_contains_sentbreak(context))
         return found

@@ -21,7 +21,7 @@ BACKEND = "generate.backend"
 
 @pytest.fixture
 def llama(built, tmp_path):
-    """Give a checkpoint whose layers transformers can cut; two heads share keys."""
+    """Return a checkpoint whose layers transformers can cut; two heads share keys."""
     tokenizer = AutoTokenizer.from_pretrained(built / "checkpoint")
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -217,6 +217,26 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
     assert body.count(BEGIN) == body.count(END) == 1
 
 
+def test_a_change_of_the_same_size_is_seen(hub, run):
+    names = ["recipe.yaml", "figures/novelty.png"]  # named by git's digest, and by LFS's
+    paths = [run / names[0], run / "corpus" / names[1]]
+    paths[0].write_text("# a\n" + paths[0].read_text())
+    assert push(hub, run).returncode == 0
+    paths[0].write_text("# b\n" + paths[0].read_text().partition("\n")[2])
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = push(hub, run)
+    assert done.returncode == 0, done.stderr
+    found = changes(done)
+    assert [name for name, what in found.items() if what == "changed"] == sorted(names)
+    assert set(found.values()) == {"changed", "same"}
+    sizes = sum(path.stat().st_size for path in paths)
+    assert f"{sizes:,} bytes to send" in done.stdout
+    assert f"{hub.repo} (there already)" in done.stdout
+    files = hub.files("datasets", hub.repo)
+    assert [files[name] for name in names] == [path.read_bytes() for path in paths]
+
+
 def claim(run: Path, n: int) -> None:
     """Make the reports say what the changed data has, and write the card again."""
     from augesc_builder.pipeline.card import stage
@@ -402,6 +422,40 @@ class TestRefusals:
     def test_private(self, hub, run):
         assert push(hub, run, "--private").returncode == 0
         assert hub.private == {hub.repo: True}
+        # It stays so, whether that is said again or not.
+        (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text() + "\n")
+        assert push(hub, run, "--private").returncode == 0
+        (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text() + "\n")
+        assert push(hub, run).returncode == 0
+        assert hub.private == {hub.repo: True}
+        assert hub.commits == {hub.repo: 3}
+
+    def test_public_unless_it_is_said(self, hub, run):
+        assert push(hub, run).returncode == 0
+        assert hub.private == {hub.repo: False}
+
+    @pytest.mark.parametrize(("option", "private"), [(None, False), ("--private", True)])
+    def test_the_model_too(self, hub, run, option, private):
+        assert push(hub, run, "--model", *([option] if option else [])).returncode == 0
+        assert hub.private == {hub.repo: private}
+
+    def test_so_it_is_from_python(self, hub, run):
+        """The defaults of the functions are those of the command."""
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from augesc_builder.hub.publish import push_corpus, push_model\n"
+            "from augesc_builder.run.progress import Progress\n"
+            "for push in (push_corpus, push_model):\n"
+            "    push(Path(sys.argv[1]), f'{sys.argv[2]}-{push.__name__}', Progress())\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code, str(run), hub.repo],
+            env={**environment(hub, hub.home), "HF_TOKEN": "hf_write"},
+            check=True,
+        )
+        repos = {f"{hub.repo}-push_corpus", f"{hub.repo}-push_model"}
+        assert hub.private == dict.fromkeys(repos, False)
+        assert hub.commits == dict.fromkeys(repos, 1)
 
 
 def flag(shard: Path) -> None:

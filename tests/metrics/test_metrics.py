@@ -321,7 +321,7 @@ def test_near_duplicates():
 
 
 def brute_matches(known, words):
-    """Give the longest span that ends at each word and stands in a known utterance."""
+    """Return the longest span that ends at each word and stands in a known utterance."""
 
     def stands(span):
         return any(

@@ -70,13 +70,13 @@ def test_chunks_that_the_rules_care_about(text):
 
 def test_memory_is_bounded(monkeypatch):
     words.clear_caches()
-    monkeypatch.setattr(words, "_REMEMBERED", 50)
+    monkeypatch.setattr(words, "_CACHE_SIZE", 50)
     for i in range(300):
         words.tokenize(f"first{i} middle{i} last{i}. so{i}... go on{i}. {i}. Another{i} one!")
-        for memory in (*words._MEMORIES, words._KINDS, words._ENDINGS):
-            assert len(memory) <= 50
+        for cache in (*words._CACHES, words._KINDS, words._ENDINGS):
+            assert len(cache) <= 50
     words.clear_caches()
-    assert not any(words._MEMORIES)
+    assert not any(words._CACHES)
 
 
 @pytest.mark.parametrize("broken", [True, False])

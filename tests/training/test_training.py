@@ -253,7 +253,7 @@ SIZES = {
 
 
 def family(name):
-    """Give a tiny model of a family, and a tokenizer with the family's special tokens."""
+    """Return a tiny model of a family, and a tokenizer with the family's special tokens."""
     texts = [m["content"] for m in SAID] * 3
     special = ["<pad>", "<s>", "</s>", "<unk>", "__newln__"]
     tokenizer = causal_lm.train_tokenizer(texts, 300, special)

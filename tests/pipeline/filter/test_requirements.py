@@ -50,6 +50,35 @@ def changed(recipe, **sections):
     return make_recipe(settings)
 
 
+def test_what_is_measured_of_one_conversation():
+    text = "AI: one two three\nAI: four\nHuman: five six\nAI: AI, Human and AI-made"
+    batch = {"query": ["a b c d"], "text": [text.removeprefix("AI:")]}
+    tokens = {"n_prompt_tokens": [7], "n_tokens": [30]}
+    measured = {
+        name: values[0] for name, values in measure({**batch, **tokens}, ["Human", "AI"]).items()
+    }
+    assert measured == {
+        "total_tokens": 37,
+        "n_utterances": 5,
+        "longest_run": 2,
+        "utterance_ratio": 3 / 2,
+        "n_role_words": 3,
+        "seeker_words": [4, 2],
+        "supporter_words": [3, 1, 5],
+        "seeker_mean_words": 3.0,
+        "supporter_mean_words": 3.0,
+    }
+
+
+def test_who_says_nothing_has_no_mean(paper):
+    batch = {"query": ["a b"], "text": ["\nHuman: c"], "n_prompt_tokens": [1], "n_tokens": [None]}
+    measured = {name: values[0] for name, values in measure(batch, ["Human", "AI"]).items()}
+    assert measured["seeker_mean_words"] == 1.5
+    assert measured["supporter_mean_words"] is None
+    assert measured["utterance_ratio"] is None
+    assert measured["total_tokens"] is None
+
+
 def test_the_requirements_are_the_papers_in_its_order(paper):
     assert list(REQUIREMENTS) == [
         "format",
