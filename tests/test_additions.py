@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,78 +18,7 @@ import pytest
 
 from tests.conftest import ROOT, rows_of
 
-PLUGIN = '''\
-from pathlib import Path
-from typing import Literal
-
-import augesc
-
-
-def read_diary(path, bad):
-    """A line of a file is a post."""
-    for line in Path(path).read_text().splitlines():
-        yield augesc.Post(line)
-
-
-augesc.register(
-    augesc.SourceInfo(
-        name="diary",
-        label="Diary",
-        about="a file with a post a line",
-        licence="cc-by-4.0",
-        producers="The posts of the diary were written by one person, for this test.",
-        citation="@misc{diary, title={A diary}}",
-        paper=None,
-        read=read_diary,
-    )
-)
-
-
-class FewQuestions(augesc.Section):
-    """At most so many question marks in a conversation."""
-
-    max: int
-
-
-def few_questions(batch, limits):
-    return [None if n is None else n <= limits.max for n in batch["n_questions"]]
-
-
-def count_questions(messages):
-    return sum(message["content"].count("?") for message in messages)
-
-
-augesc.register(
-    augesc.Requirement(
-        name="few_questions",
-        heading="questions",
-        test=few_questions,
-        settings=FewQuestions,
-        measures={"n_questions": count_questions},
-    )
-)
-
-
-class Echo(augesc.Backend):
-    """Lets the supporter repeat what the seeker says."""
-
-    class Settings(augesc.BackendSettings):
-        type: Literal["echo"] = "echo"
-        turns: int = 6
-
-    about = "the supporter repeats what the seeker says"
-
-    def stream(self, tasks, on_step):
-        for task in tasks:
-            said = task.query["text"]
-            lines = [f"AI: {said}", f"Human: {said}"] * self.recipe.generate.backend.turns
-            text = "\\n".join(lines).removeprefix("AI:")
-            on_step(1, 0, None)
-            yield task, self.row(task, text, n_prompt_tokens=1, n_tokens=len(text.split()))
-
-
-augesc.register(Echo)
-'''
+PLUGIN = Path(__file__).with_name("data") / "augesc_toy.py"
 
 POSTS = (
     "I have not slept for a week since my sister moved out of our flat",
@@ -101,7 +31,7 @@ POSTS = (
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the plugin, installed as pip would leave it."""
     site = tmp_path_factory.mktemp("site")
-    (site / "augesc_toy.py").write_text(PLUGIN)
+    shutil.copy(PLUGIN, site)
     info = site / "augesc_toy-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: augesc-toy\nVersion: 0.1\n")
@@ -145,6 +75,20 @@ def corpus(run, options, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """A build with all three additions, and what it printed."""
     out = tmp_path_factory.mktemp("additions") / "run"
     return out, run("build", *options, "--out", out)
+
+
+def test_contributing_shows_this_very_plugin():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    parts = re.findall(
+        r"^## Adding a (?:source|requirement|backend)\n.*?```python\n(.*?)```", text, re.M | re.S
+    )
+    code = PLUGIN.read_text()
+    assert len(parts) == 3
+    for part in parts:
+        assert part.strip() in code
+    shown = "".join(parts) + "".join(re.findall(r'^(?:"""|import|from) ?.*$', code, re.M))
+    left_out = [line for line in code.splitlines() if line.strip() and line not in shown]
+    assert not left_out
 
 
 def test_the_help_names_them(run):

@@ -50,12 +50,13 @@ def changed(recipe, **sections):
     return make_recipe(settings)
 
 
-def test_what_is_measured_of_one_conversation():
+def test_what_is_measured_of_one_conversation(paper):
     text = "AI: one two three\nAI: four\nHuman: five six\nAI: AI, Human and AI-made"
     batch = {"query": ["a b c d"], "text": [text.removeprefix("AI:")]}
     tokens = {"n_prompt_tokens": [7], "n_tokens": [30]}
     measured = {
-        name: values[0] for name, values in measure({**batch, **tokens}, ["Human", "AI"]).items()
+        name: values[0]
+        for name, values in measure_texts({**batch, **tokens}, paper.requirements).items()
     }
     assert measured == {
         "total_tokens": 37,
@@ -72,7 +73,9 @@ def test_what_is_measured_of_one_conversation():
 
 def test_who_says_nothing_has_no_mean(paper):
     batch = {"query": ["a b"], "text": ["\nHuman: c"], "n_prompt_tokens": [1], "n_tokens": [None]}
-    measured = {name: values[0] for name, values in measure(batch, ["Human", "AI"]).items()}
+    measured = {
+        name: values[0] for name, values in measure_texts(batch, paper.requirements).items()
+    }
     assert measured["seeker_mean_words"] == 1.5
     assert measured["supporter_mean_words"] is None
     assert measured["utterance_ratio"] is None
