@@ -50,6 +50,9 @@ RENAMED = {
 }
 """Files that the docs name as they will be called."""
 
+ENTRY_POINTS = "augesc.plugins"
+"""Looks like a module, and is a group of entry points."""
+
 COMMANDS = typer.main.get_command(app).commands
 FENCE = re.compile(r"(?:<!-- ([^\n]*) -->\n)?^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
@@ -217,7 +220,7 @@ def test_every_name_of_the_package_is_one(page):
     for text in inline(page):
         found = re.match(r"(augesc(?:_builder)?(?:\.\w+)+)(?:\(|$)", text)
         stage = re.fullmatch(r"(?:pipeline|hub)(?:\.\w+)+", text)
-        if found and not found[1].endswith((".py", ".txt", ".yaml")):
+        if found and found[1] != ENTRY_POINTS and not found[1].endswith((".py", ".txt", ".yaml")):
             assert resolve(found[1]), f"{name_of(page)}: {text}"
         elif stage:
             assert resolve(f"augesc_builder.{text}"), f"{name_of(page)}: {text}"
