@@ -1,1 +1,1 @@
-"""What the README's figures come from: each script prints a table."""
+"""What the figures of README and docs come from: each script prints a table."""

@@ -7,7 +7,7 @@ first ``--peer-prompts`` of the prompts, in static batches; its best batch size 
 on rows of a quarter of the length. ``--tiny`` puts a tiny model in the place of any other, leaves
 out the engines of ``make bench-peers``, and goes with each of these:
 
-    python benchmarks/generation.py                        # CPU, the table of the README
+    python benchmarks/generation.py                        # CPU, the table of docs/benchmarks.md
     python benchmarks/generation.py --processes            # two processes against two threads
     python benchmarks/generation.py --device cuda --model gptj-6b [--no-finetuning]
 """

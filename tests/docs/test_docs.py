@@ -29,26 +29,13 @@ else:
 import augesc as module
 from augesc_builder.cli.app import app
 from augesc_builder.config import training
-from augesc_builder.config.recipe import Generate, Recipe, load_recipe
+from augesc_builder.config.recipe import Recipe, load_recipe
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("**/*.md")])
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-
-COMING = {
-    *("measure", "meets", "meets_requirements", "register", "PromptTemplate"),
-    *("Backend", "BackendSettings", "Post", "Requirement", "Section", "SourceInfo"),
-} - set(dir(module))
-"""Names of ``augesc`` that the docs use before they are there."""
-BACKEND_IS_THERE = "backend" in Generate.model_fields
-"""Whether recipes have ``generate.backend``, whose keys the docs use already."""
-RENAMED = {
-    "benchmarks/corpus_statistics.py": "benchmarks/statistics.py",
-    "tests/test_additions.py": "tests/test_package.py",
-}
-"""Files that the docs name as they will be called."""
 
 ENTRY_POINTS = "augesc.plugins"
 """Looks like a module, and is a group of entry points."""
@@ -114,8 +101,7 @@ def check_command(words: list[str], *, in_prose: bool = False) -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
     elif program == "python":
         script = rest[0]
-        assert (ROOT / script).is_file() or (ROOT / RENAMED[script]).is_file(), words
-        code = (ROOT / (script if (ROOT / script).is_file() else RENAMED[script])).read_text()
+        code = (ROOT / script).read_text()
         for option in options_of(rest):
             assert f'"{option}"' in code, words
     elif program == "pip":
@@ -151,11 +137,7 @@ def check_overrides(command: str, overrides: Sequence[str], base: str | None = N
     if command == "train":
         load, shipped = training.load_config, sorted(p.stem for p in training.CONFIGS.glob("*"))
     named = base if base in shipped else "esconv" if command == "train" else "paper"
-    load(named, [o for o in overrides if not o.startswith("KEY.PATH=") and not is_coming(o)])
-
-
-def is_coming(key: str) -> bool:
-    return key.startswith("generate.backend") and not BACKEND_IS_THERE
+    load(named, [o for o in overrides if not o.startswith("KEY.PATH=")])
 
 
 def check_pip(words: list[str]) -> None:
@@ -229,8 +211,6 @@ def test_every_name_of_the_package_is_one(page):
 def resolve(dotted: str) -> bool:
     """Whether there is such a module or a name in one."""
     parts = dotted.split(".")
-    if parts[0] == "augesc" and parts[1] in COMING:
-        return True
     for n in range(len(parts), 0, -1):
         try:
             there = importlib.import_module(".".join(parts[:n]))
@@ -248,7 +228,7 @@ def resolve(dotted: str) -> bool:
 def test_every_file_that_is_named_is_there(page):
     for text in inline(page):
         if re.fullmatch(r"(augesc_builder|benchmarks|tests|training|docs)/[\w./-]+", text):
-            assert (ROOT / text).exists() or text in RENAMED, f"{name_of(page)}: {text}"
+            assert (ROOT / text).exists(), f"{name_of(page)}: {text}"
 
 
 # -- Python ---------------------------------------------------------------------------------------
@@ -262,10 +242,9 @@ def test_python_is_python(page):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "python")], ids=name_of)
 def test_python_runs(page, built, tmp_path):
-    blocks, later = [], set()
+    blocks = []
     for comment, block in fences(page, "python"):
-        later |= set(re.findall(r"\baugesc\.(\w+)", block)) & COMING
-        if later or comment.startswith("not run: "):
+        if comment.startswith("not run: "):
             continue
         assert comment in {"", "from: clone"}, f"not a comment known to this test: {comment}"
         where = ROOT if comment else tmp_path
