@@ -26,11 +26,8 @@ from augesc_builder.cli.options import (
     SetOption,
 )
 from augesc_builder.errors import AugescError
-from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
-from augesc_builder.pipeline.generate.backends import backend_names
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.workers import warm_up
-from augesc_builder.sources.registry import query_sources
 
 app = typer.Typer(
     add_completion=False,
@@ -41,14 +38,12 @@ app = typer.Typer(
 )
 
 
-# Read from the records, plugins included, so that an addition shows here by itself.
-_SOURCES = ", ".join(
-    info.name if info.bundled_posts else f"{info.name}=PATH" for info in query_sources()
+_SOURCE = typer.Option(
+    "--source", metavar="NAME[=PATH]", help="Where posts are from; repeatable. [default: recipe's]"
 )
-_BACKENDS = ", ".join(backend_names())
 
 
-@app.command(epilog=f"Backends (generate.backend.type): {_BACKENDS}.")
+@app.command()
 def build(
     out: OutOption,
     recipe: RecipeOption = "quickstart",
@@ -86,14 +81,7 @@ def build(
 @app.command()
 def queries(
     out: OutOption,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--source",
-            metavar="NAME[=PATH]",
-            help=f"{_SOURCES}; repeatable. [default: recipe's]",
-        ),
-    ] = None,
+    source: Annotated[list[str] | None, _SOURCE] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
     strict: Annotated[
@@ -151,7 +139,7 @@ def generate(
     stage.standalone(load_recipe(recipe, override or ()), queries, checkpoint, out, progress)
 
 
-@app.command(name="filter", epilog=f"Requirements: {', '.join(REQUIREMENTS)}.")
+@app.command(name="filter")
 def filter_(
     generations: Annotated[
         Path | None,
@@ -295,6 +283,8 @@ def main() -> None:
     """Run the command line: a mistake of the user's is one line and exit code 2."""
     _calm_libraries()
     arguments = sys.argv[1:] or ["--help"]
+    if {"-h", "--help"} & set(arguments):
+        _describe_additions()
     try:
         code = app(arguments, standalone_mode=False) or 0
     except AugescError as error:
@@ -318,6 +308,27 @@ _INTERRUPTED = 130
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[2]
 """click's root of usage errors, wherever typer keeps its click."""
+
+
+def _describe_additions() -> None:
+    """Let the help name every source, backend and requirement, those of plugins included.
+
+    Only where help is asked for: other commands need not wait for the records.
+    """
+    from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
+    from augesc_builder.pipeline.generate.backends import backend_names
+    from augesc_builder.sources.registry import query_sources
+
+    names = [info.name if info.bundled_posts else f"{info.name}=PATH" for info in query_sources()]
+    _SOURCE.help = f"{', '.join(names)}; repeatable. [default: recipe's]"
+    epilogs: dict[str, str] = {
+        "build": f"Backends (generate.backend.type): {', '.join(backend_names())}.",
+        "filter": f"Requirements: {', '.join(REQUIREMENTS)}.",
+    }
+    for command in app.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        if name in epilogs:
+            command.epilog = epilogs[name]
 
 
 def _complain(text: str) -> None:
