@@ -93,7 +93,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def ideal_seconds(model: Any, task: Task, n_steps: float, bandwidth: float) -> float:
-    """Say how long reading takes: weights for each step, a row's keys and values for each token."""
+    """Return how long reading takes: weights a step, and for each token a row's KV cache."""
     config = model.config
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     weights -= model.transformer.wte.weight.numel() * model.dtype.itemsize  # looked up, not read

@@ -41,11 +41,11 @@ class Task:
 
     @property
     def n_tokens(self) -> int:
-        """Give the tokens of all rows."""
+        """Return the tokens of all rows."""
         return sum(self.lengths)
 
     def first(self, n: int) -> Task:
-        """Give the task of the first ``n`` prompts alone."""
+        """Return the task of the first ``n`` prompts alone."""
         return Task(self.prompts[:n], self.lengths[:n])
 
 

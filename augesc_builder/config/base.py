@@ -1,4 +1,4 @@
-"""TODO."""
+"""What sections of settings have in common: immutable, and no key is ignored."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.plugins import load_plugins
@@ -22,12 +23,12 @@ from augesc_builder.config.recipe import Recipe, load_recipe, make_recipe
 from augesc_builder.config.requirements import Requirements
 from augesc_builder.errors import InputError
 from augesc_builder.pipeline.filter.requirements import REQUIREMENTS, Batch, active
-from augesc_builder.text.prompts import ROLE_WORD
 
 Thresholds = Mapping[str, Any] | Requirements | Recipe | None
 """Thresholds of the requirements: a recipe's, or sections that differ from the paper's."""
 
-_WHERE = "the dataset"
+_WHERE = Path("the dataset")
+"""Stands where errors name a file."""
 
 
 def measure(batch: Batch, requirements: Thresholds = None) -> dict[str, list[Any]]:
@@ -42,16 +43,16 @@ def measure(batch: Batch, requirements: Thresholds = None) -> dict[str, list[Any
     """
     # Here, because `import augesc` must not wait for NLTK.
     from augesc_builder.pipeline.filter.measure import conversations, measure_conversations
+    from augesc_builder.sources.sessions import check_messages
 
     limits = limits_of(requirements)
     n_rows = len(next(iter(batch.values()), ()))
     nothing: list[Any] = [None] * n_rows
     if "messages" in batch:
-        for row, messages in enumerate(batch["messages"], 1):
-            _check(messages, row)
+        found = [check_messages(m, _WHERE, row) for row, m in enumerate(batch["messages"], 1)]
         prompts = batch.get("n_prompt_tokens", [0] * n_rows)
         prompts = [n or 0 for n in prompts]  # a session counts its prompt too
-        batch = {"messages": batch["messages"], "n_tokens": batch.get("n_tokens", nothing)}
+        batch = {"messages": found, "n_tokens": batch.get("n_tokens", nothing)}
     elif "text" in batch:
         for row, text in enumerate(batch["text"], 1):
             if not isinstance(text, str):
@@ -63,8 +64,8 @@ def measure(batch: Batch, requirements: Thresholds = None) -> dict[str, list[Any
             "n_tokens": batch.get("n_tokens", nothing),
         }
     else:
-        found = ", ".join(batch) or "none"
-        raise InputError(f"expected a column messages or text, found {found}", _WHERE)
+        names = ", ".join(batch) or "none"
+        raise InputError(f"expected a column messages or text, found {names}", _WHERE)
     tokens = [
         None if prompt is None or n is None else prompt + n
         for prompt, n in zip(prompts, batch["n_tokens"], strict=True)
@@ -152,19 +153,3 @@ def _judge(row: Mapping[str, Any], names: Sequence[str] | None, requirements: Th
     ]
     met = [False not in of_row for of_row in zip(*verdicts, strict=True)]
     return met if batched else met[0]
-
-
-def _check(messages: Any, row: int) -> None:
-    """Refuse what is no list of utterances by a seeker and a supporter."""
-    for message in messages if isinstance(messages, list) else [messages]:
-        if (
-            not isinstance(message, Mapping)
-            or message.get("role") not in ROLE_WORD
-            or not isinstance(message.get("content"), str)
-        ):
-            raise InputError(
-                f"column messages: expected utterances with the role user or assistant and a "
-                f"content, found {message!r:.80}; drop or rename other roles first",
-                _WHERE,
-                row,
-            )

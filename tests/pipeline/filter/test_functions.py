@@ -152,8 +152,8 @@ def test_a_text_without_a_role_has_no_numbers_and_fails():
         ({"x": [1]}, "expected a column messages or text, found x"),
         ({"text": [None]}, "line 1: column text: expected a text, found None"),
         ({"messages": [[{"role": "system", "content": "x"}]]}, "role user or assistant"),
-        ({"messages": [[{"role": "user", "content": None}]]}, "and a content, found"),
-        ({"messages": ["hello"]}, "column messages: expected utterances"),
+        ({"messages": [[{"role": "user", "content": None}]]}, "and content, found"),
+        ({"messages": ["hello"]}, "column messages: expected a list of utterances"),
     ],
 )
 def test_rows_of_another_form_are_refused(columns, message):
