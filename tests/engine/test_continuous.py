@@ -349,7 +349,7 @@ def test_sampling_out_of_bounds(key, value):
 
 def test_an_architecture_that_does_not_fit():
     config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
-    with pytest.raises(CheckpointError, match=r"BloomForCausalLM.*generate\.engine=simple"):
+    with pytest.raises(CheckpointError, match=r"BloomForCausalLM.*generate\.backend\.engine=static"):
         ContinuousBatchingEngine(BloomForCausalLM(config), EOS, PAPER, 2)
 
 
@@ -363,7 +363,7 @@ def test_a_window_shorter_than_the_texts():
 def test_positions_that_depend_on_the_batch():
     model = llama_like(LlamaConfig, LlamaForCausalLM)
     model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
-    with pytest.raises(CheckpointError, match=r"longest text of a batch.*engine=simple"):
+    with pytest.raises(CheckpointError, match=r"longest text of a batch.*engine=static"):
         ContinuousBatchingEngine(model, EOS, PAPER, 2)
 
 
@@ -387,5 +387,5 @@ def test_a_model_that_fails_by_itself_is_refused_and_memory_is_another_matter(ra
         raise raised
 
     model.model.layers[0].forward = broken
-    with pytest.raises(expected, match=r"simple|out of memory"):
+    with pytest.raises(expected, match=r"static|out of memory"):
         network_of(model, 64)

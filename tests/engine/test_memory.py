@@ -144,7 +144,7 @@ def test_layers_that_no_gpu_has_room_for_are_named():
         "transformer.h.1": "disk",
     }
     with pytest.raises(
-        CheckpointError, match=r"left on cpu and disk.*smaller generate.backend.dtype.*simple"
+        CheckpointError, match=r"left on cpu and disk.*smaller generate.backend.dtype.*static"
     ):
         network_of(model, 64)
     model.hf_device_map = {"": "cpu"}

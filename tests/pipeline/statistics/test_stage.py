@@ -35,7 +35,7 @@ def test_sets_stand_in_columns_with_the_papers(augesc, built, tmp_path):
     assert code == 0, err
     header = [cell.strip() for cell in text.splitlines()[0].split("|")[2:-1]]
     papers = ["paper: ESConv", "paper: AugESC ED", "paper: AugESC Reddit"]
-    assert header == ["run", "ESConv", "augesc", "all", *papers]
+    assert header == ["run", "ESConv", "AugESC", "all", *papers]
     last = [cell.strip() for cell in text.splitlines()[12].split("|")[1:-1]]
     assert last[0] == "supporter: unique words"
     assert last[-3:] == [cells[-1] for cells in TABLE_2.values()]
