@@ -566,7 +566,7 @@ def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path):
         target=train_with_little_memory, args=arguments
     )
     other.start()
-    other.join(120)
+    other.join(600)
     assert other.exitcode == 0
     said = (tmp_path / "said").read_text()
     assert "out of memory with 32 examples at a time: continuing with 16" in said

@@ -32,7 +32,7 @@ def test_two_processes_give_the_same_rows(generate, built):
     )
 
 
-def test_the_plain_loop_gives_the_same_rows(generate, built):
+def test_static_batching_gives_the_same_rows(generate, built):
     assert generate("generate.backend.engine=static") == rows_of(built / "generations")
 
 
@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_ends_the_command(at_work):
     os.kill(workers[0], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "a process that generated was killed, most likely for out of memory" in said
+    assert "a process that generated was killed, most likely out of memory" in said
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
