@@ -349,7 +349,7 @@ def test_sampling_out_of_bounds(key, value):
 
 def test_an_architecture_that_does_not_fit():
     config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
-    with pytest.raises(CheckpointError, match=r"BloomForCausalLM.*generate\.backend\.engine=static"):
+    with pytest.raises(CheckpointError, match=r"BloomForCausalLM.*backend\.engine=static"):
         ContinuousBatchingEngine(BloomForCausalLM(config), EOS, PAPER, 2)
 
 

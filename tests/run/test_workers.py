@@ -68,7 +68,7 @@ def test_what_a_piece_raises_is_raised_at_its_place(forking, num_proc):
 
 
 def test_a_killed_process_is_one_line(forking):
-    with pytest.raises(RunFolderError, match=r"most likely for want of memory.*--num-proc 1"):
+    with pytest.raises(RunFolderError, match=r"most likely out of memory.*--num-proc 1"):
         list(ordered_map(die, range(6), 2, PRELOAD))
 
 
