@@ -56,7 +56,10 @@ class ConfigLoader:
         return values
 
     def check(self, model: type[Settings], values: Mapping[str, Any]) -> Settings:
-        """Check plain values against the keys, types and bounds of ``model``."""
+        """Check plain values against the keys, types and bounds of ``model``.
+
+        Raises :class:`~augesc_builder.errors.RecipeError`, naming the keys.
+        """
         try:
             return model.model_validate(values)
         except ValidationError as error:

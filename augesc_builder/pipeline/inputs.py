@@ -38,7 +38,11 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """Find mistakes in local inputs before anything is written or trained."""
+    """Find mistakes in local inputs before anything is written or trained.
+
+    Raises :class:`~augesc_builder.errors.InputError` for too few sessions, and what the backend's
+    check raises.
+    """
     from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 
     if find_sessions(recipe.finetune.sessions) is None:

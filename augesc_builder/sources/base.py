@@ -49,7 +49,10 @@ class BadLines:
     examples: list[str] = field(default_factory=list)
 
     def add(self, error: InputError) -> None:
-        """Count a line, and keep what is wrong with it if it is among the first ten."""
+        """Count a line, and keep what is wrong with it if it is among the first ten.
+
+        Raises the :class:`~augesc_builder.errors.InputError` itself where the reader is strict.
+        """
         if self.strict:
             raise error
         self.count += 1

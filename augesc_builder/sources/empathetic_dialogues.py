@@ -49,6 +49,9 @@ def read_empathetic_dialogues(path: str | Path, bad: BadLines) -> Iterator[Post]
 
     ``path`` is a CSV file, the official tarball, or a folder of CSV or Parquet files. Lines that
     break the format go to ``bad``; a file without any good line is an error.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a folder without such files and for a
+    broken tarball.
     """
     path = Path(path)
     files = sorted(f for f in path.rglob("*") if f.suffix in {".csv", ".parquet"})

@@ -41,7 +41,10 @@ def read_esconv(path: str | Path) -> list[Session]:
 def parse_session(
     value: Any, session_id: str, path: Path, line: int, *, keep_greetings: bool = False
 ) -> Session:
-    """Check one session of ESConv's format."""
+    """Check one session of ESConv's format.
+
+    Raises :class:`~augesc_builder.errors.InputError` with file, line and what is wrong.
+    """
 
     def fail(message: str) -> InputError:
         return InputError(message, path, line)
@@ -92,7 +95,10 @@ def esconv_files(
     revision: str,
     hint: str = "give a folder of local files with data_dir=FOLDER",
 ) -> dict[str, Path]:
-    """Return ESConv's files by split: those in a local folder, or those on the Hub."""
+    """Return ESConv's files by split: those in a local folder, or those on the Hub.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a folder that holds none of them.
+    """
     if folder is None:
         place, _ = download_dataset(REPO, revision, list(_SPLITS.values()), hint)
     else:

@@ -44,7 +44,10 @@ _COUNTS = ("n_prompt_tokens", "n_tokens", "seed")
 
 
 def generations_files(path: Path) -> list[Path]:
-    """Find the files of a generations table: a file, or the shards in a folder."""
+    """Find the files of a generations table: a file, or the shards in a folder.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there are none.
+    """
     if not path.exists():
         raise InputError("no such file; check the path", path)
     if not path.is_dir():

@@ -59,7 +59,10 @@ def download_published(revision: str = REVISION) -> Path:
 
 
 def check_download(path: Path) -> None:
-    """Compare a file in the Hub's cache with the digest that the cache names it by."""
+    """Compare a file in the Hub's cache with the digest that the cache names it by.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a damaged file.
+    """
     blob = path.resolve()
     size = blob.stat().st_size
     if len(blob.name) == _SHA256:
@@ -80,7 +83,10 @@ def check_download(path: Path) -> None:
 
 
 def byte_ranges(path: str | Path, n_bytes: int = _PIECE_BYTES) -> list[ByteRange]:
-    """Cut a file at line ends into ranges of about ``n_bytes``, to be read side by side."""
+    """Cut a file at line ends into ranges of about ``n_bytes``, to be read side by side.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a missing, unreadable or empty file.
+    """
     path, ranges = Path(path), []
     try:
         with path.open("rb") as file:

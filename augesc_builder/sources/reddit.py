@@ -36,7 +36,10 @@ _BLOCK = 1 << 20
 
 
 def dump_files(path: str | Path) -> list[Path]:
-    """Find the dumps and tables below a path: one file, or all of a folder by name."""
+    """Find the dumps and tables below a path: one file, or all of a folder by name.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there are none.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder; check the path", path)
@@ -149,7 +152,10 @@ def post_of(value: dict[str, Any], path: str, number: int) -> Post | InputError:
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield row number and the columns that matter of a Parquet or CSV file."""
+    """Yield row number and the columns that matter of a Parquet or CSV file.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a file that is no such table.
+    """
     wanted = ("title", *_TEXT_COLUMNS, "subreddit", "is_self", "over_18")
     if path.suffix == ".csv":
         yield from _read_csv(path, wanted)

@@ -40,7 +40,10 @@ def read_training_sessions(name: str, revision: str | None) -> tuple[list[Sessio
 
 
 def sessions_files(path: Path) -> list[Path]:
-    """Find the Parquet files of the sessions in a folder, or the one file given."""
+    """Find the Parquet files of the sessions in a folder, or the one file given.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there are none.
+    """
     if not path.exists():
         raise InputError("no such file; check the path", path)
     if path.is_file():
@@ -108,7 +111,10 @@ def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
 
 
 def check_messages(messages: Any, path: Path, number: int) -> list[Message]:
-    """Check a ``messages`` value: utterances with a known role and a text."""
+    """Check a ``messages`` value: utterances with a known role and a text.
+
+    Raises :class:`~augesc_builder.errors.InputError` with file and row.
+    """
     if not isinstance(messages, list):
         raise InputError(
             f"column messages: expected a list of utterances, found {_brief(messages)}; fill it or "

@@ -72,7 +72,10 @@ def digest(folder: Path) -> str:
 
 
 def dataset_info(name: str, folder: Path) -> dict[str, Any]:
-    """Describe a table as ``datasets`` does, in the words that all its versions read."""
+    """Describe a table as ``datasets`` does, in the words that all its versions read.
+
+    Raises :class:`~augesc_builder.errors.InputError` where there are no files.
+    """
     files = layout.parquet_files(folder)
     if not files:
         raise InputError("no Parquet files there; run the filter stage first", folder)
@@ -129,7 +132,10 @@ def merge_cards(ours: str, theirs: str | None) -> str:
 
 
 def split_card(card: str) -> tuple[dict[str, Any], str]:
-    """Part a card into its metadata and its text."""
+    """Part a card into its metadata and its text.
+
+    Raises :class:`~augesc_builder.errors.InputError` for metadata that is not YAML.
+    """
     if not card.startswith("---\n"):
         return {}, card
     head, _, body = card[3:].partition("\n---")

@@ -79,7 +79,10 @@ class Filter:
         return self.judge(rows, self._with_tokens(rows, table))
 
     def refilter(self, measured: tuple[Chunk, pa.Table]) -> Filtered:
-        """Judge a chunk by what was measured of it before."""
+        """Judge a chunk by what was measured of it before.
+
+        Raises :class:`~augesc_builder.errors.InputError` for rows that were not measured.
+        """
         chunk, table = measured
         rows = parse_generations(chunk, includes_query=self.includes_query)
         if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):

@@ -94,6 +94,11 @@ def refilter(
 
     The thresholds are those of ``done`` with ``overrides``, or the recipe's. Without ``out``,
     Table 1 is printed and nothing is written.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where filtering is not finished there,
+    :class:`~augesc_builder.errors.RecipeError` for other role words, and
+    :class:`~augesc_builder.errors.InputError`
+    where the texts have changed since.
     """
     from augesc_builder.pipeline.filter.filter import Filter
     from augesc_builder.pipeline.filter.measure import measured_columns

@@ -29,6 +29,8 @@ def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Sess
 
     A type with fewer sessions than its even share gives all it has, and the others share the rest
     (section 4.1). What cannot be split evenly goes to types drawn at random.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where there are fewer than ``n``.
     """
     if n > len(sessions):
         raise TrainingError(

@@ -47,6 +47,9 @@ def finetune(
 
     ``state`` is a folder for the state of a run that may be killed. Returns what the manifest
     records: sessions, steps, losses (mean per token, natural logarithm).
+
+    Raises :class:`~augesc_builder.errors.TrainingError` for a loss that is not finite and a batch
+    that processes cannot share.
     """
     settings = recipe.finetune
     accelerator = make_accelerator(mixed_precision=settings.mixed_precision)

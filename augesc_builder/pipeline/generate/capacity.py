@@ -29,7 +29,10 @@ _WORTH_IT = 1e13
 
 
 def settings_of(recipe: Recipe) -> LocalSettings:
-    """Return the section of the backend ``local``."""
+    """Return the section of the backend ``local``.
+
+    Raises ``TypeError`` where the recipe chooses another backend.
+    """
     settings = recipe.generate.backend
     if not isinstance(settings, LocalSettings):
         raise TypeError(f"the backend is {settings.type}, not local")
