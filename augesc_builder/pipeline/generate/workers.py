@@ -62,7 +62,10 @@ def _in_processes(
     n: int,
 ) -> Iterator[tuple[Task, Row]]:
     """Let processes take shard after shard from one list, or all of them together each shard."""
+    # Not forked: a process that has used CUDA, or torch's threads, cannot be continued in a copy.
     context = multiprocessing.get_context("spawn")
+    # With tensor parallelism every process needs every task; else one list lets a fast process take
+    # more shards than a slow one.
     together = settings_of(recipe).tensor_parallel > 1
     todo, news = [context.Queue() for _ in range(n if together else 1)], context.Queue()
     for each in todo:
@@ -77,6 +80,7 @@ def _in_processes(
             context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
             for i in range(n)
         ]
+        # Ctrl-C reaches the whole group; only this process may answer it, by ending the others.
         with block_sigint():
             for worker in workers:
                 worker.start()
@@ -98,6 +102,7 @@ def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tupl
             else:
                 at_work -= 1
     finally:
+        # After an error the others are in the middle of a step, and nobody would read their rows.
         for worker in workers:
             worker.terminate()
             worker.join()
@@ -106,6 +111,8 @@ def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tupl
 def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
     """Wait for a word; where a process has died, give what was said before, and then raise."""
     while True:
+        # Looked at before the queue: what a dead worker said last is then surely in there, and is
+        # given before its death is told.
         codes = [worker.exitcode for worker in workers if worker.exitcode]
         with contextlib.suppress(queue.Empty):
             return tuple(news.get(timeout=0 if codes else _PATIENCE))
@@ -116,8 +123,8 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
             )
         if codes:
             raise RunFolderError(
-                "a process that generated failed, and what it failed by stands above; the plain "
-                "loop may do: --set generate.backend.engine=static"
+                "a process that generated failed, and what it failed by stands above; static "
+                "batching may do: --set generate.backend.engine=static"
             )
 
 
@@ -144,6 +151,7 @@ def _work(
         nonlocal told
         counts[0] += ended
         counts[1] += made
+        # Not every step: some hundred messages a second would only be drawn over each other.
         if tells and time.monotonic() - told > _EVERY:
             news.put(("step", *counts, utilisation))
             counts[:] = [0, 0]
@@ -164,5 +172,5 @@ def _work(
         if tells:
             news.put(("step", *counts, generator.utilisation))
         news.put(("done",))
-    except AugescError as error:
+    except AugescError as error:  # multiprocessing prints any other, and the exit code tells it
         news.put(("error", error))
