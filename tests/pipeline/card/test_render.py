@@ -17,6 +17,7 @@ from augesc_builder.pipeline.card.ingredients import (
 from augesc_builder.pipeline.card.metadata import split_card
 from augesc_builder.pipeline.card.render import render_card
 from augesc_builder.run.folder import read_manifest
+from augesc_builder.sources.base import SourceInfo
 from augesc_builder.sources.registry import find_source
 from tests.conftest import ROOT, rows_of
 
@@ -126,6 +127,18 @@ def test_a_corpus_inherits_the_strictest_licence_and_says_from_whom():
     local = [session_source(recipe), *sources("sample")]
     assert licence_of(local) == "cc-by-nc-4.0"
     assert "A local file of sessions is taken for ESConv's." in licence_text(local)
+
+
+def test_licences_of_other_sources():
+    def source(name, licence):
+        return SourceInfo(name, name, "", licence, "Somebody wrote it.")
+
+    sample, mine, theirs = *sources("sample"), source("mine", "mit"), source("theirs", "cc0-1.0")
+    assert licence_text([sample]) == "Apache-2.0: nothing that it was made of asks for more."
+    assert licence_of([sample, mine]) == "mit"
+    assert licence_text([sample, mine]) == "MIT, inherited from `mine`."
+    assert licence_of([sample, mine, theirs]) == "other"
+    assert "CC0-1.0, inherited from `theirs`." in licence_text([mine, theirs])
 
 
 def test_reddit_asks_for_no_non_commercial_licence():

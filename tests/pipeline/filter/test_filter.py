@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -469,3 +470,21 @@ def test_pieces_that_were_not_those_measured_are_refused(tmp_path):
     (a, b) = (next(read_generations([path])) for path in paths)
     with pytest.raises(InputError, match="not the rows that were measured"):
         judge.refilter((b, judge.chunk(a).measured))
+
+
+@pytest.mark.parametrize("kept_of_ten", [0, 1, 5, 10])
+def test_what_a_worker_sends_is_as_large_as_its_rows(tmp_path, kept_of_ten):
+    """A slice takes the table that it is cut from along; two thousand of them are gigabytes."""
+    good = "\n".join([f"Human: {SAID}", f"AI: {SAID}"] * 6)
+    texts = [good if i % 10 < kept_of_ten else "no role" for i in range(2000)]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (chunk,) = read_chunks(file, 0, 2000)
+    found = Filter(load_recipe("paper").requirements, includes_query=True).chunk(chunk)
+    assert found.sessions.num_rows == 200 * kept_of_ten
+    assert found.rejected.num_rows == 2000 - found.sessions.num_rows
+    size = found.sessions.nbytes + found.rejected.nbytes + found.measured.nbytes
+    assert len(pickle.dumps(found)) < 1.5 * size + 100_000
+
+
+SAID = "I have been feeling very low for some weeks and I do not know why"
