@@ -114,7 +114,7 @@ class ConfigLoader:
             return values
         if (path.parent / str(base)).is_file():
             base = path.parent / str(base)
-        return _merge(self._read(base, (*seen, path)), values)
+        return merge(self._read(base, (*seen, path)), values)
 
     def _find(self, name: str | Path) -> Path:
         shipped = self.folder / f"{name}.yaml"
@@ -181,7 +181,7 @@ class ConfigLoader:
         return f"{self.noun}: " + " | ".join(parts)
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay ``over`` on ``base``, section by section; anything but a section is replaced whole.
 
     A section of another ``type`` is another section, and replaced whole too.
@@ -192,7 +192,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         old = merged.get(key)
         merged[key] = (
-            _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+            merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
         )
     return merged
 

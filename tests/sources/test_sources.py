@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from augesc_builder.errors import InputError
-from augesc_builder.pipeline.filter.measure import conversations, measure_texts
+from augesc_builder.pipeline.filter.functions import measure
+from augesc_builder.pipeline.filter.measure import conversations
 from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
@@ -120,7 +121,7 @@ class TestSample:
         rest = [t.removeprefix("AI:") if t.startswith("AI:") else f"\n{t}" for t in rest]
         zeros = [0] * len(sessions)
         batch = {"query": first, "text": rest, "n_prompt_tokens": zeros, "n_tokens": zeros}
-        measured = measure_texts(batch, paper.requirements)
+        measured = measure(batch, paper.requirements)
         assert conversations(batch) == [list(session.messages) for session in sessions]
         judged = decide(measured, paper.requirements.settings())
         assert {name for names in judged["violations"] for name in names} == set()

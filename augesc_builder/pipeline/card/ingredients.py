@@ -14,6 +14,8 @@ from augesc_builder.sources.sessions import find_sessions
 
 _NAMES = {NON_COMMERCIAL: "CC BY-NC 4.0", FREE: "Apache-2.0", OTHER: "no single licence"}
 
+_LOCAL = "a local file in ESConv's form"
+
 
 def ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> list[SourceInfo]:
     """Return the sources of a run's queries and training sessions, each once."""
@@ -29,7 +31,7 @@ def session_source(recipe: Recipe) -> SourceInfo:
     return find_sessions(name) or SourceInfo(
         name=Path(name).name,
         label=Path(name).name,
-        about="a local file in ESConv's form",
+        about=_LOCAL,
         licence=NON_COMMERCIAL,
         producers="What it was trained on came from a file of whoever ran the recipe.",
         citation="liu2021esconv",
@@ -61,7 +63,7 @@ def licence_text(made_of: Sequence[SourceInfo]) -> str:
     for licence in sorted({info.licence for info in bound}):
         names = _names(info for info in bound if info.licence == licence)
         parts.append(f"{licence_name(licence)}, inherited from {names}.")
-    if any(find_source(info.name) is None and info.citation == "liu2021esconv" for info in bound):
+    if any(info.about == _LOCAL for info in bound):
         parts.append("A local file of sessions is taken for ESConv's.")
     if owned:
         parts.append(

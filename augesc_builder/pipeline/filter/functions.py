@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augesc_builder.config.loader import merge
 from augesc_builder.config.plugins import load_plugins
 from augesc_builder.config.recipe import Recipe, load_recipe, make_recipe
 from augesc_builder.config.requirements import Requirements
@@ -120,20 +121,8 @@ def limits_of(requirements: Thresholds) -> Requirements:
 @functools.lru_cache(maxsize=64)
 def _limits(changes: str) -> Requirements:
     recipe = load_recipe("paper")
-    changed = _merged(recipe.requirements.settings(), json.loads(changes))
+    changed = merge(recipe.requirements.settings(), json.loads(changes))
     return make_recipe({**recipe.settings(), "requirements": changed}).requirements
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **base,
-        **{
-            key: _merged(base[key], value)
-            if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-            else value
-            for key, value in over.items()
-        },
-    }
 
 
 def _judge(row: Mapping[str, Any], names: Sequence[str] | None, requirements: Thresholds) -> Any:

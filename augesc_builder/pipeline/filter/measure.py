@@ -24,18 +24,14 @@ def measured_columns(limits: Requirements) -> list[str]:
     return [name for requirement in active(limits) for name in requirement.measures]
 
 
-def measure_texts(batch: Batch, limits: Requirements) -> dict[str, list[Any]]:
-    """Return the columns of ``tables.MEASURED`` but for its keys, for a batch of texts.
-
-    Columns that other requirements need follow them.
-    """
-    return measure_conversations(conversations(batch), total_tokens(batch), limits)
-
-
 def measure_conversations(
     found: Sequence[list[Message] | None], tokens: Sequence[int | None], limits: Requirements
 ) -> dict[str, list[Any]]:
-    """Do the same for utterances; ``None`` stands for a text that is no conversation."""
+    """Return the columns of ``tables.MEASURED`` but for its keys, and those of other requirements.
+
+    ``found`` has the utterances of each text, ``None`` where it is no conversation; ``tokens``,
+    those of prompt and continuation, ``None`` where nothing counted them.
+    """
     counter = _RoleWords(tuple(limits.role_words.words))
     rows = [_measure(messages, counter) for messages in found]
     columns: dict[str, list[Any]] = {"total_tokens": list(tokens)}
@@ -44,12 +40,6 @@ def measure_conversations(
         for name, function in requirement.measures.items():
             columns[name] = [None if m is None else function(m) for m in found]
     return columns
-
-
-def total_tokens(batch: Batch) -> list[int | None]:
-    """Return the tokens of prompt and continuation; ``None`` where nothing counted them."""
-    pairs = zip(batch["n_prompt_tokens"], batch["n_tokens"], strict=True)
-    return [None if None in pair else sum(pair) for pair in pairs]
 
 
 def conversations(batch: Batch) -> list[list[Message] | None]:

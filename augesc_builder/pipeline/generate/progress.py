@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from augesc_builder.config.requirements import Requirements
-from augesc_builder.pipeline.filter.measure import measure_texts
+from augesc_builder.pipeline.filter.functions import measure
 from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.run.progress import Progress
 
@@ -60,7 +60,7 @@ class LiveLine:
 
     def _is_kept(self, row: dict[str, Any]) -> bool:
         batch = {name: [value] for name, value in row.items()}
-        measured = measure_texts(batch, self._limits)
+        measured = measure(batch, self._limits)
         return decide(measured, self._limits.settings())["violations"] == [[]]
 
     def __enter__(self) -> LiveLine:

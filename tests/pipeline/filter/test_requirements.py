@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import make_recipe
-from augesc_builder.pipeline.filter.measure import measure_texts
+from augesc_builder.pipeline.filter.functions import measure
 from augesc_builder.pipeline.filter.requirements import (
     REQUIREMENTS,
     decide,
@@ -25,7 +25,7 @@ def violations_of(recipe, text, *, query=QUERY, n_prompt_tokens=100, n_tokens=40
         "n_prompt_tokens": [n_prompt_tokens],
         "n_tokens": [n_tokens],
     }
-    measured = measure_texts(batch, recipe.requirements)
+    measured = measure(batch, recipe.requirements)
     return decide(measured, recipe.requirements.settings())["violations"][0]
 
 
@@ -55,8 +55,7 @@ def test_what_is_measured_of_one_conversation(paper):
     batch = {"query": ["a b c d"], "text": [text.removeprefix("AI:")]}
     tokens = {"n_prompt_tokens": [7], "n_tokens": [30]}
     measured = {
-        name: values[0]
-        for name, values in measure_texts({**batch, **tokens}, paper.requirements).items()
+        name: values[0] for name, values in measure({**batch, **tokens}, paper.requirements).items()
     }
     assert measured == {
         "total_tokens": 37,
@@ -73,9 +72,7 @@ def test_what_is_measured_of_one_conversation(paper):
 
 def test_who_says_nothing_has_no_mean(paper):
     batch = {"query": ["a b"], "text": ["\nHuman: c"], "n_prompt_tokens": [1], "n_tokens": [None]}
-    measured = {
-        name: values[0] for name, values in measure_texts(batch, paper.requirements).items()
-    }
+    measured = {name: values[0] for name, values in measure(batch, paper.requirements).items()}
     assert measured["seeker_mean_words"] == 1.5
     assert measured["supporter_mean_words"] is None
     assert measured["utterance_ratio"] is None
@@ -244,7 +241,7 @@ def test_any_text_is_judged(texts):
         "n_prompt_tokens": [100] * len(texts),
         "n_tokens": [5] * len(texts),
     }
-    judged = decide(measure_texts(batch, recipe.requirements), recipe.requirements.settings())
+    judged = decide(measure(batch, recipe.requirements), recipe.requirements.settings())
     assert len(judged["violations"]) == len(texts)
     for one, text in zip(judged["violations"], texts, strict=True):
         assert one == violations_of(recipe, text, n_tokens=5)  # neighbours change nothing
