@@ -137,6 +137,8 @@ def test_names_on_disk_stand_in_one_place():
     names = (
         *("manifest.json", "recipe.yaml", ".complete", "filter_report.json", "filter_report.md"),
         *("safety_report.json", "safety_review.json", "statistics.json", "queries_report.json"),
+        *("training.json", "config.yaml", "curve.jsonl", "evaluation.json", "responses.jsonl"),
+        *("corpus/data/*.parquet", "data/*.parquet", "generations/*.parquet"),
     )
     spelled = []
     for name, path in modules().items():

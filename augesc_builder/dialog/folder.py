@@ -11,8 +11,6 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 
-_TRAINED = "training.json"
-
 
 def model_folder(phase: str) -> str:
     """Return the name of the folder of a phase's best model."""
@@ -30,12 +28,12 @@ def write_facts(
         "validation_loss": loss,
         **more,
     }
-    (folder / _TRAINED).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (folder / layout.TRAINED).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def read_facts(folder: str | Path) -> dict[str, Any] | None:
     """Read how a model was trained, where it was trained here."""
-    path = Path(folder) / _TRAINED
+    path = Path(folder) / layout.TRAINED
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 

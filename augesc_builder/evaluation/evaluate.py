@@ -35,6 +35,7 @@ from augesc_builder.evaluation.significance import (
     number_grams,
     paired_randomization_test,
 )
+from augesc_builder.run import layout
 from augesc_builder.run.folder import disk_errors
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import versions
@@ -214,11 +215,11 @@ def _write(
 
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (out / "evaluation.json").write_text(text, encoding="utf-8")
-    (out / "evaluation.md").write_text(evaluation_tables(report) + "\n", encoding="utf-8")
+    (out / layout.EVALUATION).write_text(text, encoding="utf-8")
+    (out / layout.EVALUATION_TABLE).write_text(evaluation_tables(report) + "\n", encoding="utf-8")
     if outcomes[0].responses is None:
         return
-    with (out / "responses.jsonl").open("w", encoding="utf-8") as file:
+    with (out / layout.RESPONSES).open("w", encoding="utf-8") as file:
         for i, pair in enumerate(pairs):
             row = {
                 "session_id": pair.session.session_id,

@@ -1,5 +1,7 @@
 """Every name that a run gives to something on disk; no other module spells one.
 
+What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a build leaves this:
+
 ::
 
     FOLDER/
@@ -31,6 +33,10 @@ DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
 FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
+
+TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"
+CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
+EVALUATION, EVALUATION_TABLE, RESPONSES = "evaluation.json", "evaluation.md", "responses.jsonl"
 
 SPLIT = "train"
 """The split that tables of a corpus are written as."""

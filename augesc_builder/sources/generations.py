@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import Chunk, read_chunks
+from augesc_builder.run import layout
 from augesc_builder.sources.sessions import check_messages, messages_of
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, query_id
 from augesc_builder.text.prompts import ROLE_WORD, collapse
@@ -52,7 +53,8 @@ def generations_files(path: Path) -> list[Path]:
         raise InputError("no such file; check the path", path)
     if not path.is_dir():
         return [path]
-    for pattern in ("generations-*.parquet", "generations/*.parquet", "*.parquet", "*.jsonl"):
+    own = layout.GENERATIONS
+    for pattern in (f"{own}-*.parquet", f"{own}/*.parquet", "*.parquet", "*.jsonl"):
         if files := sorted(path.glob(pattern)):
             return files
     raise InputError("no Parquet files there, nor JSON lines (*.jsonl)", path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import PARQUET, Chunk, read_chunks
+from augesc_builder.run import layout
 from augesc_builder.sources import esconv
 from augesc_builder.sources.base import Session, SourceInfo
 from augesc_builder.sources.esconv import read_esconv
@@ -48,7 +49,8 @@ def sessions_files(path: Path) -> list[Path]:
         raise InputError("no such file; check the path", path)
     if path.is_file():
         return [path]
-    for pattern in ("corpus/data/*.parquet", "data/*.parquet", "*.parquet"):
+    data = f"{layout.DATA}/*.parquet"
+    for pattern in (f"{layout.CORPUS}/{data}", data, "*.parquet"):
         if files := sorted(path.glob(pattern)):
             return files
     raise InputError(

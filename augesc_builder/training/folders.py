@@ -19,8 +19,7 @@ from augesc_builder.config.loader import differences
 from augesc_builder.config.training import Config
 from augesc_builder.errors import CheckpointError, SettingsChangedError
 from augesc_builder.models.training_step import FACTS, facts_of, saved_states
-
-CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
+from augesc_builder.run import layout
 
 
 def check_checkpoint(state: Path, config: Config) -> None:
@@ -32,7 +31,7 @@ def check_checkpoint(state: Path, config: Config) -> None:
     if not (state / FACTS).is_file():
         raise CheckpointError(
             f"{state} is no checkpoint to resume from; expected a folder such as "
-            f"OUT/{CHECKPOINTS}/step-0000100"
+            f"OUT/{layout.CHECKPOINTS}/step-0000100"
         )
     if changed := differences(facts_of(state)["settings"], config.fixed()):
         lines = ", ".join(f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items())
@@ -48,7 +47,7 @@ def adopt_checkpoint(state: Path, out: Path) -> Path:
     Returns its folder there. A best model that is of a later step comes out again: the same steps
     follow in the same order.
     """
-    states = out / CHECKPOINTS
+    states = out / layout.CHECKPOINTS
     if state.resolve().parent != states.resolve():
         for model in state.parent.parent.glob("model-*"):
             shutil.copytree(model, out / model.name, dirs_exist_ok=True)

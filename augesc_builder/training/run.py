@@ -68,7 +68,7 @@ def train(
         if run.is_complete("train"):
             progress.say(f"{out} is complete: nothing to do. Its model is {_model_of(config, out)}")
             return
-        run.write_text("config.yaml", dump_config(config))
+        run.write_text(layout.TRAINING_CONFIG, dump_config(config))
         run.record(name=config.name, seed=config.seed, versions=versions())
         start = pinned(config, out)
         if start.revision is not None:
@@ -211,7 +211,7 @@ def _texts(sets: Sequence[Sequence[Pair]]) -> list[str]:
 
 def _outputs(run: RunFolder) -> Outputs:
     def curve(state: TrainingState) -> None:
-        run.write_text(folders.CURVE, "".join(json.dumps(row) + "\n" for row in state.curve))
+        run.write_text(layout.CURVE, "".join(json.dumps(row) + "\n" for row in state.curve))
 
     def started() -> None:
         if not run.is_complete("started"):
@@ -220,14 +220,14 @@ def _outputs(run: RunFolder) -> Outputs:
     def model(phase: str, fill: Fill) -> None:
         run.write_folder(model_folder(phase), fill)
 
-    checkpoints = run.path / folders.CHECKPOINTS
-    return Outputs(checkpoints, run.path / folders.LOGS, model, curve, started)
+    checkpoints = run.path / layout.CHECKPOINTS
+    return Outputs(checkpoints, run.path / layout.LOGS, model, curve, started)
 
 
 def _silent(out: Path) -> Outputs:
     return Outputs(
-        out / folders.CHECKPOINTS,
-        out / folders.LOGS,
+        out / layout.CHECKPOINTS,
+        out / layout.LOGS,
         lambda _, __: None,
         lambda _: None,
         lambda: None,

@@ -102,6 +102,15 @@ def test_overrides_keep_their_types():
     assert recipe.seed == 7
 
 
+@pytest.mark.parametrize(("n", "behind"), [(4, None), (5, "and 1 more"), (6, "and 2 more")])
+def test_of_many_mistakes_four_are_shown_and_the_rest_counted(n, behind):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("paper", [f"zzz{i}=1" for i in range(n)])
+    assert str(caught.value).count("unknown key zzz") == 4
+    assert ("more" in str(caught.value)) == bool(behind)
+    assert str(caught.value).endswith(behind or "")
+
+
 def test_a_recipe_of_ones_own(tmp_path: Path):
     (tmp_path / "base.yaml").write_text("extends: quickstart\nseed: 1\nname: base\n")
     (tmp_path / "mine.yaml").write_text("extends: base.yaml\ngenerate: {top_p: 0.5}\n")
