@@ -18,7 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from augesc_builder.dialog.model import Decoding, DialogModel
 from augesc_builder.errors import AugescError
-from augesc_builder.run.folder import disk_errors
+from augesc_builder.run.disk import disk_errors
 from augesc_builder.text.prompts import Message, collapse
 
 CRISIS = """\

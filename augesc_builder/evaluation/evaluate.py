@@ -36,9 +36,9 @@ from augesc_builder.evaluation.significance import (
     paired_randomization_test,
 )
 from augesc_builder.run import layout
-from augesc_builder.run.folder import disk_errors
+from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import versions
+from augesc_builder.run.versions import versions
 from augesc_builder.text.words import tokenize
 
 DISTINCT = (1, 2, 3)

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from augesc_builder.config.recipe import Recipe, dump_recipe
-from augesc_builder.errors import RecipeError
+from augesc_builder.errors import CheckpointError, RecipeError, RunFolderError
 from augesc_builder.pipeline.card import stage as card
 from augesc_builder.pipeline.filter import stage as filter_
 from augesc_builder.pipeline.finetune import stage as finetune
@@ -29,7 +29,7 @@ from augesc_builder.pipeline.statistics import stage as statistics
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import versions
+from augesc_builder.run.versions import versions
 
 Stage = Callable[[RunFolder, Recipe, Progress], None]
 
@@ -65,20 +65,58 @@ def build(
         finetune.join(recipe, Path(folder))
         return True
     check_inputs(recipe)
-    with RunFolder(folder, run_settings(recipe)) as run:
-        todo = [name for name in wanted if not run.is_complete(name)]
-        if not todo:
+    with RunFolder(folder, run_settings(recipe), progress.say) as run:
+        intact = _intact(run, wanted)
+        if intact == set(wanted) and all(map(run.is_current, wanted)):
             return False
-        if "versions" not in run.manifest:
-            run.write_text(layout.RECIPE, dump_recipe(recipe))
-            run.record(recipe=recipe.name, seed=recipe.seed, versions=versions())
+        run.keep(layout.RECIPE, dump_recipe(recipe))
+        run.record(recipe=recipe.name, seed=recipe.seed, versions=versions())
         for number, name in enumerate(wanted, 1):
-            if name not in todo:
+            is_current = run.is_current(name)
+            if name in intact and is_current:
                 progress.say(f"[{number}/{len(wanted)}] {name}: done before")
                 continue
             progress.say(f"[{number}/{len(wanted)}] {name}")
+            if not is_current:
+                _start_again(run, name, progress)
             STAGES[name](run, recipe, progress)
     return True
+
+
+def _intact(run: RunFolder, wanted: Sequence[str]) -> set[str]:
+    """Return the stages that are complete, with every file as it was written.
+
+    A checkpoint that has changed cannot be made again for conversations that are half generated,
+    and nothing asks for it when they are complete.
+    """
+    generated = run.is_intact("generate")
+    begun = bool(run.marks.names("generate"))
+    if begun and not generated and "finetune" in run.marks:
+        for file, what in run.marks.damage(run.marks.files(["finetune"])).items():
+            raise CheckpointError(
+                f"{run.path / file} {what}, and conversations were generated with it; put it back, "
+                f"or build into another --out"
+            )
+    found = {
+        "generate": generated,
+        "finetune": "finetune" in run.marks and (begun or run.is_intact("finetune")),
+    }
+    for name in wanted:
+        if name not in found:
+            found[name] = run.is_intact(name)
+    return {name for name in wanted if found[name]}
+
+
+def _start_again(run: RunFolder, name: str, progress: Progress) -> None:
+    """Forget what a stage made from tables that are others now."""
+    if name == "generate":
+        raise RunFolderError(
+            f"{run.path}: its conversations were generated from other queries, or with another "
+            f"checkpoint, than are there now; build into another --out, or put those back"
+        )
+    progress.say("  what it is made from has changed since: made again")
+    for mark in run.marks.names(name):
+        run.forget(mark)
 
 
 def _stages_until(until: str | None) -> list[str]:

@@ -19,8 +19,8 @@ from augesc_builder.models.causal_lm import config_of, size_of
 from augesc_builder.pipeline.filter.requirements import active
 from augesc_builder.pipeline.inputs import check_inputs
 from augesc_builder.pipeline.queries.collect import Collected, collect_queries
-from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.markdown import NOTHING, markdown_table
+from augesc_builder.run.marks import Marks
 from augesc_builder.run.workers import cores
 from augesc_builder.sources.registry import find_source
 from augesc_builder.sources.sessions import find_sessions, read_training_sessions
@@ -61,7 +61,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
     )
     train_gb, generate_gb = _memory(recipe, parameters)
     judging = _duration(n_generated / (_JUDGED * cores()))
-    done = RunFolder(folder, {})
+    done = Marks(folder)
     rows = [
         ("queries", f"{sum(n_queries.values()):,} queries", "", "seconds", ""),
         (
@@ -91,7 +91,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
     ]
     table = markdown_table(
         ["stage", "rows", "tokens", f"time on this {device}", "memory"],
-        [[f"{name} (done)" if done.is_complete(name) else name, *rest] for name, *rest in rows],
+        [[f"{name} (done)" if name in done else name, *rest] for name, *rest in rows],
     )
     return [
         f"Plan for {folder}: recipe {recipe.name}, a model of {parameters / 1e6:,.1f} million "

@@ -43,16 +43,3 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
                 f"no column {', '.join(missing)}; found {', '.join(found) or 'none'}", path
             )
         return file.read(columns=columns)
-
-
-def table_files(path: Path, name: str) -> list[Path]:
-    """Return the Parquet files of a table: a file, the shards of that name in a folder, or all.
-
-    Raises :class:`~augesc_builder.errors.InputError` where there is none.
-    """
-    files = [path]
-    if path.is_dir():
-        files = sorted(path.glob(f"{name}-*.parquet")) or sorted(path.glob("*.parquet"))
-    if not files:
-        raise InputError("no Parquet files there", path)
-    return files

@@ -6,9 +6,10 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
 
     FOLDER/
       recipe.yaml  manifest.json        the settings, and what the run found out
-      .complete/STAGE.json              completion mark: the stage's tables with row counts
+      .complete/STAGE.json              completion mark: every file of the stage, with its digest
       .complete/STAGE-00003.json        completion mark of one shard
       .work/                            half-done things; gone when the run is done
+      set-aside/                        what stood in the way and was not the run's own
       queries/                          triggers, rejected posts, queries_report.json
       checkpoint/                       the fine-tuned model
       generations/  measured/           raw continuations, and the numbers behind every decision
@@ -24,7 +25,8 @@ from typing import Any, Literal
 from augesc_builder.errors import InputError, PublishError
 
 MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
-LOCK, WORK, MARKS = ".lock", ".work", ".complete"
+LOCK, WORK, MARKS, COMMIT = ".lock", ".work", ".complete", "commit.json"
+SET_ASIDE = "set-aside"
 
 QUERIES, REJECTED_POSTS, QUERIES_REPORT = "queries", "rejected.parquet", "queries_report.json"
 CHECKPOINT, GENERATIONS, MEASURED, CORPUS = "checkpoint", "generations", "measured", "corpus"

@@ -5,36 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from augesc_builder import __version__
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
+from augesc_builder.run.disk import sha256
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
+from augesc_builder.run.versions import versions
 
 _BLOCK = 1 << 20
 
 
 _HUGE = 1 << 30
 """Bytes from which a file is not read through for its digest: a dump may have tens of GB."""
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on."""
-    packages = (
-        *("datasets", "transformers", "torch", "accelerate", "nltk", "huggingface-hub"),
-        *("evaluate", "tokenizers", "pyarrow", "numpy"),
-    )
-    return {
-        "augesc-builder": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
-    }
 
 
 def files_below(path: Path) -> list[Path]:
@@ -62,6 +48,14 @@ def digest(paths: Sequence[Path]) -> str:
     return running.hexdigest()[:16]
 
 
+def content_of(folder: Path) -> str:
+    """Return a short digest of the names and all the bytes of the files below a folder."""
+    running = hashlib.sha256()
+    for path in files_below(folder):
+        running.update(f"{path.relative_to(folder).as_posix()}/{sha256(path)}/".encode())
+    return running.hexdigest()[:16]
+
+
 def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
     """Return the recipe with its backbone at a commit of the Hub, the same for the whole run.
 
@@ -81,11 +75,10 @@ def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
 
 def is_new(folder: RunFolder, stage: str, progress: Progress) -> bool:
     """Whether a stage is still to be run; the user is told where it is not."""
-    if folder.is_complete(stage):
+    if folder.is_intact(stage):
         progress.say(f"{folder.path} is complete: nothing to do")
         return False
-    if "versions" not in folder.manifest:
-        folder.record(versions=versions())
+    folder.record(versions=versions())
     return True
 
 

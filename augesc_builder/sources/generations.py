@@ -24,6 +24,7 @@ import pyarrow as pa
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import Chunk, read_chunks
 from augesc_builder.run import layout
+from augesc_builder.run.marks import checked, named, parquet_files
 from augesc_builder.sources.sessions import check_messages, messages_of
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, query_id
 from augesc_builder.text.prompts import ROLE_WORD, collapse
@@ -52,10 +53,15 @@ def generations_files(path: Path) -> list[Path]:
     if not path.exists():
         raise InputError("no such file; check the path", path)
     if not path.is_dir():
-        return [path]
-    own = layout.GENERATIONS
-    for pattern in (f"{own}-*.parquet", f"{own}/*.parquet", "*.parquet", "*.jsonl"):
-        if files := sorted(path.glob(pattern)):
+        return [checked(path)]
+    own, inside = parquet_files(path), path / layout.GENERATIONS
+    for files in (
+        named(own, layout.GENERATIONS),
+        parquet_files(inside) if inside.is_dir() else [],
+        own,
+        sorted(path.glob("*.jsonl")),
+    ):
+        if files:
             return files
     raise InputError("no Parquet files there, nor JSON lines (*.jsonl)", path)
 

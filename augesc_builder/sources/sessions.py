@@ -13,6 +13,7 @@ from typing import Any
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import PARQUET, Chunk, read_chunks
 from augesc_builder.run import layout
+from augesc_builder.run.marks import checked, parquet_files
 from augesc_builder.sources import esconv
 from augesc_builder.sources.base import Session, SourceInfo
 from augesc_builder.sources.esconv import read_esconv
@@ -48,10 +49,9 @@ def sessions_files(path: Path) -> list[Path]:
     if not path.exists():
         raise InputError("no such file; check the path", path)
     if path.is_file():
-        return [path]
-    data = f"{layout.DATA}/*.parquet"
-    for pattern in (f"{layout.CORPUS}/{data}", data, "*.parquet"):
-        if files := sorted(path.glob(pattern)):
+        return [checked(path)]
+    for folder in (path / layout.CORPUS / layout.DATA, path / layout.DATA, path):
+        if files := parquet_files(folder):
             return files
     raise InputError(
         "no Parquet files; expected a corpus folder (with data/*.parquet) or a run's folder", path

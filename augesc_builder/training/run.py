@@ -26,9 +26,11 @@ from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import saved_states
 from augesc_builder.readers.hub import resolve_model
 from augesc_builder.run import layout
-from augesc_builder.run.folder import RunFolder, disk_errors, read_manifest
+from augesc_builder.run.disk import disk_errors
+from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import digest, versions
+from augesc_builder.run.provenance import digest
+from augesc_builder.run.versions import versions
 from augesc_builder.training import folders
 from augesc_builder.training.card import render_model_card
 from augesc_builder.training.loop import Fill, Mixed, Outputs, Training, TrainingState
@@ -64,11 +66,11 @@ def train(
     if int(os.environ.get("RANK", "0")):
         _train(config, pinned(config, out), data, _silent(out), out, Progress(quiet=True))
         return
-    with RunFolder(out, run_settings(config)) as run:
+    with RunFolder(out, run_settings(config), progress.say) as run:
         if run.is_complete("train"):
             progress.say(f"{out} is complete: nothing to do. Its model is {_model_of(config, out)}")
             return
-        run.write_text(layout.TRAINING_CONFIG, dump_config(config))
+        run.keep(layout.TRAINING_CONFIG, dump_config(config))
         run.record(name=config.name, seed=config.seed, versions=versions())
         start = pinned(config, out)
         if start.revision is not None:
@@ -211,14 +213,14 @@ def _texts(sets: Sequence[Sequence[Pair]]) -> list[str]:
 
 def _outputs(run: RunFolder) -> Outputs:
     def curve(state: TrainingState) -> None:
-        run.write_text(layout.CURVE, "".join(json.dumps(row) + "\n" for row in state.curve))
+        run.keep(layout.CURVE, "".join(json.dumps(row) + "\n" for row in state.curve))
 
     def started() -> None:
         if not run.is_complete("started"):
             run.complete("started")
 
     def model(phase: str, fill: Fill) -> None:
-        run.write_folder(model_folder(phase), fill)
+        run.keep(model_folder(phase), fill)
 
     checkpoints = run.path / layout.CHECKPOINTS
     return Outputs(checkpoints, run.path / layout.LOGS, model, curve, started)

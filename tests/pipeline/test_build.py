@@ -25,6 +25,7 @@ from augesc_builder.pipeline.build import STAGES, build
 from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
 from augesc_builder.pipeline.inputs import run_settings
 from augesc_builder.pipeline.summary import summary
+from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import render_query
 from tests.conftest import ROOT, SOAK, corpus_of, rows_of
@@ -250,8 +251,8 @@ def test_a_local_checkpoint_as_backbone(built, tiny_file, tmp_path):
         [f"backbone={{name: '{built / 'checkpoint'}', revision: null, from_scratch: null}}"],
     )
     assert build(recipe, tmp_path / "run", QUIET, until="finetune")
-    facts = json.loads((tmp_path / "run/.complete/finetune.json").read_text())
-    first = json.loads((built / ".complete/finetune.json").read_text())["first_loss"]
+    facts = Marks(tmp_path / "run").read("finetune")["facts"]
+    first = Marks(built).read("finetune")["facts"]["first_loss"]
     assert facts["first_loss"] < first - 0.05  # it goes on from what was learned
 
 
@@ -260,18 +261,16 @@ def test_a_local_checkpoint_as_backbone(built, tiny_file, tmp_path):
 
 def _build_and_die(recipe, folder: Path, after: int) -> None:
     """Build in a fresh process that is killed in the middle of its ``after``-th disk sync."""
-    from augesc_builder.run import folder as run_folder
+    sync, left = os.fsync, after
 
-    sync, left = run_folder._sync, after
-
-    def dying_sync(path):
+    def dying_sync(descriptor):
         nonlocal left
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        sync(path)
+        sync(descriptor)
 
-    run_folder._sync = dying_sync
+    os.fsync = dying_sync
     build(recipe, folder, QUIET)
 
 

@@ -11,7 +11,8 @@ import pytest
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import count_rows, read_chunks
 from augesc_builder.readers.jsonl import json_of, read_json_lines, read_json_rows, read_lines
-from augesc_builder.readers.parquet import open_table, read_table, table_files
+from augesc_builder.readers.parquet import open_table, read_table
+from augesc_builder.run.marks import table_files
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_a_table_that_is_missing_broken_or_lacks_a_column(tmp_path):
 
 
 def test_the_files_of_a_table(tmp_path):
-    with pytest.raises(InputError, match="no Parquet files there"):
+    with pytest.raises(InputError, match="no Parquet files of queries there"):
         table_files(tmp_path, "queries")
     other, *named = paths = [tmp_path / f"{n}.parquet" for n in ("other", "queries-0", "queries-1")]
     other.touch()

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.errors import DiskError, InputError, RunFolderError, SettingsChangedError
-from augesc_builder.run.folder import RunFolder, disk_errors, read_manifest
+from augesc_builder.run.disk import disk_errors
+from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.layout import shard_path
 
 TABLE = pa.table({"a": [1, 2, 3]})
@@ -31,8 +32,11 @@ def test_a_run_leaves_its_files_and_nothing_half_done(tmp_path):
     assert not (out / ".work").exists()
     assert pq.read_table(out / "t" / "x.parquet") == TABLE
     manifest = read_manifest(out)
-    assert manifest.pop("seconds")["stage"] < 60
+    assert manifest.pop("seconds")["stage"] < 600
+    assert len(manifest.pop("run_id")) == 32
+    assert set(manifest.pop("stage_versions")["stage"]) >= {"augesc-builder", "torch"}
     assert manifest == {
+        "kind": "augesc run",
         "fingerprint": "a4bbadc1c78966d2",
         "settings": {"seed": 1},
         "stages": {"stage": {"rows": 3}},
@@ -97,7 +101,7 @@ def test_settings_may_change_while_nothing_is_finished(tmp_path):
     with RunFolder(tmp_path, {"seed": 2}) as run:
         assert not (run.work("finetune") / "state").exists()
         assert run.manifest["settings"] == {"seed": 2}
-        assert set(run.manifest) == {"settings", "fingerprint"}
+        assert set(run.manifest) == {"kind", "run_id", "settings", "fingerprint"}
 
 
 def test_a_mistake_before_anything_is_finished_leaves_nothing(tmp_path):
@@ -159,8 +163,10 @@ def test_folders_that_are_none_of_ours(tmp_path):
 
 def test_a_broken_manifest_is_an_error(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(RunFolderError, match="unreadable"), RunFolder(tmp_path, {}):
-        pass
+    with pytest.raises(RunFolderError, match=r"unreadable.*put the file back") as error:
+        RunFolder(tmp_path, {}).__enter__()
+    assert "delete" not in str(error.value)
+    assert files(tmp_path) == {"manifest.json"}
 
 
 @pytest.mark.parametrize(
@@ -187,5 +193,5 @@ def test_other_errors_are_not_taken_for_a_full_disk():
 def test_marks_hold_json(tmp_path):
     with RunFolder(tmp_path, {}) as run:
         run.complete("stage", share=None)
-    mark = tmp_path / ".complete" / "stage.json"
-    assert json.loads(mark.read_text()) == {"share": None}
+    mark = json.loads((tmp_path / ".complete" / "stage.json").read_text())
+    assert mark["facts"] == {"share": None}

@@ -15,6 +15,10 @@ def run(folder: RunFolder, _: Recipe | None, __: Progress) -> None:
     """Write the dataset card of a build."""
     from augesc_builder.pipeline.card.render import render_card
 
+    for stage in ("queries", "finetune", "generate", "filter", "statistics"):
+        folder.use(stage)
+    for table in (layout.DATA, layout.REJECTED):
+        folder.use("filter", f"{layout.CORPUS}/{table}")
     card = render_card(folder.path, folder.path / layout.CORPUS, folder.manifest)
     folder.write_text(f"{layout.CORPUS}/{layout.CARD}", card)
     folder.complete("card")
@@ -26,7 +30,7 @@ def standalone(path: Path, progress: Progress) -> None:
     Raises :class:`~augesc_builder.errors.RunFolderError` where no build is finished.
     """
     manifest = read_manifest(path)
-    with RunFolder(path, manifest["settings"]) as folder:
+    with RunFolder(path, manifest["settings"], progress.say) as folder:
         if not folder.is_complete("statistics"):
             raise RunFolderError(
                 f"{path}: no finished build there; run `augesc build --out {path}` first"

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.readers.chunks import PARQUET, count_rows
-from augesc_builder.readers.parquet import open_table, read_table, table_files
+from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
-from augesc_builder.run.folder import RunFolder, is_stage_complete, read_manifest
+from augesc_builder.run.folder import RunFolder, read_manifest
+from augesc_builder.run.marks import Marks, parquet_files, table_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
@@ -32,7 +33,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Apply the requirements to the generations of a build."""
     from augesc_builder.pipeline.filter.filter import Filter
 
-    generations = table_files(folder.path / layout.GENERATIONS, layout.GENERATIONS)
+    generations = folder.use("generate", layout.GENERATIONS)
     judge = Filter(recipe.requirements, classifier=recipe.safety.classifier)
     label = recipe.backbone.label
     _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
@@ -75,7 +76,7 @@ def standalone(
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
     template, classifier = PromptTemplate(recipe.prompt.instruction), recipe.safety.classifier
     judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
-    with RunFolder(out, settings) as folder:
+    with RunFolder(out, settings, progress.say) as folder:
         if is_new(folder, "filter", progress):
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(folder, judge, files, ".", progress, num_proc=num_proc)
@@ -107,7 +108,7 @@ def refilter(
 
     manifest = read_manifest(done)
     before = manifest["settings"]
-    if not is_stage_complete(done, "filter"):
+    if "filter" not in Marks(done):
         raise RunFolderError(f"{done}: its filtering is not finished; finish it first")
     kept = [f"requirements={json.dumps(before['requirements'])}"] if recipe is None else []
     limits = load_recipe(recipe or "paper", [*kept, *overrides]).requirements
@@ -116,7 +117,7 @@ def refilter(
             "requirements.role_words changes what is measured, and not only what is decided; "
             "filter again without --reuse"
         )
-    measured = layout.parquet_files(done / layout.MEASURED)
+    measured = parquet_files(done / layout.MEASURED)
     if out is None:
         counts = []
         columns = [*MEASURED, *measured_columns(limits)]
@@ -142,7 +143,7 @@ def refilter(
     if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
         raise InputError("changed since it was measured; filter it again without --reuse", files[0])
     judge = Filter(limits, settings["includes_query"], scan=settings["scan"])
-    with RunFolder(out, settings) as folder:
+    with RunFolder(out, settings, progress.say) as folder:
         if is_new(folder, "filter", progress):
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(

@@ -48,7 +48,7 @@ def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "backbone", "finetune")}
     digests = {k: v for k, v in input_digests(recipe).items() if k.startswith("finetune")}
-    with RunFolder(out, {"stage": "finetune", **kept, **digests}) as folder:
+    with RunFolder(out, {"stage": "finetune", **kept, **digests}, progress.say) as folder:
         if is_new(folder, "finetune", progress):
             run(folder, recipe, progress)
             progress.say(f"The checkpoint is in {out / layout.CHECKPOINT}")
@@ -60,7 +60,7 @@ def join(recipe: Recipe, path: Path) -> None:
     from augesc_builder.sources.sessions import read_training_sessions
 
     folder = RunFolder(path, {})
-    if folder.is_complete("finetune"):
+    if "finetune" in folder.marks:
         return
     sessions, _ = read_training_sessions(recipe.finetune.sessions, recipe.finetune.revision)
     finetune(recipe, sessions, lambda _: None, folder.work("finetune"), Progress(quiet=True))

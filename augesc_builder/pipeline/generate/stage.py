@@ -9,16 +9,17 @@ from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import CheckpointError
-from augesc_builder.readers.parquet import table_files
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.marks import named, table_files
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import digest, is_new
+from augesc_builder.run.provenance import content_of, digest, is_new
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Generate the conversations of a build."""
-    queries = table_files(folder.path / layout.QUERIES, layout.QUERIES)
+    queries = named(folder.use("queries", layout.QUERIES), layout.QUERIES)
+    folder.use("finetune")
     checkpoint = folder.path / layout.CHECKPOINT
     _generate(folder, recipe, queries, checkpoint, layout.GENERATIONS, progress)
 
@@ -36,8 +37,8 @@ def standalone(
     files = table_files(queries_at, layout.QUERIES)
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
-    inputs = {"queries": digest(files), "checkpoint": str(checkpoint)}
-    with RunFolder(out, {"stage": "generate", **kept, **inputs}) as folder:
+    inputs = {"queries": digest(files), "checkpoint": content_of(checkpoint)}
+    with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress.say) as folder:
         if is_new(folder, "generate", progress):
             _generate(folder, recipe, files, checkpoint, ".", progress)
 

@@ -43,7 +43,7 @@ def standalone(
     recipe = recipe.model_copy(update={"queries": settings})
     digests = {k: v for k, v in input_digests(recipe).items() if k.startswith("queries")}
     run_settings = {"stage": "queries", "queries": settings.model_dump(mode="json"), **digests}
-    with RunFolder(out, run_settings) as folder:
+    with RunFolder(out, run_settings, progress.say) as folder:
         if is_new(folder, "queries", progress):
             num_proc = num_proc or worker_processes(settings)
             _collect(folder, settings, ".", progress, num_proc)

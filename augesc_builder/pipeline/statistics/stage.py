@@ -25,10 +25,9 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Measure the corpus of a build."""
     from augesc_builder.pipeline.finetune.stage import finetuned_on
     from augesc_builder.pipeline.statistics.measure import Measuring
-    from augesc_builder.sources.sessions import sessions_files
 
     what = Measuring(trained_on=finetuned_on(folder, recipe), seed=recipe.seed)
-    sets = {layout.CORPUS: sessions_files(folder.path / layout.CORPUS)}
+    sets = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
     _measure(folder, sets, what, layout.CORPUS, progress)
 
 
@@ -65,7 +64,7 @@ def standalone(
         trained_on = utterances_of(s.messages for s in read_esconv(finetuned_on))
         settings["finetuned_on"] = digest([finetuned_on])
     what = Measuring(basic, trained_on, near)
-    with RunFolder(out, settings) as folder:
+    with RunFolder(out, settings, progress.say) as folder:
         if is_new(folder, "statistics", progress):
             _measure(folder, sets, what, ".", progress, num_proc=num_proc)
     progress.say(statistics_table(load_json(out / layout.STATISTICS), with_paper=with_paper))

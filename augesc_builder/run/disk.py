@@ -1,0 +1,131 @@
+"""What every room asks of the disk: files synced, known by their bytes, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from augesc_builder.errors import AugescError, DiskError, RunFolderError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PLACE = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+_FULL_IN_TEXT = re.compile(
+    rf"(?:code:|errno|os error) (?:{'|'.join(map(str, sorted(_FULL)))})\b", re.IGNORECASE
+)
+"""How safetensors and Arrow name the system's error."""
+
+_NEARLY_FULL = 1 << 20
+"""Free bytes below which any failure to write is put down to the disk: torch names no error."""
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into a one-line error, whichever library met it.
+
+    Raises :class:`~augesc_builder.errors.DiskError` for it; other errors pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (found := disk_error(path, error)) is not None:
+            raise found from error
+        raise
+
+
+def disk_error(path: Path, error: Exception) -> DiskError | None:
+    """Return what an error means for the user, if it is about the disk."""
+    if isinstance(error, AugescError):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _DENIED:
+        return DiskError(
+            f"{path}: not writable ({os.strerror(number)}); give --out a folder that is"
+        )
+    if number in _FULL or _FULL_IN_TEXT.search(str(error)) or _is_nearly_full(path):
+        return DiskError(
+            f"{path}: no space left to write it; free some and run the same command again, "
+            f"it resumes where it stopped"
+        )
+    if number in _NO_PLACE:
+        return DiskError(f"{path}: {os.strerror(number)}; give another --out")
+    return None
+
+
+def _is_nearly_full(path: Path) -> bool:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    usage = shutil.disk_usage(path)
+    return usage.total > 0 and usage.free < _NEARLY_FULL
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a text that is there whole or not at all, whenever the machine stops."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(value: dict[str, Any]) -> str:
+    """Return JSON that carries a checksum of itself; NaN raises :class:`ValueError`."""
+    return to_json({**value, "checksum": _checksum(value)})
+
+
+def load_sealed(path: Path) -> dict[str, Any]:
+    """Read what :func:`sealed` wrote, or JSON of before, which has no checksum.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where it is no JSON object, or not what
+    was written.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise RunFolderError(f"{path}: unreadable ({error}); {_MEND}") from None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path}: expected a JSON object, found {str(found)[:60]}; {_MEND}")
+    claimed = found.pop("checksum", None)
+    if claimed is not None and claimed != _checksum(found):
+        raise RunFolderError(f"{path}: its checksum does not fit what it says; {_MEND}")
+    return found
+
+
+_MEND = "put the file back from a copy, or give another --out"
+
+
+def to_json(value: Any) -> str:
+    """Return JSON as people read it; NaN raises :class:`ValueError`, undefined is ``null``."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    plain = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
