@@ -14,7 +14,13 @@ from augesc_builder.run.progress import Progress
 def push(
     folder: FolderArgument,
     repo: Annotated[str, typer.Option(metavar="USER/NAME", help="The repo on the Hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    public: Annotated[
+        bool | None,
+        typer.Option("--public/--private", help="Of a new repo.", show_default="private"),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let go of others' files that are in the way.")
+    ] = False,
     dry_run: DryRunOption = False,
     model: Annotated[
         bool, typer.Option("--model", help="Push the fine-tuned checkpoint, not the corpus.")
@@ -33,10 +39,16 @@ def push(
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise PublishError(f"--repo {repo}: expected USER/NAME, such as me/my-augesc")
     if model:
-        publish.push_model(folder, repo, progress, private=private, dry_run=dry_run)
+        publish.push_model(folder, repo, progress, public=public, replace=replace, dry_run=dry_run)
     else:
         publish.push_corpus(
-            folder, repo, progress, private=private, dry_run=dry_run, allow_flagged=allow_flagged
+            folder,
+            repo,
+            progress,
+            public=public,
+            replace=replace,
+            dry_run=dry_run,
+            allow_flagged=allow_flagged,
         )
 
 

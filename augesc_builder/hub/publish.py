@@ -33,16 +33,19 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.layout import find_run, load_report, reviewed_sessions
 from augesc_builder.run.markdown import markdown_table
+from augesc_builder.run.marks import Files, Marks
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.safety import count_flags
 
-_OURS = (
+_PUBLISHED = (
     *(f"{layout.DATA}/*.parquet", f"{layout.REJECTED}/*.parquet"),
     *(f"{layout.FIGURES}/*.png", f"{layout.FIGURES}/*.svg"),
-    *(layout.RECIPE, layout.MANIFEST, layout.STATISTICS, "*_report.json", layout.SAFETY_REVIEW),
-    "dataset_infos.json",  # what `datasets` before 2.x wrote; it would outlive its data
+    *(layout.STATISTICS, "*_report.json"),
 )
-"""What a push may remove from a repo: what pushes before put there."""
+"""What of a corpus goes to the Hub."""
+
+_HIDES_DATA = "dataset_infos.json"
+"""What `datasets` before 2.x wrote; it would outlive its data."""
 
 _LOOKED_AT = 5
 """Sessions named in an error."""
@@ -53,11 +56,15 @@ def push_corpus(
     repo: str,
     progress: Progress,
     *,
-    private: bool = False,
+    public: bool | None = None,
+    replace: bool = False,
     dry_run: bool = False,
     allow_flagged: bool = False,
 ) -> None:
     """Push the corpus of a run in one commit, or print what that would change.
+
+    A new repo is private unless ``public``; ``replace`` lets files of others go that are in the
+    way.
 
     Raises :class:`~augesc_builder.errors.PublishError` where the run is not finished, its reports
     do not match its data, safety flags were not reviewed, or the Hub refuses.
@@ -67,61 +74,72 @@ def push_corpus(
     check_corpus(run)
     check_flags(corpus, allow_flagged=allow_flagged)
     script = f"{repo.rpartition('/')[2]}.py"  # of its repo's own name `datasets` takes none
-
-    def is_ours(path: str) -> bool:
-        return path in {script, "augesc.py"} or any(fnmatch(path, ours) for ours in _OURS)
-
     card = (corpus / CARD).read_text(encoding="utf-8")
     card = card.replace(f'load_dataset("{corpus.name}"', f'load_dataset("{repo}"')
     files: dict[str, Content] = {**corpus_files(run), CARD: card.encode()}
     recipe = load_recipe(run / layout.RECIPE)
     _go(
-        plan_push(repo, "dataset", files, merge_cards, is_ours),
+        plan_push(repo, "dataset", files, merge_cards, {script, _HIDES_DATA}),
         f"AugESC by the recipe {recipe.name}",
         progress,
-        private=private,
+        public=public,
+        replace=replace,
         dry_run=dry_run,
     )
 
 
 def push_model(
-    folder: Path, repo: str, progress: Progress, *, private: bool = False, dry_run: bool = False
+    folder: Path,
+    repo: str,
+    progress: Progress,
+    *,
+    public: bool | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Push the fine-tuned checkpoint of a run with its card.
 
     Raises :class:`~augesc_builder.errors.PublishError` where there is none, or the Hub refuses.
     """
     run = find_run(folder)
-    manifest = read_manifest(run)
-    if "finetune" not in manifest.get("stages", {}):
+    manifest, marks = read_manifest(run), Marks(run)
+    if "finetune" not in marks:
         raise PublishError(
             f"{run}: fine-tuning is not finished there; run `augesc build --out {run}` first"
         )
+    _check_files(marks, marks.files(["finetune"]))
     checkpoint = run / layout.CHECKPOINT
     files: dict[str, Content] = {
-        str(path.relative_to(checkpoint)): path
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file()
+        path.relative_to(checkpoint).as_posix(): path
+        for path in (run / name for name in marks.files(["finetune"]))
     }
     files[layout.RECIPE] = run / layout.RECIPE
     files[CARD] = model_card(run, repo, manifest).encode()
     _go(
-        plan_push(repo, "model", files, _merge_model_cards, {layout.RECIPE}.__contains__),
+        plan_push(repo, "model", files, _merge_model_cards),
         "Fine-tuned checkpoint of augesc",
         progress,
-        private=private,
+        public=public,
+        replace=replace,
         dry_run=dry_run,
     )
 
 
 def corpus_files(run: Path) -> dict[str, Content]:
-    """Return the files of a push by their paths in the repo, all but the card."""
+    """Return the files of a push by their paths in the repo, all but the card.
+
+    Of the corpus they are those that the run's marks list, and the review.
+    """
     corpus = run / layout.CORPUS
     found: dict[str, Content] = {name: run / name for name in (layout.RECIPE, layout.MANIFEST)}
-    for path in sorted(corpus.rglob("*")):
-        name = path.relative_to(corpus).as_posix()
-        if path.is_file() and any(fnmatch(name, ours) for ours in _OURS):
-            found[name] = path
+    for file in Marks(run).files():
+        path = run / file
+        if path.is_relative_to(corpus):
+            name = path.relative_to(corpus).as_posix()
+            if any(fnmatch(name, published) for published in _PUBLISHED):
+                found[name] = path
+    if (review := corpus / layout.SAFETY_REVIEW).is_file():
+        found[layout.SAFETY_REVIEW] = review
     if not _n_rows(corpus / layout.REJECTED):  # `datasets` cannot load a split of nothing
         found = {
             name: at for name, at in found.items() if not name.startswith(f"{layout.REJECTED}/")
@@ -135,8 +153,14 @@ def check_corpus(run: Path) -> None:
     Raises :class:`~augesc_builder.errors.PublishError`, naming the first number that does not.
     """
     corpus = run / layout.CORPUS
-    if "card" not in read_manifest(run).get("stages", {}) or not (corpus / CARD).is_file():
+    read_manifest(run)
+    marks = Marks(run)
+    if "card" not in marks or not (corpus / CARD).is_file():
         raise PublishError(f"{run}: not finished; run `augesc build --out {run}` first")
+    card = (corpus / CARD).relative_to(run).as_posix()  # where people add words of their own
+    files = {n: f for n, f in marks.files().items() if n != card}
+    corpus_alone = {n: f for n, f in files.items() if n.startswith(f"{layout.CORPUS}/")}
+    _check_files(marks, corpus_alone)
     for what, expected, found in _claims(corpus):
         if expected != found:
             raise PublishError(
@@ -200,24 +224,54 @@ def _merge_model_cards(ours: str, theirs: str | None) -> str:
     return join_card({**old, **new}, merge_bodies(body, old_body))
 
 
-def _go(push: Push, message: str, progress: Progress, *, private: bool, dry_run: bool) -> None:
+def _go(
+    push: Push,
+    message: str,
+    progress: Progress,
+    *,
+    public: bool | None,
+    replace: bool,
+    dry_run: bool,
+) -> None:
     progress.say(_table(push))
-    if private and push.remote.exists and not push.remote.private:
+    if public is not None and push.remote.exists and push.remote.private is public:
+        is_so, wanted = ("private", "public") if public else ("public", "private")
         raise PublishError(
-            f"{push.repo} is public, and --private is for new repos; make it private in its "
-            f"settings on the Hub first, or leave --private out"
+            f"{push.repo} is {is_so}, and --{wanted} is for new repos; make it {wanted} in its "
+            f"settings on the Hub first, or leave --{wanted} out"
         )
     if not push.is_needed:
         progress.say(f"{push.repo} holds all of this already: nothing to do")
-    elif dry_run:
+        return
+    if push.in_the_way and not replace:
+        names = ", ".join(push.in_the_way[:_LOOKED_AT])
+        more = f" and {n:,} more" if (n := len(push.in_the_way) - _LOOKED_AT) > 0 else ""
+        told = (
+            f"{push.repo} holds {names}{more}, which no push of augesc put there, or somebody has "
+            f"changed since; push to another repo, or give --replace to let go of them"
+        )
+        if not dry_run:
+            raise PublishError(told)
+        progress.say(f"{told}\n")
+    if dry_run:
         progress.say(f"Nothing was sent; without --dry-run this is one commit to {push.repo}")
     else:
-        progress.say(f"Pushed in one commit: {carry_out(push, private=private, message=message)}")
+        address = carry_out(push, private=not public, message=message)
+        progress.say(f"Pushed in one commit: {address}")
+
+
+def _check_files(marks: Marks, files: Files) -> None:
+    """Refuse to publish what is not as the run wrote it."""
+    for name, what in marks.damage(files).items():
+        raise PublishError(
+            f"{marks.root / name} {what}; put it back, or run `augesc build` again with the same "
+            f"recipe: it makes what is damaged"
+        )
 
 
 def _table(push: Push) -> str:
     rows = [[change.path, f"{change.size:,}", change.what] for change in push.changes]
-    sent = sum(c.size for c in push.changes if c.what in {"new", "changed"})
+    sent = sum(c.size for c in push.changes if c.path in push.files and c.what != "same")
     return (
         f"{push.repo} ({'there already' if push.remote.exists else 'new'})\n\n"
         f"{markdown_table(['file', 'bytes', 'change'], rows)}\n\n{sent:,} bytes to send\n"

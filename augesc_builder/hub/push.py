@@ -1,6 +1,8 @@
 """What the Hugging Face Hub is asked and given, and what is said when it does not answer.
 
 A push is one commit on top of the commit that it was planned from: it happens whole or not at all.
+It leaves a record in the repo of what it put there (``.augesc.json``): what the record does not
+list, or what somebody has changed since, is somebody else's.
 """
 
 from __future__ import annotations
@@ -8,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -19,8 +22,11 @@ Kind = Literal["dataset", "model"]
 Content = Path | bytes
 """A file, or what is to be in it."""
 
-CARD = "README.md"
+What = Literal["new", "changed", "same", "removed", "in the way"]
+
+CARD, RECORD = "README.md", ".augesc.json"
 _BLOCK = 1 << 20
+_KIND = "augesc push"
 
 
 @dataclass(frozen=True)
@@ -29,16 +35,17 @@ class Change:
 
     path: str
     size: int
-    what: Literal["new", "changed", "same", "removed"]
+    what: What
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A repo as it is: its commit, whether it is private, and the digest of each file."""
+    """A repo as it is: its commit, whether it is private, digest and size of each file."""
 
     commit: str | None
     private: bool
-    digests: Mapping[str, tuple[int, str]]
+    digests: Mapping[str, str]
+    sizes: Mapping[str, int]
 
     @property
     def exists(self) -> bool:
@@ -61,38 +68,52 @@ class Push:
         """Whether anything would change."""
         return any(change.what != "same" for change in self.changes)
 
+    @property
+    def in_the_way(self) -> list[str]:
+        """The files of others that the push would have to replace or remove."""
+        return [change.path for change in self.changes if change.what == "in the way"]
+
 
 def plan_push(
     repo: str,
     kind: Kind,
     files: Mapping[str, Content],
     merge: Callable[[str, str | None], str],
-    is_ours: Callable[[str], bool],
+    hides: Collection[str] = (),
 ) -> Push:
     """Compare files with what the repo holds.
 
-    ``merge`` lays the new card over the one there. A file that is there, is not among ``files`` and
-    of which ``is_ours`` says that a push put it there is removed. Raises
-    :class:`~augesc_builder.errors.PublishError` where the Hub does not answer.
+    ``merge`` lays the new card over the one there. What an earlier push put there, and nobody has
+    changed since, is replaced, or removed where it is not among ``files``. Other files with the
+    names of ours are in the way, and so are those of ``hides``, behind which the data would not be
+    found. Raises :class:`~augesc_builder.errors.PublishError` where the Hub does not answer.
     """
     with push_errors(repo):
         remote = _look_at(repo, kind)
-        theirs = _card_of(repo, kind, remote) if CARD in remote.digests else None
+        theirs = _text_of(repo, kind, remote, CARD) if CARD in remote.digests else None
+        before = _record_of(repo, kind, remote)
     files = {**files, CARD: merge(_text(files[CARD]), theirs).encode()}
-    changes = [
-        Change(path, _size(content), _what(remote.digests.get(path), content))
-        for path, content in sorted(files.items())
-    ]
-    changes += [
-        Change(path, size, "removed")
-        for path, (size, _) in sorted(remote.digests.items())
-        if path not in files and is_ours(path)
-    ]
+    record = {path: _digests(content) for path, content in sorted(files.items())}
+    files[RECORD] = (json.dumps({"kind": _KIND, "files": record}, indent=1) + "\n").encode()
+    mended = {CARD, RECORD} if before else {CARD}
+    changes = []
+    for path, content in sorted(files.items()):
+        there = remote.digests.get(path)
+        what: What = "new" if there is None else "same" if there in _digests(content) else "changed"
+        if what == "changed" and path not in mended and there not in before.get(path, ()):
+            what = "in the way"
+        changes.append(Change(path, _size(content), what))
+    for path, there in sorted(remote.digests.items()):
+        if path not in files and (path in hides or there in before.get(path, ())):
+            what = "removed" if there in before.get(path, ()) else "in the way"
+            changes.append(Change(path, remote.sizes[path], what))
     return Push(repo, kind, files, remote, tuple(changes))
 
 
 def carry_out(push: Push, *, private: bool, message: str) -> str:
-    """Push in one commit; return its address.
+    """Push in one commit, over what is in the way; return its address.
+
+    ``private`` is for a repo that is not there yet.
 
     Raises :class:`~augesc_builder.errors.PublishError`; then the repo holds what it held before.
     """
@@ -107,7 +128,7 @@ def carry_out(push: Push, *, private: bool, message: str) -> str:
             commit = api.repo_info(push.repo, repo_type=push.kind).sha
         operations: list[Any] = []
         for change in push.changes:
-            if change.what == "removed":
+            if change.path not in push.files:
                 operations.append(CommitOperationDelete(change.path))
             elif change.what != "same":
                 content = push.files[change.path]
@@ -213,35 +234,46 @@ def _look_at(repo: str, kind: Kind) -> Remote:
     try:
         info = api.repo_info(repo, repo_type=kind)
     except RepositoryNotFoundError:
-        return Remote(None, private=False, digests={})
-    digests = {}
+        return Remote(None, private=False, digests={}, sizes={})
+    digests, sizes = {}, {}
     for entry in api.list_repo_tree(repo, recursive=True, repo_type=kind, revision=info.sha):
         if isinstance(entry, RepoFile):
-            digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
-            digests[entry.path] = (entry.size, digest)
-    return Remote(info.sha, private=bool(info.private), digests=digests)
+            digests[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
+            sizes[entry.path] = entry.size
+    return Remote(info.sha, private=bool(info.private), digests=digests, sizes=sizes)
 
 
-def _card_of(repo: str, kind: Kind, remote: Remote) -> str:
+def _text_of(repo: str, kind: Kind, remote: Remote, name: str) -> str:
     from huggingface_hub import hf_hub_download
 
-    path = hf_hub_download(repo, CARD, repo_type=kind, revision=remote.commit)
+    path = hf_hub_download(repo, name, repo_type=kind, revision=remote.commit)
     return Path(path).read_text(encoding="utf-8")
 
 
-def _what(there: tuple[int, str] | None, content: Content) -> Literal["new", "changed", "same"]:
-    if there is None:
-        return "new"
-    size = _size(content)
-    if there[0] != size:
-        return "changed"
+def _record_of(repo: str, kind: Kind, remote: Remote) -> dict[str, list[str]]:
+    """Return the digests of what the last push put there; nothing where none did."""
+    if RECORD not in remote.digests:
+        return {}
+    try:
+        found = json.loads(_text_of(repo, kind, remote, RECORD))
+        if found["kind"] == _KIND:
+            return {
+                str(path): [str(d) for d in digests] for path, digests in found["files"].items()
+            }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass  # another's file of that name
+    return {}
+
+
+def _digests(content: Content) -> list[str]:
+    """Return the digests of a content: the one that LFS takes, and the one that git takes."""
     large = hashlib.sha256()
-    small = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)  # as git names it
+    small = hashlib.sha1(f"blob {_size(content)}\0".encode(), usedforsecurity=False)
     with _open(content) as file:
         while block := file.read(_BLOCK):
             large.update(block)
             small.update(block)
-    return "same" if there[1] in {large.hexdigest(), small.hexdigest()} else "changed"
+    return [large.hexdigest(), small.hexdigest()]
 
 
 def _size(content: Content) -> int:

@@ -178,6 +178,13 @@ class Storage:
         It finishes nothing, and may be renewed.
         """
         if isinstance(content, str):
+            path = self.path / name
+            if (
+                f"{KEPT}{name}" in self.marks
+                and path.is_file()
+                and path.read_text("utf-8") == content
+            ):
+                return
             self.write_text(name, content)
         else:
             self.write_folder(name, content)

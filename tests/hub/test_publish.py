@@ -18,6 +18,8 @@ import yaml
 from augesc_builder.errors import InputError, PublishError
 from augesc_builder.hub.push import check_token
 from augesc_builder.pipeline.card.metadata import BEGIN, END, merge_cards, split_card
+from augesc_builder.run.disk import sealed, sha256
+from augesc_builder.run.marks import Marks
 from tests.conftest import ROOT, rows_of
 from tests.hub_stub import Fault, HubStub, serving
 
@@ -122,8 +124,8 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-def changes(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    rows = re.findall(r"^\| (\S+) +\| +[\d,]+ \| +(\w+) \|$", done.stdout, re.MULTILINE)
+def changes(done: subprocess.CompletedProcess[str], what: str = r"\w+") -> dict[str, str]:
+    rows = re.findall(rf"^\| (\S+) +\| +[\d,]+ \| +({what}) \|$", done.stdout, re.MULTILINE)
     return dict(rows)
 
 
@@ -198,13 +200,16 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
         pq.write_table(table.slice(3 * i, 3), data.parent / name)
     claim(run, table.num_rows)
 
-    done = push(hub, run)
+    script = f"{hub.repo.split('/')[1]}.py"
+    line = refused(push(hub, run))
+    assert f"holds dataset_infos.json, {script}, which no push" in line  # they hide the data
+    assert hub.commits == {hub.repo: 1}
+    done = push(hub, run, "--replace")
     assert done.returncode == 0, done.stderr
     files = hub.files("datasets", hub.repo)
     assert {n for n in files if n.startswith("data/")} == new
-    assert "notes.md" in files
-    assert not [name for name in files if name.endswith(".py")]
-    assert not {"dataset_infos.json", "figures/old.png"} & set(files)
+    assert {"notes.md", "augesc.py", "figures/old.png"} <= set(files)  # the owner's own
+    assert not {"dataset_infos.json", script} & set(files)
     assert hub.commits == {hub.repo: 2}
     values, body = split_card(files["README.md"].decode())
     assert values["dataset_info"][0]["splits"][0]["num_examples"] == table.num_rows
@@ -225,12 +230,18 @@ def test_a_change_of_the_same_size_is_seen(hub, run):
     paths[0].write_text("# b\n" + paths[0].read_text().partition("\n")[2])
     data = paths[1].read_bytes()
     paths[1].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    mark_anew(run)
     done = push(hub, run)
     assert done.returncode == 0, done.stderr
     found = changes(done)
-    assert [name for name, what in found.items() if what == "changed"] == sorted(names)
+    changed = [name for name, what in found.items() if what == "changed"]
+    assert changed == [".augesc.json", *sorted(names)]
+        ".augesc.json",
+        *sorted(names),
+    ]
     assert set(found.values()) == {"changed", "same"}
-    sizes = sum(path.stat().st_size for path in paths)
+    record = hub.files("datasets", hub.repo)[".augesc.json"]
+    sizes = sum(path.stat().st_size for path in paths) + len(record)
     assert f"{sizes:,} bytes to send" in done.stdout
     assert f"{hub.repo} (there already)" in done.stdout
     files = hub.files("datasets", hub.repo)
@@ -253,7 +264,22 @@ def claim(run: Path, n: int) -> None:
     (corpus / "statistics.json").write_text(json.dumps(statistics))
     flags = [row["safety_flags"] for row in rows_of(corpus / "data")]
     (corpus / "safety_report.json").write_text(json.dumps(count_flags(flags)))
+    mark_anew(run)
     stage.standalone(run, Progress(quiet=True))
+
+
+def mark_anew(run: Path) -> None:
+    """Mark the files of a run as they are now, as if the run had written them so."""
+    marks, known = Marks(run), set(Marks(run).files())
+    data = {path.relative_to(run).as_posix() for path in run.glob("corpus/data/*.parquet")}
+    for name in marks.names():
+        mark = marks.read(name)
+        names = [n for n in mark["files"] if (run / n).exists()]
+        names += sorted(data - known) if name == "filter-00000" else []
+        mark["files"] = {
+            n: {"bytes": (run / n).stat().st_size, "sha256": sha256(run / n)} for n in names
+        }
+        marks.path(name).write_text(sealed(mark))
 
 
 @pytest.mark.parametrize(
@@ -275,6 +301,7 @@ def test_what_does_not_go_through_changes_nothing(hub, run, method, path, how, t
     (run / "corpus" / "safety_review.json").write_text("[]")  # a change, and then a larger one
     shard = sorted((run / "corpus" / "data").glob("*.parquet"))[0]
     pq.write_table(pq.read_table(shard), shard, compression="gzip")
+    mark_anew(run)
     from augesc_builder.pipeline.card import stage
     from augesc_builder.run.progress import Progress
 
@@ -324,6 +351,64 @@ def test_a_push_in_between_is_not_overwritten(hub, run):
     line = refused(push(hub, run))
     assert "somebody else pushed meanwhile" in line
     assert hub.commits == {hub.repo: 2}
+
+
+def test_a_repo_of_somebody_else_keeps_every_file(hub, run):
+    """We have never pushed there: what has our names is listed, what has others stays."""
+    there = hub.root / "datasets" / hub.repo
+    theirs = {
+        "README.md": "My own data.\n",
+        "recipe.yaml": "flour: 500 g\n",
+        "statistics.json": "{}",
+        "data/my_own_sessions.parquet": "PAR1",
+        "figures/mine.png": "png",
+        "notes/a.md": "mine",
+        "mine.py": "print()",
+        "manifest.json": "{}",
+    }
+    for name, text in theirs.items():
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text(text)
+    hub.private[hub.repo] = False
+    planned = push(hub, run, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    blocked = {name for name, what in changes(planned, "in the way").items()}
+    assert blocked == {"recipe.yaml", "statistics.json", "manifest.json"}
+    assert "removed" not in changes(planned).values()
+    line = refused(push(hub, run))
+    assert "holds manifest.json, recipe.yaml, statistics.json, which no push of augesc" in line
+    assert "--replace" in line
+    assert hub.files("datasets", hub.repo) == {n: t.encode() for n, t in theirs.items()}
+    assert push(hub, run, "--replace").returncode == 0
+    files = hub.files("datasets", hub.repo)
+    for name in ("data/my_own_sessions.parquet", "figures/mine.png", "notes/a.md", "mine.py"):
+        assert files[name] == theirs[name].encode()
+    assert files["README.md"].decode().endswith("---\n") is False
+    assert "My own data." in files["README.md"].decode()
+
+
+def test_what_somebody_changed_behind_our_push_is_theirs(hub, run):
+    assert push(hub, run).returncode == 0
+    there = hub.root / "datasets" / hub.repo
+    (there / "statistics.json").write_text("{}")
+    (there / "figures/novelty.png").write_bytes(b"better")
+    for path in (run / "corpus/figures").glob("novelty.*"):
+        path.unlink()
+    mark_anew(run)
+    assert "holds statistics.json, which no push" in refused(push(hub, run))
+    assert push(hub, run, "--replace").returncode == 0
+    files = hub.files("datasets", hub.repo)
+    assert files["figures/novelty.png"] == b"better"  # changed since: not ours to remove
+    assert "figures/novelty.svg" not in files  # ours, and of the corpus no more
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"kind": "other"}', '{"kind": "augesc push"}'])
+def test_a_record_that_is_none(hub, run, record):
+    there = hub.root / "datasets" / hub.repo
+    there.mkdir(parents=True)
+    (there / ".augesc.json").write_text(record)
+    hub.private[hub.repo] = False
+    assert "holds .augesc.json, which no push" in refused(push(hub, run))
 
 
 class TestRefusals:
@@ -394,6 +479,8 @@ class TestRefusals:
         report = json.loads(path.read_text())
         report[key] += 1
         path.write_text(json.dumps(report))
+        assert "bytes" in refused(push(hub, run))
+        mark_anew(run)
         line = refused(push(hub, run))
         assert says in line
         assert "put the files of the run back" in line
@@ -403,12 +490,11 @@ class TestRefusals:
         table = pq.read_table(shard)
         ids = [name[::-1] for name in table["session_id"].to_pylist()]
         pq.write_table(table.set_column(0, table.schema.field(0), [ids]), shard)
+        mark_anew(run)
         assert "README.md, default" in refused(push(hub, run, "--allow-flagged"))
 
     def test_an_unfinished_build_and_no_build(self, hub, run, tmp_path):
-        manifest = json.loads((run / "manifest.json").read_text())
-        del manifest["stages"]["card"]
-        (run / "manifest.json").write_text(json.dumps(manifest))
+        (run / ".complete/card.json").unlink()
         assert "not finished" in refused(push(hub, run))
         (tmp_path / "empty").mkdir()
         assert "give the folder of `augesc build`" in refused(push(hub, tmp_path / "empty"))
@@ -416,8 +502,10 @@ class TestRefusals:
     def test_a_repo_without_owner_and_a_public_one(self, hub, run):
         line = refused(hub.child.run("push", run, "--repo", "alone"))
         assert "expected USER/NAME" in line
-        assert push(hub, run).returncode == 0
-        assert "is public" in refused(push(hub, run, "--private"))
+        assert push(hub, run, "--public").returncode == 0
+        assert "is public, and --private is for new repos" in refused(push(hub, run, "--private"))
+        hub.private[hub.repo] = True
+        assert "is private, and --public is for new repos" in refused(push(hub, run, "--public"))
 
     def test_private(self, hub, run):
         assert push(hub, run, "--private").returncode == 0
@@ -430,11 +518,11 @@ class TestRefusals:
         assert hub.private == {hub.repo: True}
         assert hub.commits == {hub.repo: 3}
 
-    def test_public_unless_it_is_said(self, hub, run):
+    def test_private_unless_it_is_said(self, hub, run):
         assert push(hub, run).returncode == 0
-        assert hub.private == {hub.repo: False}
+        assert hub.private == {hub.repo: True}
 
-    @pytest.mark.parametrize(("option", "private"), [(None, False), ("--private", True)])
+    @pytest.mark.parametrize(("option", "private"), [(None, True), ("--public", False)])
     def test_the_model_too(self, hub, run, option, private):
         assert push(hub, run, "--model", *([option] if option else [])).returncode == 0
         assert hub.private == {hub.repo: private}
@@ -454,7 +542,7 @@ class TestRefusals:
             check=True,
         )
         repos = {f"{hub.repo}-push_corpus", f"{hub.repo}-push_model"}
-        assert hub.private == dict.fromkeys(repos, False)
+        assert hub.private == dict.fromkeys(repos, True)
         assert hub.commits == dict.fromkeys(repos, 1)
 
 
