@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.run import layout
+from augesc_builder.run.marks import parquet_files
 from augesc_builder.sources import published
 
 Readers = dict[str, list["functools.partial[Iterator[pa.Table]]"]]
@@ -161,7 +162,7 @@ def _regenerated(config: Config, runs: Path) -> Readers:
     ):
         files = [
             file
-            for file in layout.parquet_files(run / layout.CORPUS / table)
+            for file in parquet_files(run / layout.CORPUS / table)
             if pq.read_metadata(file).num_rows
         ]
         if files:

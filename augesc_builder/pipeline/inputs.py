@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
 from augesc_builder.readers.hub import is_on_the_hub
-from augesc_builder.run.provenance import digest, files_below
+from augesc_builder.run.provenance import content_of, digest, files_below
+from augesc_builder.text.lexicon import LEXICONS
+
+SAFETY_LISTS = [LEXICONS / "safety.yaml", LEXICONS / "medications.yaml"]
+"""What the safety pass of the filter stage looks for."""
 
 
 def run_settings(recipe: Recipe) -> dict[str, Any]:
@@ -17,11 +22,11 @@ def run_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def input_digests(recipe: Recipe) -> dict[str, str]:
-    """Return a digest of every local file that the recipe reads, by the key that names it."""
+    """Return a digest of everything local that the recipe reads, by the key that names it."""
     from augesc_builder.sources.registry import find_source
     from augesc_builder.sources.sessions import find_sessions
 
-    files: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {**_lists(recipe)}
     sessions = find_sessions(recipe.finetune.sessions)
     if sessions is None:
         files["finetune.sessions"] = [Path(recipe.finetune.sessions)]
@@ -34,7 +39,43 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = [source.bundled_posts]
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
-    return {key: digest(paths) for key, paths in files.items()}
+    found = {key: digest(paths) for key, paths in files.items()}
+    return found | {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
+
+
+def _lists(recipe: Recipe) -> dict[str, list[Path]]:
+    """Return the word lists of a recipe: the user's own, or those that are shipped."""
+    reddit = recipe.queries.reddit
+    lists = {
+        "queries.reddit.lexicons.serious_issue": (reddit.lexicons.serious_issue, "serious_issues"),
+        "queries.reddit.lexicons.medication": (reddit.lexicons.medication, "medications"),
+        "queries.reddit.lexicons.reddit_lingo": (reddit.lexicons.reddit_lingo, "reddit_lingo"),
+    }
+    if not isinstance(reddit.subreddits, list):
+        lists["queries.reddit.subreddits"] = (reddit.subreddits, "subreddits")
+    found = {"safety.lexicon": SAFETY_LISTS}
+    if any(origin.source == "reddit" for origin in recipe.queries.sources):
+        for key, (given, shipped) in lists.items():
+            found[key] = [Path(given) if given else LEXICONS / f"{shipped}.yaml"]
+    return found
+
+
+def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield the models that a recipe names, by key."""
+    if recipe.backbone.name is not None:
+        yield "finetune.backbone", recipe.backbone.name
+    judges = recipe.queries.classifiers
+    if judges.enabled:
+        for emotion in judges.emotions:
+            yield f"queries.classifiers.{emotion.name}", emotion.model
+        if judges.toxicity is not None:
+            yield "queries.classifiers.toxicity", judges.toxicity.model
+    if recipe.safety.classifier is not None:
+        yield "safety.classifier", recipe.safety.classifier.model
+
+
+def _is_here(name: str) -> bool:
+    return Path(name).is_dir()
 
 
 def check_inputs(recipe: Recipe) -> None:

@@ -22,7 +22,7 @@ def open_table(path: Path) -> Iterator[Any]:
     """
     try:
         # What is buffered ahead is kept until the file is closed, all of it.
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             yield file
     except FileNotFoundError:
         raise InputError("no such file; check the path", path) from None

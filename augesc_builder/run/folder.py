@@ -175,7 +175,12 @@ class RunFolder(Storage):
                 self.forget(name)
             self._begin()
             return
-        if changed := differences(self.manifest.get("settings", {}), self.settings):
+        changed = {
+            key: (old, new)
+            for key, (old, new) in differences(self.manifest["settings"], self.settings).items()
+            if old is not None or not key.startswith("inputs.")  # earlier versions knew fewer
+        }
+        if changed:
             lines = ", ".join(
                 f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items()
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
+from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
 from augesc_builder.readers.chunks import PARQUET, count_rows
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
@@ -66,6 +67,7 @@ def standalone(
         "inputs": digest(files),
         "includes_query": includes_query,
         "scan": scan,
+        **{key: d for key, d in input_digests(recipe).items() if scan and key.startswith("safety")},
     }
     counter = None
     if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
@@ -138,6 +140,7 @@ def refilter(
         "inputs": digest(files),
         "includes_query": before.get("includes_query", False),
         "scan": before.get("scan", True),
+        "safety.lexicon": digest(SAFETY_LISTS),
         **{key: before[key] for key in ("tokenizer", "instruction") if key in before},
     }
     if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
