@@ -17,7 +17,7 @@ import augesc
 from augesc_builder import tables
 from augesc_builder.errors import DownloadError, InputError, RecipeError, SettingsChangedError
 from augesc_builder.sources import published, sample
-from tests.conftest import ROOT, rows_of, shared
+from tests.conftest import ROOT, mark_anew, rows_of, shared
 from tests.hub_stub import Fault, serving
 
 SCRIPTS = datasets.__version__.startswith("3.")
@@ -398,6 +398,7 @@ def stand_in_for_quickstart(built: Path, cache: Path) -> None:
     shutil.copytree(built, run)
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["settings"] = run_settings(augesc.load_recipe("quickstart"))
+    del manifest["checksum"]
     (run / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -461,6 +462,9 @@ class TestRegenerated:
         shutil.copytree(built, run)
         for shard in (run / "corpus" / "data").glob("*.parquet"):
             pq.write_table(pq.read_table(shard).slice(0, 0), shard)
+        mark_anew(run)
+        for name in ("statistics", "card"):
+            (run / f".complete/{name}.json").unlink()  # they were made from other sessions
         with pytest.raises(InputError, match="no conversation met all requirements"):
             load("regenerated", recipe=str(tiny_file), work_dir=str(run))
 

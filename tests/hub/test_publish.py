@@ -18,9 +18,7 @@ import yaml
 from augesc_builder.errors import InputError, PublishError
 from augesc_builder.hub.push import check_token
 from augesc_builder.pipeline.card.metadata import BEGIN, END, merge_cards, split_card
-from augesc_builder.run.disk import sealed, sha256
-from augesc_builder.run.marks import Marks
-from tests.conftest import ROOT, rows_of
+from tests.conftest import ROOT, mark_anew, rows_of
 from tests.hub_stub import Fault, HubStub, serving
 
 
@@ -263,20 +261,6 @@ def claim(run: Path, n: int) -> None:
     (corpus / "safety_report.json").write_text(json.dumps(count_flags(flags)))
     mark_anew(run)
     stage.standalone(run, Progress(quiet=True))
-
-
-def mark_anew(run: Path) -> None:
-    """Mark the files of a run as they are now, as if the run had written them so."""
-    marks, known = Marks(run), set(Marks(run).files())
-    data = {path.relative_to(run).as_posix() for path in run.glob("corpus/data/*.parquet")}
-    for name in marks.names():
-        mark = marks.read(name)
-        names = [n for n in mark["files"] if (run / n).exists()]
-        names += sorted(data - known) if name == "filter-00000" else []
-        mark["files"] = {
-            n: {"bytes": (run / n).stat().st_size, "sha256": sha256(run / n)} for n in names
-        }
-        marks.path(name).write_text(sealed(mark))
 
 
 @pytest.mark.parametrize(
