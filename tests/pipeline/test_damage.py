@@ -149,3 +149,14 @@ def test_a_local_classifier_trained_anew_is_another(tmp_path, tiny_file):
     before = input_digests(recipe)["safety.classifier"]
     (model / "model.safetensors").write_text("Weights")
     assert input_digests(recipe)["safety.classifier"] != before
+
+
+def test_marks_of_an_earlier_version_are_taken_as_they_are(built, tiny, copy):
+    marks = Marks(copy)
+    for name in marks.names():
+        marks.path(name).write_text(json.dumps(marks.read(name)["facts"]))
+    assert build(tiny, copy, QUIET) is False
+    for name in ("filter", "filter-00000", "statistics", "card"):
+        marks.path(name).unlink()
+    assert build(tiny, copy, QUIET)
+    assert corpus_of(copy) == corpus_of(built)
