@@ -61,17 +61,17 @@ class RunFolder(Storage):
         self.manifest: dict[str, Any] = {}
 
     def __enter__(self) -> RunFolder:
-        if self.path.exists() and not self.path.is_dir():
-            raise RunFolderError(
-                f"{self.path} is a file; give --out a folder that is new, or that a run began"
-            )
-        if (self.path / layout.MANIFEST).exists():
-            read_manifest(self.path)
-        elif self.path.is_dir() and _holds_strangers(self.path):
-            raise RunFolderError(
-                f"{self.path} holds files that no run left; give --out a new or empty folder"
-            )
         with disk_errors(self.path):
+            if self.path.exists() and not self.path.is_dir():
+                raise RunFolderError(
+                    f"{self.path} is a file; give --out a folder that is new, or that a run began"
+                )
+            if (self.path / layout.MANIFEST).exists():
+                read_manifest(self.path)
+            elif self.path.is_dir() and _holds_strangers(self.path):
+                raise RunFolderError(
+                    f"{self.path} holds files that no run left; give --out a new or empty folder"
+                )
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / layout.LOCK, timeout=0)
             try:
