@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augesc_builder.errors import InputError, RunFolderError
+from augesc_builder.errors import InputError, RunFolderError, SettingsChangedError
 from augesc_builder.run.disk import load_sealed, sealed
 from augesc_builder.run.folder import RunFolder, is_run, read_manifest
 from augesc_builder.run.marks import Marks, checked, parquet_files, table_files
@@ -298,3 +298,30 @@ def test_what_is_sealed_is_read_again(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("s") / "x.json"
     path.write_text(sealed(value), encoding="utf-8")
     assert load_sealed(path) == value
+
+
+def test_inputs_that_earlier_versions_did_not_know_are_no_change(tmp_path):
+    def begin(**inputs):
+        with RunFolder(tmp_path, {"inputs": inputs}) as run:
+            run.complete("s")
+
+    begin(a="1")
+    begin(a="1", b="2")
+    with pytest.raises(SettingsChangedError, match=r"inputs\.a \('1' there, '3' now\)"):
+        begin(a="3", b="2")
+    with pytest.raises(SettingsChangedError, match=r"inputs\.a \('1' there, None now\)"):
+        begin()
+
+
+def test_what_is_kept_is_renewed_where_it_is_another(tmp_path):
+    with RunFolder(tmp_path, {}) as run:
+        run.keep("recipe.yaml", "a")
+        file = (tmp_path / "recipe.yaml").stat().st_ino
+        run.keep("recipe.yaml", "a")
+        assert (tmp_path / "recipe.yaml").stat().st_ino == file
+        run.keep("recipe.yaml", "b")
+        assert (tmp_path / "recipe.yaml").read_text() == "b"
+        run.keep("model", lambda folder: (folder / "weights").write_text("1") and None)
+        run.keep("model", lambda folder: (folder / "shard").write_text("2") and None)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"shard"}
+    assert not (tmp_path / "set-aside").exists()
