@@ -1,13 +1,9 @@
-"""What every training loop on ``accelerate`` needs: micro-batches, and states to resume from."""
+"""What both training loops on ``accelerate`` do in a step: micro-batches over processes."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +11,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 T = TypeVar("T")
-
-FACTS = "facts.pt"
-"""The file of a saved state for what ``accelerate`` does not keep: how far the training is."""
 
 
 def make_accelerator(**options: Any) -> Accelerator:
@@ -76,53 +69,6 @@ def update(
     optimizer.step()
     optimizer.zero_grad()
     return float(accelerator.reduce(loss, "sum"))
-
-
-def save_state(
-    accelerator: Accelerator, states: Path, step: int, facts: Any, keep: int | None = 1
-) -> None:
-    """Save all that a killed run needs to resume; remove all but the newest ``keep`` states."""
-    folder, temporary = states / f"step-{step:07d}", states / "saving"
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    try:
-        with _calm():
-            accelerator.save_state(str(temporary))
-        if accelerator.is_main_process:
-            torch.save(facts, temporary / FACTS)
-    except Exception:
-        shutil.rmtree(temporary, ignore_errors=True)  # as when the disk is full
-        raise
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        for old in saved_states(states)[: -keep if keep else 0]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-@contextlib.contextmanager
-def _calm() -> Iterator[None]:
-    """Silence the note that tied weights are written once."""
-    logger = logging.getLogger("accelerate.utils.other")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def saved_states(states: Path) -> list[Path]:
-    """Return the saved states, the newest last."""
-    return sorted(states.glob("step-*"))
-
-
-def facts_of(state: Path) -> Any:
-    """Return what was saved beside a state."""
-    return torch.load(state / FACTS)
 
 
 IGNORED = -100

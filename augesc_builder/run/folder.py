@@ -141,7 +141,9 @@ class RunFolder(Storage):
     # -- inside ----------------------------------------------------------------------------------
 
     def _has_finished(self) -> bool:
-        return any(not name.startswith(KEPT) for name in self.marks.names())
+        """Whether something is there that is not made again: marks, or states to resume from."""
+        marked = any(not name.startswith(KEPT) for name in self.marks.names())
+        return marked or layout.holds_states(self.path)
 
     def _undo(self) -> None:
         """Remove what this run wrote, when it failed before anything was finished."""

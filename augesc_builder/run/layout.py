@@ -9,6 +9,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       .complete/STAGE.json              completion mark: every file of the stage, with its digest
       .complete/STAGE-00003.json        completion mark of one shard
       .work/                            half-done things; gone when the run is done
+      .work/finetune/step-0000050/      a state that fine-tuning resumes from
       set-aside/                        what stood in the way and was not the run's own
       queries/                          triggers, rejected posts, queries_report.json
       checkpoint/                       the fine-tuned model
@@ -38,6 +39,7 @@ STATISTICS = "statistics.json"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"
 CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
+STATE, SAVING = "state.json", "saving"
 EVALUATION, EVALUATION_TABLE, RESPONSES = "evaluation.json", "evaluation.md", "responses.jsonl"
 
 SPLIT = "train"
@@ -49,6 +51,33 @@ _REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STAT
 def shard_path(table: str, number: int, n_shards: int) -> str:
     """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``."""
     return f"{table}-{number:05d}-of-{n_shards:05d}.parquet"
+
+
+def state_folder(states: Path, step: int) -> Path:
+    """Return the folder of the state that a training saves after so many steps."""
+    return states / f"step-{step:07d}"
+
+
+def saved_states(states: Path) -> list[Path]:
+    """Return the saved states of a training, the newest last."""
+    return sorted(states.glob("step-*"))
+
+
+def trl_state_folder(states: Path, step: int) -> Path:
+    """Return the folder that TRL's trainer saves its state in after so many steps."""
+    return states / f"checkpoint-{step}"
+
+
+def trl_saved_states(states: Path) -> list[Path]:
+    """Return the saved states of TRL's trainer, the newest last."""
+    found = [path for path in states.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def holds_states(run: Path) -> bool:
+    """Whether a training in a run's folder has saved a state."""
+    ours = [saved_states(place) for place in (run / CHECKPOINTS, *(run / WORK).glob("*"))]
+    return any(ours) or any(map(trl_saved_states, (run / CHECKPOINTS).glob("*")))
 
 
 def parquet_files(folder: Path) -> list[Path]:

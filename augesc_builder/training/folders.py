@@ -17,46 +17,40 @@ from pathlib import Path
 
 from augesc_builder.config.loader import differences
 from augesc_builder.config.training import Config
-from augesc_builder.errors import CheckpointError, SettingsChangedError
-from augesc_builder.models.training_step import FACTS, facts_of, saved_states
+from augesc_builder.errors import SettingsChangedError
 from augesc_builder.run import layout
+from augesc_builder.run.states import SavedState, copy_state, drop_later, read_state
+from augesc_builder.training.loop import place_of
 
 
-def check_checkpoint(state: Path, config: Config) -> None:
-    """Refuse what is no checkpoint, and a checkpoint of another config.
+def check_checkpoint(state: Path, config: Config) -> SavedState:
+    """Refuse what is no checkpoint, a damaged one, and a checkpoint of another config.
 
     Raises :class:`~augesc_builder.errors.CheckpointError`, or
     :class:`~augesc_builder.errors.SettingsChangedError` with the settings that differ.
     """
-    if not (state / FACTS).is_file():
-        raise CheckpointError(
-            f"{state} is no checkpoint to resume from; expected a folder such as "
-            f"OUT/{layout.CHECKPOINTS}/step-0000100"
-        )
-    if changed := differences(facts_of(state)["settings"], config.fixed()):
+    saved = read_state(state)
+    place_of(saved)
+    settings = saved.facts.get("settings")
+    if changed := differences(settings if isinstance(settings, dict) else {}, config.fixed()):
         lines = ", ".join(f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items())
         raise SettingsChangedError(
             f"{state} is a checkpoint of another config: {lines}; give the settings it was begun "
             f"with"
         )
+    return saved
 
 
-def adopt_checkpoint(state: Path, out: Path) -> Path:
-    """Make ``state`` the newest checkpoint of ``out``, with the best models of its training.
+def adopt_checkpoint(saved: SavedState, out: Path) -> None:
+    """Make a checkpoint the newest one of ``out``, with the best models of its training.
 
-    Returns its folder there. A best model that is of a later step comes out again: the same steps
-    follow in the same order.
+    A best model that is of a later step comes out again: the same steps follow in the same order.
     """
-    states = out / layout.CHECKPOINTS
-    if state.resolve().parent != states.resolve():
-        for model in state.parent.parent.glob("model-*"):
+    states, step = out / layout.CHECKPOINTS, place_of(saved).total
+    if saved.path.resolve() == layout.state_folder(states, step).resolve():
+        drop_later(states, step)
+        return
+    if saved.path.resolve().parent != states.resolve():
+        for model in saved.path.parent.parent.glob("model-*"):
             shutil.copytree(model, out / model.name, dirs_exist_ok=True)
-        states.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(states / "copying", ignore_errors=True)
-        shutil.copytree(state, states / "copying")
-        shutil.rmtree(states / state.name, ignore_errors=True)
-        (states / "copying").rename(states / state.name)
-    for other in saved_states(states):
-        if other.name > state.name:
-            shutil.rmtree(other)
-    return states / state.name
+    copy_state(saved, states, step)

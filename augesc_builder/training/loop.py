@@ -16,23 +16,24 @@ from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from pydantic import TypeAdapter, ValidationError
 from transformers import get_linear_schedule_with_warmup
 
 from augesc_builder.config.training import Config, Phase
 from augesc_builder.dialog.encoding import Encoded, Encoder, summed_loss
 from augesc_builder.dialog.examples import Pair, epoch_order
 from augesc_builder.dialog.folder import write_facts
-from augesc_builder.errors import TrainingError
+from augesc_builder.errors import CheckpointError, TrainingError
 from augesc_builder.models.causal_lm import quiet_bars
+from augesc_builder.models.training_state import load_state, newest_everywhere, save_state
 from augesc_builder.models.training_step import (
     checkpoint_activations,
-    facts_of,
     gradients,
     make_accelerator,
-    save_state,
     update,
 )
 from augesc_builder.run.progress import Progress
+from augesc_builder.run.states import SavedState
 
 Fill = Callable[[Path], None]
 
@@ -57,6 +58,19 @@ class TrainingState:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
+def place_of(saved: SavedState) -> TrainingState:
+    """Return how far a saved state is.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it does not say so.
+    """
+    try:
+        return TypeAdapter(TrainingState).validate_python(saved.facts.get("place"))
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{saved.path} is no state of `augesc train`: {error.errors()[0]['msg']}"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Mixed:
     """The sets that a phase mixes, and their weights."""
@@ -75,15 +89,14 @@ class Outputs:
     """Write the folder of a phase's best model."""
     curve: Callable[[TrainingState], None]
     """Write the losses so far."""
-    started: Callable[[], None]
-    """Note that there is a checkpoint."""
 
 
 class Training:
-    """One training, of one model or of one after the other; it resumes where ``find_state`` says.
+    """One training, of one model or of one after the other; it resumes from its newest checkpoint.
 
-    Raises :class:`~augesc_builder.errors.TrainingError` where the batch cannot be split over the
-    processes, and later where a loss is not finite or one example is out of memory.
+    Raises :class:`~augesc_builder.errors.CheckpointError` where all checkpoints are damaged, and
+    later :class:`~augesc_builder.errors.TrainingError` where a loss is not finite or one example is
+    out of memory.
     """
 
     def __init__(
@@ -92,7 +105,6 @@ class Training:
         validation: Sequence[Pair],
         outputs: Outputs,
         progress: Progress,
-        find_state: Callable[[], Path | None],
     ) -> None:
         self.config, self.outputs, self.progress = config, outputs, progress
         self.validation = validation
@@ -102,18 +114,11 @@ class Training:
             log_with=config.machine.trackers or None,
             project_dir=str(outputs.logs),
         )
-        n, size = self.accelerator.num_processes, config.train.batch_size
-        if size % n:
-            raise TrainingError(
-                f"train.batch_size {size} cannot be split over {n} processes; set a multiple of it"
-            )
-        self.accelerator.wait_for_everyone()  # the first process may have put states aside
-        self.resume_from = find_state()
-        self.state = (
-            TrainingState(**facts_of(self.resume_from)["place"])
-            if self.resume_from
-            else TrainingState()
-        )
+        self.resume_from = newest_everywhere(self.accelerator, outputs.checkpoints, progress.say)
+        self.state = TrainingState()
+        if self.resume_from is not None:
+            self.state = place_of(self.resume_from)
+            progress.say(f"  resuming from {self.resume_from.path.name}")
         purge = {"tensorboard": {"purge_step": self.state.total + 1}} if self.state.total else {}
         if config.machine.trackers:
             self.accelerator.init_trackers(
@@ -134,12 +139,12 @@ class Training:
             model.parameters(), lr=phase.learning_rate, weight_decay=self.config.train.weight_decay
         )
         schedule = get_linear_schedule_with_warmup(optimizer, phase.warmup_steps, plan.n_steps)
+        # The schedule is not prepared: then it would step once for each process, and it counts
+        # batches.
         model, optimizer = self.accelerator.prepare(model, optimizer)
-        self.accelerator._custom_objects.clear()  # the schedule of the phase before
-        # Not prepared: then it would step once for each process, and it counts batches.
-        self.accelerator.register_for_checkpointing(schedule)
+        trained = (model, optimizer, schedule)
         if self.resume_from is not None and self.state.phase == number:
-            self.accelerator.load_state(str(self.resume_from))
+            load_state(self.accelerator, self.resume_from, trained)
         else:
             self.state = TrainingState(phase=number, total=self.state.total, curve=self.state.curve)
         self.resume_from = None  # phases after this one begin anew
@@ -157,7 +162,7 @@ class Training:
                 self._log(loss=loss, learning_rate=rate)
                 best = "" if self.state.best is None else f"{math.exp(self.state.best):.1f}"
                 bar.update(1, loss=f"{loss:.3f}", best_perplexity=best)
-                self._after_step(model, last=self.state.step == plan.n_steps)
+                self._after_step(trained, last=self.state.step == plan.n_steps)
         model, optimizer = self.accelerator.free_memory(model, optimizer)
 
     def _step(self, model: Any, optimizer: Any, batch: Sequence[Pair]) -> float:
@@ -218,8 +223,9 @@ class Training:
             model, {key: value.to(self.accelerator.device) for key, value in batch.items()}
         ).sum()
 
-    def _after_step(self, model: Any, *, last: bool) -> None:
+    def _after_step(self, trained: tuple[Any, Any, Any], *, last: bool) -> None:
         """Validate, stop early, and save, where it is time."""
+        model, _, _ = trained
         state, train, machine = self.state, self.config.train, self.config.machine
         if last or state.step % train.evaluate_every == 0:
             loss = self._validate(model)
@@ -243,10 +249,10 @@ class Training:
                 self.accelerator,
                 self.outputs.checkpoints,
                 state.total,
+                trained,
                 facts,
                 machine.keep_checkpoints,
             )
-            self.outputs.started()
 
     def _validate(self, model: Any) -> float:
         """Return the mean loss of a response token of the validation set, over all processes."""

@@ -23,7 +23,6 @@ from augesc_builder.dialog.folder import model_folder
 from augesc_builder.errors import MissingExtraError, TrainingError
 from augesc_builder.models.causal_lm import check_folder
 from augesc_builder.models.dialog import check_method, load, load_model
-from augesc_builder.models.training_step import saved_states
 from augesc_builder.readers.hub import resolve_model
 from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors
@@ -58,12 +57,14 @@ def train(
     cannot be read, and :class:`~augesc_builder.errors.RunFolderError` where ``out`` cannot be used.
     """
     check_trackers(config)
-    if resume_from is not None:
-        if config.method == "sft":
-            raise TrainingError("--resume-from is for method: seq2seq; sft takes the newest in OUT")
-        folders.check_checkpoint(resume_from, config)
+    if resume_from is not None and config.method == "sft":
+        raise TrainingError("--resume-from is for method: seq2seq; sft takes the newest in OUT")
+    rank = int(os.environ.get("RANK", "0"))
+    saved = None
+    if resume_from is not None and not rank:
+        saved = folders.check_checkpoint(resume_from, config)
     data = read_data(config)
-    if int(os.environ.get("RANK", "0")):
+    if rank:
         _train(config, pinned(config, out), data, _silent(out), out, Progress(quiet=True))
         return
     with RunFolder(out, run_settings(config), progress.say) as run:
@@ -75,9 +76,9 @@ def train(
         start = pinned(config, out)
         if start.revision is not None:
             run.add(revisions={"model": start.revision})
-        if resume_from is not None:
+        if saved is not None:
             with disk_errors(out):
-                folders.adopt_checkpoint(resume_from, out)
+                folders.adopt_checkpoint(saved, out)
         n = [sum(map(len, mixed.sets)) for mixed in data.phases]
         progress.say(
             f"{config.name}: {' then '.join(f'{k:,}' for k in n)} examples, "
@@ -182,13 +183,7 @@ def _train(
 
         return train_sft(config, start, data.phases, data.validation, outputs, out, progress)
 
-    def newest() -> Path | None:
-        states = saved_states(outputs.checkpoints)
-        return states[-1] if states else None
-
-    training = Training(config, data.validation, outputs, progress, newest)
-    if training.resume_from is not None:
-        progress.say(f"  resuming from {training.resume_from.name}")
+    training = Training(config, data.validation, outputs, progress)
     names = list(config.phases)
     first = training.state.phase + training.state.done
     for number, mixed in enumerate(data.phases):
@@ -215,15 +210,11 @@ def _outputs(run: RunFolder) -> Outputs:
     def curve(state: TrainingState) -> None:
         run.keep(layout.CURVE, "".join(json.dumps(row) + "\n" for row in state.curve))
 
-    def started() -> None:
-        if not run.is_complete("started"):
-            run.complete("started")
-
     def model(phase: str, fill: Fill) -> None:
         run.keep(model_folder(phase), fill)
 
     checkpoints = run.path / layout.CHECKPOINTS
-    return Outputs(checkpoints, run.path / layout.LOGS, model, curve, started)
+    return Outputs(checkpoints, run.path / layout.LOGS, model, curve)
 
 
 def _silent(out: Path) -> Outputs:
@@ -232,7 +223,6 @@ def _silent(out: Path) -> Outputs:
         out / layout.LOGS,
         lambda _, __: None,
         lambda _: None,
-        lambda: None,
     )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from augesc_builder.config.training import Config, Model, Phase
 from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder
@@ -23,7 +23,10 @@ from augesc_builder.errors import MissingExtraError, TrainingError
 from augesc_builder.models.causal_lm import quiet_bars
 from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import checkpoint_activations
+from augesc_builder.run import layout
+from augesc_builder.run.folder import disk_errors
 from augesc_builder.run.progress import Progress
+from augesc_builder.run.states import newest_state, seal
 from augesc_builder.training.loop import Mixed, Outputs, TrainingState
 
 
@@ -82,7 +85,7 @@ def train_sft(
             _dataset(validation, encoder),
         )
         with quiet_bars():
-            trainer.train(resume_from_checkpoint=_newest(outputs.checkpoints / name))
+            trainer.train(resume_from_checkpoint=_newest(outputs.checkpoints / name, progress))
         state = _state_of(state, number, name, trainer.state)
 
         def fill(
@@ -125,7 +128,6 @@ def _trainer(
     examples: Dataset,
     validation: Dataset,
 ) -> Any:
-    from accelerate import PartialState
     from trl import SFTConfig, SFTTrainer
 
     train, machine = config.train, config.machine
@@ -158,14 +160,15 @@ def _trainer(
         eval_strategy="steps",
         eval_steps=every,
         save_steps=every,  # the best of them is taken: those that are validated
-        save_total_limit=machine.keep_checkpoints,
+        # The one before stays until the newest is sealed.
+        save_total_limit=machine.keep_checkpoints and max(2, machine.keep_checkpoints),
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         report_to=machine.trackers or "none",
         disable_tqdm=True,
     )
-    callbacks: list[Any] = [_Started(name, outputs, progress)]
+    callbacks: list[Any] = [_Reports(name, progress)]
     if train.patience is not None:
         callbacks.append(EarlyStoppingCallback(train.patience))
     trainer = SFTTrainer(
@@ -180,14 +183,18 @@ def _trainer(
     return trainer
 
 
-class _Started(TrainerCallback):  # type: ignore[misc]
-    """Reports validations, notes that there is a checkpoint, and stops at a non-finite loss."""
+class _Reports(TrainerCallback):  # type: ignore[misc]
+    """Seals checkpoints, reports validations, and stops at a non-finite loss."""
 
-    def __init__(self, name: str, outputs: Outputs, progress: Progress) -> None:
-        self._name, self._outputs, self._progress = name, outputs, progress
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._name, self._progress = name, progress
 
-    def on_save(self, *_: Any, **__: Any) -> None:
-        self._outputs.started()
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        PartialState().wait_for_everyone()  # each writes its random state
+        if state.is_world_process_zero:
+            folder = layout.trl_state_folder(Path(args.output_dir), state.global_step)
+            with disk_errors(folder):
+                seal(folder, {"step": state.global_step})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         loss, validation = ((logs or {}).get(key) for key in ("loss", "eval_loss"))
@@ -203,8 +210,9 @@ class _Started(TrainerCallback):  # type: ignore[misc]
             )
 
 
-def _newest(folder: Path) -> str | None:
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+def _newest(folder: Path, progress: Progress) -> str | None:
+    saved = newest_state(layout.trl_saved_states(folder), progress.say)
+    return str(saved.path) if saved is not None else None
 
 
 def _state_of(before: TrainingState, number: int, name: str, trainer_state: Any) -> TrainingState:

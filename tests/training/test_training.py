@@ -462,7 +462,7 @@ def test_checkpoints_of_another_config_are_refused(reference, tmp_path):
     state = reference[2] / "checkpoints" / "step-0000006"
     with pytest.raises(SettingsChangedError, match=r"train.batch_size \(8 there, 4 now\)"):
         train(mini("train.batch_size=4"), tmp_path / "x", Progress(quiet=True), resume_from=state)
-    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+    with pytest.raises(CheckpointError, match=r"is no saved state: it has no state.json"):
         train(mini(), tmp_path / "x", Progress(quiet=True), resume_from=tmp_path)
     assert not (tmp_path / "x").exists()
     with pytest.raises(SettingsChangedError, match="seed"):

@@ -20,14 +20,12 @@ from transformers import get_linear_schedule_with_warmup
 from augesc_builder.config.recipe import Finetune, Lora, Recipe
 from augesc_builder.errors import MissingExtraError, TrainingError
 from augesc_builder.models import causal_lm
+from augesc_builder.models.training_state import load_state, newest_everywhere, save_state
 from augesc_builder.models.training_step import (
     IGNORED,
     checkpoint_activations,
-    facts_of,
     gradients,
     make_accelerator,
-    save_state,
-    saved_states,
     update,
 )
 from augesc_builder.pipeline.finetune.examples import Example, collate, encode, sample_sessions
@@ -59,11 +57,6 @@ def finetune(
     template = PromptTemplate(recipe.prompt.instruction)
     examples = [encode(s, template, tokenizer, settings.max_tokens) for s in chosen]
     plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
-    if settings.batch_size % accelerator.num_processes:
-        raise TrainingError(
-            f"finetune.batch_size {settings.batch_size} cannot be split over "
-            f"{accelerator.num_processes} processes; set a multiple of it, or launch fewer"
-        )
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
@@ -71,8 +64,8 @@ def finetune(
     )
     schedule = get_linear_schedule_with_warmup(optimizer, settings.warmup_steps, len(plan))
     model, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(schedule)
-    losses = _resume(accelerator, state)
+    trained = (model, optimizer, schedule)
+    losses = _resume(accelerator, state, trained, progress)
     model.train()
     with progress.bar(len(plan), "fine-tuning", "step", done=len(losses)) as bar:
         for step in range(len(losses), len(plan)):
@@ -88,7 +81,7 @@ def finetune(
             bar.update(1, loss=f"{loss:.3f}")
             every = settings.save_state_every
             if every and (step + 1) % every == 0 and step + 1 < len(plan):
-                save_state(accelerator, state, len(losses), list(losses))
+                save_state(accelerator, state, step + 1, trained, {"losses": losses})
     _save(accelerator, model, tokenizer, recipe, out)
     accelerator.end_training()
     model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
@@ -191,14 +184,16 @@ def _step(
     return update(accelerator, model, optimizer, loss, settings.max_grad_norm)
 
 
-def _resume(accelerator: Accelerator, state: Path) -> list[float]:
+def _resume(
+    accelerator: Accelerator, states: Path, trained: tuple[Any, Any, Any], progress: Progress
+) -> list[float]:
     """Load the newest saved state; give the losses of the steps it has behind it."""
-    saved = saved_states(state)
-    if not saved:
+    saved = newest_everywhere(accelerator, states, progress.say)
+    if saved is None:
         return []
-    accelerator.load_state(str(saved[-1]))
-    losses: list[float] = facts_of(saved[-1])
-    return losses
+    progress.say(f"  resuming from {saved.path.name}")
+    load_state(accelerator, saved, trained)
+    return list(saved.facts["losses"])
 
 
 def _save(

@@ -1,0 +1,192 @@
+"""States that a training resumes from: whole or not there, two kept, known by their checksums.
+
+A state is a folder. Its files are written elsewhere, synced, listed with size and SHA-256 in
+``state.json``, and renamed into place; only then are older states removed. So what a kill, a full
+disk or a broken one leaves is a state that checks, or one before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from augesc_builder.errors import CheckpointError
+from augesc_builder.run import layout
+from augesc_builder.run.folder import disk_errors
+
+_BLOCK = 1 << 20
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    bytes: int
+    sha256: str
+
+
+class _Mark(BaseModel):
+    """What ``state.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: Literal["augesc training state"] = "augesc training state"
+    version: Literal[1] = 1
+    files: dict[str, _File]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state on disk, the facts that were saved with it (plain JSON values), and its files."""
+
+    path: Path
+    facts: dict[str, Any]
+    files: tuple[str, ...]
+
+
+def write_state(
+    states: Path,
+    step: int,
+    facts: Mapping[str, Any],
+    fill: Callable[[Path], None],
+    keep: int | None = 2,
+) -> None:
+    """Save a state of so many ``step`` s; keep the newest ``keep``, or all.
+
+    ``fill`` writes its files into the folder that it is given. Where that fails, what was there
+    before is untouched.
+
+    Raises :class:`~augesc_builder.errors.DiskError` where the disk is full or not writable.
+    """
+    temporary, final = states / layout.SAVING, layout.state_folder(states, step)
+    with disk_errors(states):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            fill(temporary)
+            seal(temporary, facts)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it holds others
+                states.rmdir()
+            raise
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(states)
+    drop_later(states, step)
+    for old in layout.saved_states(states)[: -keep if keep else 0]:
+        shutil.rmtree(old)
+
+
+def copy_state(saved: SavedState, states: Path, step: int) -> None:
+    """Make a copy of a saved state the newest one of ``states``."""
+
+    def fill(folder: Path) -> None:
+        for name in saved.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(saved.path / name, folder / name)
+
+    write_state(states, step, saved.facts, fill, keep=None)
+
+
+def drop_later(states: Path, step: int) -> None:
+    """Remove the states of later steps: who resumes from an earlier one makes them anew."""
+    for state in layout.saved_states(states):
+        if state.name > layout.state_folder(states, step).name:
+            shutil.rmtree(state)
+
+
+def seal(state: Path, facts: Mapping[str, Any]) -> None:
+    """Sync the files of a folder and list them, with checksums, in its mark, which comes last."""
+    files = {}
+    for path in _files(state):
+        _sync(path)
+        files[path.relative_to(state).as_posix()] = _measured(path)
+    text = json.dumps(_Mark(files=files, facts=dict(facts)).model_dump(), allow_nan=False)
+    mark, temporary = state / layout.STATE, state / f"{layout.STATE}.new"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(mark)
+    _sync(state)
+
+
+def read_state(state: Path) -> SavedState:
+    """Read a state's facts, after every file of it was checked.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it is no state of this version, or
+    a file is missing or has other bytes than were saved.
+    """
+    mark = state / layout.STATE
+    if not mark.is_file():
+        raise CheckpointError(
+            f"{state} is no saved state: it has no {layout.STATE}; expected a folder such as "
+            f"OUT/{layout.state_folder(Path(layout.CHECKPOINTS), 100)}"
+        )
+    try:
+        found = _Mark.model_validate(json.loads(mark.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError, OSError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise CheckpointError(
+            f"{state} is damaged: {layout.STATE} is unreadable ({what})"
+        ) from None
+    there = {path.relative_to(state).as_posix(): path for path in _files(state)}
+    for name, expected in found.files.items():
+        try:
+            same = name in there and _measured(there[name]) == expected
+        except OSError as error:
+            raise CheckpointError(f"{state} is damaged: {name}: {error.strerror}") from None
+        if not same:
+            what = "is not what was saved" if name in there else "is missing"
+            raise CheckpointError(f"{state} is damaged: {name} {what}")
+    return SavedState(state, found.facts, tuple(found.files))
+
+
+def newest_state(states: Sequence[Path], say: Callable[[str], None]) -> SavedState | None:
+    """Return the last of ``states`` that is whole; ``None`` where none is given.
+
+    Each damaged one is told by ``say``. Raises :class:`~augesc_builder.errors.CheckpointError`
+    where all are damaged.
+    """
+    reasons = []
+    for path in reversed(states):
+        try:
+            return read_state(path)
+        except CheckpointError as error:
+            reasons.append(str(error))
+            say(f"  {error}; trying the state before it")
+    if reasons:
+        raise CheckpointError(
+            f"{states[0].parent}: none of the {len(reasons)} saved states can be resumed from; "
+            f"{reasons[0]}; give another --out to train from the start"
+        )
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / layout.STATE)
+
+
+def _measured(path: Path) -> _File:
+    running, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            running.update(block)
+            size += len(block)
+    return _File(bytes=size, sha256=running.hexdigest())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
