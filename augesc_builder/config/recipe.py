@@ -99,6 +99,7 @@ class Finetune(Section):
     weights_dtype: Literal["float32", "bfloat16"]
     mixed_precision: Literal["no", "bf16", "fp16"]
     save_state_every: NotNegative
+    device_map: str | None = None
     lora: Lora | None
 
 
@@ -130,6 +131,14 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+
+    @model_validator(mode="after")
+    def _what_is_spread_is_loaded(self) -> Recipe:
+        if self.finetune.device_map is not None and self.backbone.name is None:
+            raise ValueError(
+                "finetune.device_map is for backbone.name; from_scratch fits one device"
+            )
+        return self
 
     def settings(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""

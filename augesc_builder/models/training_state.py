@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
-    set_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
 )
 
 from augesc_builder.errors import CheckpointError
@@ -90,13 +91,10 @@ def load_state(accelerator: Accelerator, saved: SavedState, trained: tuple[Any, 
             moments = {"state": state, "param_groups": _groups(optimizer.optimizer, state)}
             values = json.loads((saved.path / _SCHEDULE).read_text(encoding="utf-8"))
             read = [(values, _nested(load_file(saved.path / _RANDOM)))]
-    set_state_dict(
-        model,
-        optimizer.optimizer,
-        model_state_dict=weights,
-        optim_state_dict=moments,
-        options=_options(accelerator, loading=True),
-    )
+    # Not both by `set_state_dict`: a process without weights would take it to be for the optimizer.
+    options = _options(accelerator, loading=True)
+    set_model_state_dict(model, weights, options=options)
+    set_optimizer_state_dict(model, optimizer.optimizer, moments, options=options)
     values, random = broadcast_object_list(read)[0]
     with _foreign(saved.path):
         if values["schedule"].keys() != schedule.state_dict().keys():

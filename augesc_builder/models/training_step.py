@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+
+from augesc_builder.errors import TrainingError
 
 T = TypeVar("T")
 
 
+_WAIT = timedelta(days=7)
+"""How long processes wait for the first one, which may be reading a whole dump before it trains."""
+
+_UNKNOWN = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+"""What ``accelerate launch`` sets for the kinds that shape the loop after themselves."""
+
+
 def make_accelerator(**options: Any) -> Accelerator:
-    """Make an accelerator; an earlier one of this process may have had other settings."""
+    """Make an accelerator; an earlier one of this process may have had other settings.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` for kinds of launches that the loops here
+    are not made for.
+    """
+    asked = [name for name in _UNKNOWN if os.environ.get(name, "").lower() == "true"]
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    old = ["FSDP 1"] if sharded and os.environ.get("FSDP_VERSION", "1") != "2" else []
+    if found := [_UNKNOWN[name] for name in asked] + old:
+        raise TrainingError(
+            f"launched with {found[0]}; expected an accelerate config of one or several GPUs or "
+            f"CPUs, or of FSDP with fsdp_version: 2"
+        )
     AcceleratorState._reset_state()
-    return Accelerator(cpu=not torch.cuda.is_available(), **options)
+    waits = InitProcessGroupKwargs(timeout=_WAIT)
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[waits], **options)
 
 
 def checkpoint_activations(model: Any) -> None:
@@ -38,9 +63,9 @@ def gradients(
 
     Each process takes its share of the batch in micro-batches, so that neither their size nor the
     number of processes changes anything but rounding. ``summed_loss(model, micro, idle)`` is the
-    loss of a micro-batch, summed over its tokens; a process without an example left (the last batch
-    of an epoch) computes an ``idle`` one, whose labels are all to be ignored, to keep collectives
-    paired. Returns this process's part of the loss, a scalar.
+    loss of a micro-batch, summed over its tokens. A process without an example (the last batch of
+    an epoch, or more processes than examples) computes an ``idle`` one, whose labels are all to be
+    ignored, to keep collectives paired. Returns this process's part of the loss, a scalar.
     """
     share = list(batch[accelerator.process_index :: accelerator.num_processes])
     largest = -(-len(batch) // accelerator.num_processes)

@@ -8,9 +8,6 @@ disk or a broken one leaves is a state that checks, or one before it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +16,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, RunFolderError
 from augesc_builder.run import layout
-from augesc_builder.run.folder import disk_errors
-
-_BLOCK = 1 << 20
+from augesc_builder.run.disk import disk_errors, load_sealed, sealed, sha256, sync, write_synced
 
 
 class _File(BaseModel):
@@ -39,7 +34,6 @@ class _Mark(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["augesc training state"] = "augesc training state"
-    version: Literal[1] = 1
     files: dict[str, _File]
     facts: dict[str, Any]
 
@@ -81,7 +75,7 @@ def write_state(
             raise
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        _sync(states)
+        sync(states)
     drop_later(states, step)
     for old in layout.saved_states(states)[: -keep if keep else 0]:
         shutil.rmtree(old)
@@ -109,45 +103,42 @@ def seal(state: Path, facts: Mapping[str, Any]) -> None:
     """Sync the files of a folder and list them, with checksums, in its mark, which comes last."""
     files = {}
     for path in _files(state):
-        _sync(path)
+        sync(path)
         files[path.relative_to(state).as_posix()] = _measured(path)
-    text = json.dumps(_Mark(files=files, facts=dict(facts)).model_dump(), allow_nan=False)
-    mark, temporary = state / layout.STATE, state / f"{layout.STATE}.new"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(mark)
-    _sync(state)
+    mark = _Mark(files=files, facts=dict(facts))
+    write_synced(state / layout.STATE, sealed(mark.model_dump()))
 
 
 def read_state(state: Path) -> SavedState:
     """Read a state's facts, after every file of it was checked.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` where it is no state of this version, or
-    a file is missing or has other bytes than were saved.
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it is no state, or a file is
+    missing or has other bytes than were saved.
     """
-    mark = state / layout.STATE
-    if not mark.is_file():
+    path = state / layout.STATE
+    if not path.is_file():
         raise CheckpointError(
             f"{state} is no saved state: it has no {layout.STATE}; expected a folder such as "
             f"OUT/{layout.state_folder(Path(layout.CHECKPOINTS), 100)}"
         )
     try:
-        found = _Mark.model_validate(json.loads(mark.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError, OSError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise CheckpointError(
-            f"{state} is damaged: {layout.STATE} is unreadable ({what})"
-        ) from None
+        mark = _Mark.model_validate(load_sealed(path))
+    except RunFolderError as error:
+        raise CheckpointError(f"{state} is damaged: {str(error).partition(';')[0]}") from None
+    except ValidationError as error:
+        what = error.errors()[0]
+        where = ".".join(map(str, what["loc"]))
+        raise CheckpointError(f"{path} is no state's: {where}: {what['msg']}") from None
     there = {path.relative_to(state).as_posix(): path for path in _files(state)}
-    for name, expected in found.files.items():
+    for name, expected in mark.files.items():
         try:
             same = name in there and _measured(there[name]) == expected
         except OSError as error:
             raise CheckpointError(f"{state} is damaged: {name}: {error.strerror}") from None
         if not same:
-            what = "is not what was saved" if name in there else "is missing"
-            raise CheckpointError(f"{state} is damaged: {name} {what}")
-    return SavedState(state, found.facts, tuple(found.files))
+            how = "is not what was saved" if name in there else "is missing"
+            raise CheckpointError(f"{state} is damaged: {name} {how}")
+    return SavedState(state, mark.facts, tuple(mark.files))
 
 
 def newest_state(states: Sequence[Path], say: Callable[[str], None]) -> SavedState | None:
@@ -176,17 +167,4 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _measured(path: Path) -> _File:
-    running, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            running.update(block)
-            size += len(block)
-    return _File(bytes=size, sha256=running.hexdigest())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return _File(bytes=path.stat().st_size, sha256=sha256(path))

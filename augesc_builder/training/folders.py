@@ -13,12 +13,14 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from augesc_builder.config.loader import differences
 from augesc_builder.config.training import Config
 from augesc_builder.errors import SettingsChangedError
 from augesc_builder.run import layout
+from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.states import SavedState, copy_state, drop_later, read_state
 from augesc_builder.training.loop import place_of
 
@@ -41,16 +43,20 @@ def check_checkpoint(state: Path, config: Config) -> SavedState:
     return saved
 
 
-def adopt_checkpoint(saved: SavedState, out: Path) -> None:
-    """Make a checkpoint the newest one of ``out``, with the best models of its training.
+def adopt_checkpoint(saved: SavedState, run: RunFolder) -> None:
+    """Make a checkpoint the newest one of a folder, with the best models of its training.
 
     A best model that is of a later step comes out again: the same steps follow in the same order.
     """
-    states, step = out / layout.CHECKPOINTS, place_of(saved).total
+    states, step = run.path / layout.CHECKPOINTS, place_of(saved).total
     if saved.path.resolve() == layout.state_folder(states, step).resolve():
         drop_later(states, step)
         return
     if saved.path.resolve().parent != states.resolve():
         for model in saved.path.parent.parent.glob("model-*"):
-            shutil.copytree(model, out / model.name, dirs_exist_ok=True)
+            run.keep(model.name, partial(_copy, model))
     copy_state(saved, states, step)
+
+
+def _copy(model: Path, folder: Path) -> None:
+    shutil.copytree(model, folder, dirs_exist_ok=True)

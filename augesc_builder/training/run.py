@@ -78,7 +78,7 @@ def train(
             run.add(revisions={"model": start.revision})
         if saved is not None:
             with disk_errors(out):
-                folders.adopt_checkpoint(saved, out)
+                folders.adopt_checkpoint(saved, run)
         n = [sum(map(len, mixed.sets)) for mixed in data.phases]
         progress.say(
             f"{config.name}: {' then '.join(f'{k:,}' for k in n)} examples, "

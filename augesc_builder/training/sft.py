@@ -24,7 +24,7 @@ from augesc_builder.models.causal_lm import quiet_bars
 from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import checkpoint_activations
 from augesc_builder.run import layout
-from augesc_builder.run.folder import disk_errors
+from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import newest_state, seal
 from augesc_builder.training.loop import Mixed, Outputs, TrainingState

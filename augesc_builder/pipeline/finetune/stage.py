@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import is_new, pin_backbone
 
@@ -28,7 +31,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         recipe,
         sessions,
         out=lambda fill: folder.write_folder(layout.CHECKPOINT, fill),
-        state=folder.work("finetune"),
+        states=folder.work("finetune"),
         progress=progress,
     )
     progress.say(
@@ -36,14 +39,18 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         f"{facts['first_loss']} at first, {facts['last_epoch_loss']} in the last epoch"
     )
     folder.complete("finetune", **facts)
+    shutil.rmtree(folder.work("finetune"))  # gigabytes, that a build would carry to its end
 
 
 def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
-    """Fine-tune the recipe's backbone into ``out/checkpoint``.
+    """Fine-tune the recipe's backbone into ``out/checkpoint``, alone or under a launch.
 
     Raises :class:`~augesc_builder.errors.TrainingError` where it cannot continue, and
     :class:`~augesc_builder.errors.CheckpointError` for a backbone that cannot be loaded.
     """
+    if int(os.environ.get("RANK", "0")):
+        join(recipe, out)
+        return
     check_inputs(recipe)
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "backbone", "finetune")}
@@ -57,13 +64,9 @@ def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
 def join(recipe: Recipe, path: Path) -> None:
     """Take part in the fine-tuning of a launch's first process; write nothing."""
     from augesc_builder.pipeline.finetune.train import finetune
-    from augesc_builder.sources.sessions import read_training_sessions
 
-    folder = RunFolder(path, {})
-    if "finetune" in folder.marks:
-        return
-    sessions, _ = read_training_sessions(recipe.finetune.sessions, recipe.finetune.revision)
-    finetune(recipe, sessions, lambda _: None, folder.work("finetune"), Progress(quiet=True))
+    if not Marks(path).names("finetune"):
+        finetune(recipe, [], lambda _: None, path, Progress(quiet=True))
 
 
 def finetuned_on(folder: RunFolder, recipe: Recipe) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Fine-tuning of the backbone on few sessions (section 4.1, Training).
 
-The loop is ``accelerate``'s: one process or many, any mixed precision, FSDP or DeepSpeed by its
-own config files. The order of the sessions depends on seed and epoch alone, so a killed run that
-resumes from a checkpoint sees what it would have seen.
+The loop is ``accelerate``'s: one process or many, any mixed precision, the whole model in each or
+sharded by FSDP; or one process with the layers spread over its GPUs. The order of the sessions
+depends on seed and epoch alone, so a killed run that resumes sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import get_linear_schedule_with_warmup
 
 from augesc_builder.config.recipe import Finetune, Lora, Recipe
@@ -38,21 +39,28 @@ def finetune(
     recipe: Recipe,
     sessions: Sequence[Session],
     out: Callable[[Callable[[Path], None]], None],
-    state: Path,
+    states: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """Fine-tune the backbone and hand a function that saves it to ``out``.
 
-    ``state`` is a folder for the state of a run that may be killed. Returns what the manifest
-    records: sessions, steps, losses (mean per token, natural logarithm).
+    ``states`` is a folder for what a killed run resumes from. ``sessions`` and the
+    backbone's revision are those of the first process. Returns what the manifest records: sessions,
+    steps, losses (mean per token, natural logarithm).
 
-    Raises :class:`~augesc_builder.errors.TrainingError` for a loss that is not finite and a batch
-    that processes cannot share.
+    Raises :class:`~augesc_builder.errors.TrainingError` for a loss that is not finite, and for
+    processes or GPUs that the settings cannot be spread over;
+    :class:`~augesc_builder.errors.CheckpointError` where all saved states are damaged.
     """
     settings = recipe.finetune
     accelerator = make_accelerator(mixed_precision=settings.mixed_precision)
-    chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
-    model, tokenizer = _backbone(recipe, chosen)
+    _check_launch(accelerator, settings)
+    first: list[Any] = [None]
+    if accelerator.is_main_process:
+        chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
+        first = [(chosen, recipe.backbone.revision)]
+    chosen, revision = broadcast_object_list(first)[0]
+    model, tokenizer = _backbone(recipe, revision, chosen)
     model = _prepare(model, settings, recipe.seed)
     template = PromptTemplate(recipe.prompt.instruction)
     examples = [encode(s, template, tokenizer, settings.max_tokens) for s in chosen]
@@ -65,7 +73,7 @@ def finetune(
     schedule = get_linear_schedule_with_warmup(optimizer, settings.warmup_steps, len(plan))
     model, optimizer = accelerator.prepare(model, optimizer)
     trained = (model, optimizer, schedule)
-    losses = _resume(accelerator, state, trained, progress)
+    losses = _resume(accelerator, states, trained, progress)
     model.train()
     with progress.bar(len(plan), "fine-tuning", "step", done=len(losses)) as bar:
         for step in range(len(losses), len(plan)):
@@ -81,7 +89,7 @@ def finetune(
             bar.update(1, loss=f"{loss:.3f}")
             every = settings.save_state_every
             if every and (step + 1) % every == 0 and step + 1 < len(plan):
-                save_state(accelerator, state, step + 1, trained, {"losses": losses})
+                save_state(accelerator, states, step + 1, trained, {"losses": losses})
     _save(accelerator, model, tokenizer, recipe, out)
     accelerator.end_training()
     model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
@@ -97,25 +105,48 @@ def finetune(
     }
 
 
-def _backbone(recipe: Recipe, sessions: Sequence[Session]) -> tuple[Any, Any]:
-    origin = recipe.backbone
+def _check_launch(accelerator: Accelerator, settings: Finetune) -> None:
+    n = accelerator.num_processes
+    if n > 1 and settings.device_map is not None:
+        raise TrainingError(
+            f"finetune.device_map spreads the layers from one process, and {n} were launched; run "
+            f"`augesc` without accelerate launch, or set finetune.device_map=null"
+        )
+    if settings.lora is not None and accelerator.distributed_type == DistributedType.FSDP:
+        raise TrainingError(
+            "finetune.lora does not go with FSDP: its adapter is merged at the end, which takes "
+            "whole weights; launch without FSDP, or set finetune.lora=null"
+        )
+
+
+def _backbone(recipe: Recipe, revision: str | None, sessions: Sequence[Session]) -> tuple[Any, Any]:
+    origin, settings = recipe.backbone, recipe.finetune
     if origin.from_scratch is not None:
         template = PromptTemplate(recipe.prompt.instruction)
         texts = [template.for_session(session.messages) for session in sessions]
         model, tokenizer = causal_lm.from_scratch(origin.from_scratch, texts, recipe.seed)
-        model = model.to(getattr(torch, recipe.finetune.weights_dtype))
+        model = model.to(getattr(torch, settings.weights_dtype))
     else:
-        name = str(origin.name)
-        dtype = recipe.finetune.weights_dtype
-        model, tokenizer = causal_lm.load(name, revision=origin.revision, dtype=dtype)
+        model, tokenizer = causal_lm.load(
+            str(origin.name),
+            revision=revision,
+            dtype=settings.weights_dtype,
+            device_map=settings.device_map,
+        )
+        places = set((getattr(model, "hf_device_map", None) or {}).values())
+        if left := sorted({"cpu", "disk"} & places) if len(places) > 1 else []:
+            raise TrainingError(
+                f"{origin.name}: its weights do not fit on the GPUs, and some layers are left on "
+                f"{' and '.join(left)}; use more GPUs, or FSDP over several machines"
+            )
     if not tokenizer.is_fast:
         raise TrainingError(
             f"{origin.name}: its tokenizer has no fast version; choose another model"
         )
     limit = causal_lm.max_positions(model.config)
-    if limit and recipe.finetune.max_tokens > limit:
+    if limit and settings.max_tokens > limit:
         raise TrainingError(
-            f"finetune.max_tokens is {recipe.finetune.max_tokens}, but the model has positions for "
+            f"finetune.max_tokens is {settings.max_tokens}, but the model has positions for "
             f"{limit}; lower it"
         )
     return model, tokenizer
