@@ -22,17 +22,16 @@ from augesc_builder.errors import SettingsChangedError
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.states import SavedState, copy_state, drop_later, read_state
-from augesc_builder.training.loop import place_of
+from augesc_builder.training.loop import TrainingState, place_of
 
 
-def check_checkpoint(state: Path, config: Config) -> SavedState:
-    """Refuse what is no checkpoint, a damaged one, and a checkpoint of another config.
+def check_checkpoint(state: Path, config: Config) -> tuple[SavedState, TrainingState]:
+    """Return a checkpoint and how far it is; refuse what is no checkpoint, a damaged one, and a checkpoint of another config.
 
     Raises :class:`~augesc_builder.errors.CheckpointError`, or
     :class:`~augesc_builder.errors.SettingsChangedError` with the settings that differ.
     """
     saved = read_state(state)
-    place_of(saved)
     settings = saved.facts.get("settings")
     if changed := differences(settings if isinstance(settings, dict) else {}, config.fixed()):
         lines = ", ".join(f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items())
@@ -40,15 +39,15 @@ def check_checkpoint(state: Path, config: Config) -> SavedState:
             f"{state} is a checkpoint of another config: {lines}; give the settings it was begun "
             f"with"
         )
-    return saved
+    return saved, place_of(saved, len(config.phases))
 
 
-def adopt_checkpoint(saved: SavedState, run: RunFolder) -> None:
-    """Make a checkpoint the newest one of a folder, with the best models of its training.
+def adopt_checkpoint(saved: SavedState, step: int, run: RunFolder) -> None:
+    """Make a checkpoint, of so many steps, the newest one of a folder, with the best models of its training.
 
     A best model that is of a later step comes out again: the same steps follow in the same order.
     """
-    states, step = run.path / layout.CHECKPOINTS, place_of(saved).total
+    states = run.path / layout.CHECKPOINTS
     if saved.path.resolve() == layout.state_folder(states, step).resolve():
         drop_later(states, step)
         return

@@ -19,6 +19,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from pydantic import TypeAdapter, ValidationError
 from transformers import get_linear_schedule_with_warmup
 
+from augesc_builder.config.base import NotNegative
 from augesc_builder.config.training import Config, Phase
 from augesc_builder.dialog.encoding import Encoded, Encoder, summed_loss
 from augesc_builder.dialog.examples import Pair, epoch_order
@@ -45,10 +46,10 @@ class TrainingState:
     Its fields are names on disk, in the facts of checkpoints.
     """
 
-    phase: int = 0
-    step: int = 0
+    phase: NotNegative = 0
+    step: NotNegative = 0
     """Steps done in the phase."""
-    total: int = 0
+    total: NotNegative = 0
     """Steps done in all phases."""
     done: bool = False
     """Whether the phase is over."""
@@ -58,17 +59,19 @@ class TrainingState:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def place_of(saved: SavedState) -> TrainingState:
-    """Return how far a saved state is.
+def place_of(saved: SavedState, n_phases: int) -> TrainingState:
+    """Return how far a saved state of a training of so many phases is.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where it does not say so.
     """
     try:
-        return TypeAdapter(TrainingState).validate_python(saved.facts.get("place"))
+        place = TypeAdapter(TrainingState).validate_python(saved.facts.get("place"))
+        if place.phase < n_phases:
+            return place
+        why = f"it is in phase {place.phase + 1} of {n_phases}"
     except ValidationError as error:
-        raise CheckpointError(
-            f"{saved.path} is no state of `augesc train`: {error.errors()[0]['msg']}"
-        ) from None
+        why = error.errors()[0]["msg"]
+    raise CheckpointError(f"{saved.path} is no state of `augesc train`: {why}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Training:
         self.resume_from = newest_everywhere(self.accelerator, outputs.checkpoints, progress.say)
         self.state = TrainingState()
         if self.resume_from is not None:
-            self.state = place_of(self.resume_from)
+            self.state = place_of(self.resume_from, len(config.phases))
             progress.say(f"  resuming from {self.resume_from.path.name}")
         purge = {"tensorboard": {"purge_step": self.state.total + 1}} if self.state.total else {}
         if config.machine.trackers:

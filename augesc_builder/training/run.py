@@ -62,7 +62,7 @@ def train(
     rank = int(os.environ.get("RANK", "0"))
     saved = None
     if resume_from is not None and not rank:
-        saved = folders.check_checkpoint(resume_from, config)
+        saved, place = folders.check_checkpoint(resume_from, config)
     data = read_data(config)
     if rank:
         _train(config, pinned(config, out), data, _silent(out), out, Progress(quiet=True))
@@ -78,7 +78,7 @@ def train(
             run.add(revisions={"model": start.revision})
         if saved is not None:
             with disk_errors(out):
-                folders.adopt_checkpoint(saved, run)
+                folders.adopt_checkpoint(saved, place.total, run)
         n = [sum(map(len, mixed.sets)) for mixed in data.phases]
         progress.say(
             f"{config.name}: {' then '.join(f'{k:,}' for k in n)} examples, "

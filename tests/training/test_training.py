@@ -6,7 +6,9 @@ import json
 import math
 import multiprocessing
 import os
+import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ from augesc_builder.errors import (
 )
 from augesc_builder.models import causal_lm, dialog
 from augesc_builder.run.progress import Progress
+from augesc_builder.run.states import seal
 from augesc_builder.sources.base import Session
 from augesc_builder.training.run import train
 from tests.conftest import ROOT, shared
@@ -107,6 +110,15 @@ class StopsAfter(Progress):
 
         bar.update = count
         return bar
+
+
+class Said(Progress):
+    """Keeps what is said."""
+
+    text = ""
+
+    def say(self, text=""):
+        self.text += text + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -470,6 +482,87 @@ def test_checkpoints_of_another_config_are_refused(reference, tmp_path):
     assert curve_of(reference[2]) == reference[0]
 
 
+class Writes:
+    """What a stranger pickles: loading it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "executed")
+
+
+def test_a_strangers_pickles_are_refused_and_not_executed(reference, refused, tmp_path):
+    """The files of accelerate's own states, each of which would write a file when loaded."""
+    state, proof = tmp_path / "step-0000006", tmp_path / "proof"
+    state.mkdir()
+    for name in (
+        *("facts.pt", "optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl"),
+        *("random_states_0.pkl", "scaler.pt", "pytorch_model.bin"),
+    ):
+        (state / name).write_bytes(pickle.dumps(Writes(proof)))
+        torch.save(Writes(proof), state / name)
+    path = tmp_path / "mini.yaml"
+    path.write_text(dump_config(mini()))
+    command = ("train", "--config", path, "--out", tmp_path / "out", "--resume-from", state)
+    assert "is no saved state: it has no state.json" in refused(*command)
+    shutil.copyfile(reference[2] / "checkpoints" / state.name / "state.json", state / "state.json")
+    assert "is damaged: optimizer.safetensors is missing" in refused(*command)
+    assert not proof.exists()
+    assert not (tmp_path / "out").exists()
+    torch.load(state / "facts.pt", weights_only=False)
+    assert proof.read_text() == "executed"  # the bait is one
+
+
+def test_facts_that_somebody_made_up(reference, refused, tmp_path):
+    state, path = tmp_path / "step-0000006", tmp_path / "mini.yaml"
+    shutil.copytree(reference[2] / "checkpoints" / "step-0000006", state)
+    path.write_text(dump_config(mini()))
+    command = ("train", "--config", path, "--out", tmp_path / "out", "--resume-from", state)
+    settings = mini().fixed()
+    for place in (None, 1, {"phase": "x"}, {"step": -1}, {"curve": 3}, {"phase": 1}):
+        seal(state, {"place": place, "settings": settings})
+        assert "is no state of `augesc train`" in refused(*command)
+    seal(state, {"place": {"phase": 0, "step": 6, "total": 6}, "settings": "none"})
+    assert "is a checkpoint of another config" in refused(*command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(reference, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train(mini(), out, StopsAfter(8))
+    newest, before = out / "checkpoints" / "step-0000006", out / "checkpoints" / "step-0000003"
+    flip(newest / "weights.safetensors")
+    train(mini(), out, Progress())
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged: weights.safetensors is not what was saved; trying" in said
+    assert "resuming from step-0000003" in said
+    assert curve_of(out) == reference[0]
+    assert_equal_weights(weights_of(out), reference[1])
+    assert before.is_dir()
+
+
+def test_where_every_checkpoint_is_damaged_one_line_says_so(refused, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "mini.yaml"
+    path.write_text(dump_config(mini()))
+    with pytest.raises(KeyboardInterrupt):
+        train(mini(), out, StopsAfter(8))
+    for state in (out / "checkpoints").iterdir():
+        flip(state / "optimizer.safetensors")
+    said = refused("train", "--config", path, "--out", out)
+    assert "none of the 2 saved states can be resumed from" in said
+    assert "give another --out" in said
+    assert len(list((out / "checkpoints").iterdir())) == 2
+
+
+def flip(path):
+    """Flip one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     train(mini("machine.keep_checkpoints=2"), tmp_path / "out", Progress(quiet=True))
     states = sorted(p.name for p in (tmp_path / "out" / "checkpoints").iterdir())
@@ -588,13 +681,13 @@ def test_tensorboard_is_written_and_goes_on(tmp_path):
     assert events.Scalars("first/validation_loss")
 
 
-def test_two_processes_give_the_losses_of_one(reference, tmp_path):
-    """By the script in training/, launched as users do."""
+def test_three_processes_give_the_losses_of_one(reference, tmp_path):
+    """By the script in training/, launched as users do; three do not divide the batch of eight."""
     out, path = tmp_path / "run", tmp_path / "mini.yaml"
     path.write_text(dump_config(mini()))
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+        *("--cpu", "--num_processes", "3", "--num_machines", "1", "--mixed_precision", "no"),
         *("--dynamo_backend", "no", "--main_process_port", "0"),
         *("training/finetune_blender.py", "--config", path, "--out", out, "--debug"),
     ]
@@ -630,7 +723,14 @@ def test_causal_models_are_trained_by_trl_and_go_on(tmp_path):
     whole = trained(config, tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "b", Stops())
-    curve, weights = trained(config, tmp_path / "b")
+    newest = tmp_path / "b" / "checkpoints" / "first" / "checkpoint-5"
+    assert (newest / "state.json").is_file()
+    half = newest.with_name("checkpoint-7")  # as a kill in the middle of saving leaves it
+    half.mkdir()
+    (half / "trainer_state.json").write_text("{")
+    said = Said(quiet=True)
+    curve, weights = trained(config, tmp_path / "b", said)
+    assert "checkpoint-7 is no saved state" in said.text
     assert_close_curves(curve, whole[0])
     assert_equal_weights(weights, whole[1])
     losses = [row["loss"] for row in curve if "loss" in row]
