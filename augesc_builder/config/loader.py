@@ -173,7 +173,7 @@ class ConfigLoader:
                     f"missing key {key}; give it, or begin the file with `extends: {self.base}`"
                 )
             elif item["type"] == "value_error":
-                parts.append(f"{key}: {item['ctx']['error']}")
+                parts.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
             else:
                 parts.append(f"{key or self.noun}: {item['msg']}, found {item['input']!r:.80}")
         if len(found) > len(parts):

@@ -135,9 +135,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _what_is_spread_is_loaded(self) -> Recipe:
         if self.finetune.device_map is not None and self.backbone.name is None:
-            raise ValueError(
-                "finetune.device_map is for backbone.name; from_scratch fits one device"
-            )
+            raise ValueError("finetune.device_map spreads what backbone.name loads; set it to null")
         return self
 
     def settings(self) -> dict[str, Any]:

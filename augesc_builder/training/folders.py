@@ -26,10 +26,11 @@ from augesc_builder.training.loop import TrainingState, place_of
 
 
 def check_checkpoint(state: Path, config: Config) -> tuple[SavedState, TrainingState]:
-    """Return a checkpoint and how far it is; refuse what is no checkpoint, a damaged one, and a checkpoint of another config.
+    """Return a checkpoint and how far it is, after its files were checked.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError`, or
-    :class:`~augesc_builder.errors.SettingsChangedError` with the settings that differ.
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it is none or a damaged one, and
+    :class:`~augesc_builder.errors.SettingsChangedError`, with the settings that differ, where it is
+    one of another config.
     """
     saved = read_state(state)
     settings = saved.facts.get("settings")
@@ -43,7 +44,7 @@ def check_checkpoint(state: Path, config: Config) -> tuple[SavedState, TrainingS
 
 
 def adopt_checkpoint(saved: SavedState, step: int, run: RunFolder) -> None:
-    """Make a checkpoint, of so many steps, the newest one of a folder, with the best models of its training.
+    """Make a checkpoint of so many steps the newest one of a folder; take its best models along.
 
     A best model that is of a later step comes out again: the same steps follow in the same order.
     """

@@ -1,30 +1,37 @@
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import CheckpointError, TrainingError
+from augesc_builder.config.recipe import RECIPES, load_recipe
+from augesc_builder.errors import CheckpointError, RecipeError, TrainingError
 from augesc_builder.models import causal_lm
 from augesc_builder.models.training_step import IGNORED
 from augesc_builder.pipeline.finetune.examples import collate, encode, sample_sessions
-from augesc_builder.pipeline.finetune.train import _batches, finetune
+from augesc_builder.pipeline.finetune.train import _batches, _check_launch, finetune
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.base import Session
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_sessions
 from augesc_builder.text.prompts import PromptTemplate, render
 from tests.conftest import ROOT, shared
+from tests.pipeline.finetune import distributed
 
 KIND = PromptTemplate("Be kind.")
 
@@ -239,21 +246,110 @@ def test_more_tokens_than_positions(tiny_file, tmp_path):
         train(tuned(tiny_file, "finetune.max_tokens=513"), tmp_path)
 
 
-def test_two_processes_give_what_one_gives(tiny_file, tmp_path, reference):
-    """Launched by accelerate as users do, over the command line of a whole build."""
+def test_four_processes_share_a_batch_of_two(tiny_file, tmp_path):
+    """As on the paper's four GPUs; launched by accelerate as users do, over a whole build."""
     out = tmp_path / "run"
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+        *("--cpu", "--num_processes", "4", "--num_machines", "1", "--mixed_precision", "no"),
         *("--dynamo_backend", "no", "--main_process_port", "0"),
-        *("-m", "augesc_builder", "build", "--recipe", str(tiny_file)),
-        *("--out", str(out), "--until", "finetune", "--debug"),
+        *("-m", "augesc_builder", "build", "--recipe", str(tiny_file), "--set"),
+        *("finetune.batch_size=2", "--out", str(out), "--until", "finetune", "--debug"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    weights = load_file(out / "checkpoint" / "model.safetensors")
-    assert_equal_weights(weights, reference[1], tolerance=2e-3)
+    facts, weights = train(tuned(tiny_file, "finetune.batch_size=2"), tmp_path / "alone")
+    told = json.loads((out / "manifest.json").read_text())["stages"]["finetune"]
+    assert told["sessions"] == facts["sessions"]
+    for loss in ("first_loss", "last_epoch_loss"):
+        assert told[loss] == pytest.approx(facts[loss], abs=1e-3)
+    shared = load_file(out / "checkpoint" / "model.safetensors")
+    assert_equal_weights(shared, weights, tolerance=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_state_is_resumed_by_any_number_of_processes(tiny_file, tmp_path, kind):
+    """One process is killed, four go on to the end; one goes on from what the four saved."""
+    batch_of_two = tuned(tiny_file, "finetune.batch_size=2")
+    _, whole = train(batch_of_two, tmp_path / "whole")
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        train(batch_of_two, tmp_path / "a", state, stop_after=5)
+    distributed.run(4, kind, tiny_file, state, tmp_path / "b")
+    weights = load_file(tmp_path / "b" / "checkpoint" / "model.safetensors")
+    assert_equal_weights(weights, whole, tolerance=1e-5)
+    assert sorted(p.name for p in state.iterdir()) == ["step-0000010", "step-0000012"]
+    shutil.rmtree(state / "step-0000012")
+    _, weights = train(batch_of_two, tmp_path / "c", state)
+    assert_equal_weights(weights, whole, tolerance=1e-5)
+
+
+def test_the_papers_gpus_hold_a_shard_of_gpt_j():
+    """Four of 32 GB (section 4.1), by the shipped config: sizes of tensors that have no memory."""
+    config = yaml.safe_load((RECIPES / "accelerate" / "fsdp.yaml").read_text())
+    assert config["num_processes"] == 4
+    sizes = distributed.shard_sizes(4, config["fsdp_config"])
+    assert sizes["parameters"] == 6_050_882_784  # GPT-J-6B
+    on_each = 16 * sizes["on_the_first"]  # float32: weights, gradients, two moments
+    gathered = 2 * 4 * sizes["largest_unit"]  # its weights and gradients, while it is at work
+    logits = 3 * 1500 * 50_400 * 4  # of one session: themselves, in float32, their gradients
+    assert 24e9 < on_each < 24.3e9
+    assert on_each + gathered + logits < 28e9
+
+
+class TestSpread:
+    """Layers on several devices of one process: here, hooks around every block."""
+
+    def test_nothing_changes_but_the_place(self, tiny_file, tmp_path, built, monkeypatch):
+        backbone = (f"backbone.name={built / 'checkpoint'}", "backbone.from_scratch=null")
+        spread = (*backbone, "finetune.device_map=auto")
+        _, plain = train(tuned(tiny_file, *backbone), tmp_path / "a")
+        _, alone = train(tuned(tiny_file, *spread), tmp_path / "b")
+        assert_equal_weights(alone, plain)
+        load = causal_lm.load
+
+        def dispatched(*args, device_map, **options):
+            assert device_map == "auto"
+            model, tokenizer = load(*args, **options)
+            here = torch.device("cpu")
+            for block in model.transformer.h:
+                add_hook_to_module(block, AlignDevicesHook(here, io_same_device=True))
+            model.hf_device_map = {f"transformer.h.{i}": here for i in range(2)}
+            return model, tokenizer
+
+        monkeypatch.setattr(causal_lm, "load", dispatched)
+        with pytest.raises(KeyboardInterrupt):
+            train(tuned(tiny_file, *spread), tmp_path / "c", tmp_path / "state", stop_after=5)
+        _, hooked = train(tuned(tiny_file, *spread), tmp_path / "d", tmp_path / "state")
+        assert_equal_weights(hooked, plain)
+
+    def test_layers_that_do_not_fit(self, tiny_file, tmp_path, built, monkeypatch):
+        load = causal_lm.load
+
+        def left(*args, **options):
+            model, tokenizer = load(*args, **options)
+            model.hf_device_map = {"transformer.h.0": 0, "transformer.h.1": "cpu"}
+            return model, tokenizer
+
+        monkeypatch.setattr(causal_lm, "load", left)
+        overrides = (f"backbone.name={built / 'checkpoint'}", "backbone.from_scratch=null")
+        with pytest.raises(TrainingError, match="some layers are left on cpu; use more GPUs"):
+            train(tuned(tiny_file, *overrides, "finetune.device_map=auto"), tmp_path)
+
+    def test_what_it_does_not_go_with(self, tiny_file):
+        with pytest.raises(RecipeError, match=r"recipe: finetune\.device_map spreads"):
+            tuned(tiny_file, "finetune.device_map=auto")
+        lora = "finetune.lora={rank: 4, alpha: 8, dropout: 0.0, target_modules: [q_proj]}"
+        spread = ("backbone.from_scratch=null", "backbone.name=x", "finetune.device_map=auto")
+        for override, kind, n, said in (
+            (spread, DistributedType.MULTI_GPU, 4, "from one process, and 4 were launched"),
+            ((lora,), DistributedType.FSDP, 2, "finetune.lora does not go with FSDP"),
+        ):
+            launch = SimpleNamespace(num_processes=n, distributed_type=kind)
+            with pytest.raises(TrainingError, match=said):
+                _check_launch(launch, tuned(tiny_file, *override).finetune)
 
 
 class TestCheckpoints:
