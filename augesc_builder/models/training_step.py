@@ -18,7 +18,7 @@ from augesc_builder.errors import TrainingError
 T = TypeVar("T")
 
 
-_WAIT = timedelta(days=7)
+_WAIT = timedelta(days=2)
 """How long processes wait for the first one, which may be reading a whole dump before it trains."""
 
 _UNKNOWN = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}

@@ -62,7 +62,8 @@ def build(
     wanted = _stages_until(until)
     rank = int(os.environ.get("RANK", "0"))
     if rank:
-        finetune.join(recipe, Path(folder))
+        if "finetune" in wanted:
+            finetune.join(recipe, Path(folder))
         return True
     check_inputs(recipe)
     with RunFolder(folder, run_settings(recipe), progress.say) as run:

@@ -62,10 +62,14 @@ def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
 
 
 def join(recipe: Recipe, path: Path) -> None:
-    """Take part in the fine-tuning of a launch's first process; write nothing."""
+    """Take part in the fine-tuning of a launch's first process, if any; write nothing."""
     from augesc_builder.pipeline.finetune.train import finetune
 
-    if not Marks(path).names("finetune"):
+    marks = Marks(path)
+    done = "finetune" in marks and (
+        bool(marks.names("generate")) or not marks.damage(marks.files(["finetune"]))
+    )
+    if not done:
         finetune(recipe, [], lambda _: None, path, Progress(quiet=True))
 
 

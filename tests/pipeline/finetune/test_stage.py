@@ -12,7 +12,8 @@ import pytest
 from safetensors.torch import load_file
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import DiskError, SettingsChangedError
+from augesc_builder.errors import DiskError, SettingsChangedError, TrainingError
+from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.finetune import stage
 from augesc_builder.run.progress import Progress
 from tests.conftest import ROOT
@@ -148,3 +149,36 @@ def test_killed_outright_it_goes_on(tiny_file, tmp_path, whole):
     process.wait()
     assert states(out) or (out / "checkpoint").is_dir()
     assert same(finetune(load_recipe(tiny_file), out), whole)
+
+
+class TestJoin:
+    """What a launch's other processes do: nothing, where the first one has nothing to train."""
+
+    @pytest.fixture
+    def trains(self, monkeypatch):
+        calls = []
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setattr(
+            "augesc_builder.pipeline.finetune.train.finetune", lambda *given: calls.append(given)
+        )
+        return calls
+
+    def test_a_checkpoint_that_is_there(self, tiny_file, tmp_path, trains, monkeypatch):
+        out, recipe = tmp_path / "out", load_recipe(tiny_file)
+        stage.standalone(recipe, out, Progress(quiet=True))
+        assert len(trains) == 1
+        assert not out.exists()
+        monkeypatch.undo()
+        finetune(recipe, out)
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # whoever trains is refused
+        stage.standalone(recipe, out, Progress(quiet=True))
+        weights = out / "checkpoint" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        with pytest.raises(TrainingError, match="DeepSpeed"):
+            stage.standalone(recipe, out, Progress(quiet=True))
+
+    def test_a_build_that_ends_before(self, tiny_file, tmp_path, trains):
+        for until, n in (("queries", 0), ("finetune", 1), (None, 2)):
+            build(load_recipe(tiny_file), tmp_path / "out", Progress(quiet=True), until=until)
+            assert len(trains) == n
