@@ -39,7 +39,7 @@ STATISTICS = "statistics.json"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"
 CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
-STATE, SAVING = "state.json", "saving"
+STATE, SAVING, PICKLED_FACTS = "state.json", "saving", "facts.pt"
 EVALUATION, EVALUATION_TABLE, RESPONSES = "evaluation.json", "evaluation.md", "responses.jsonl"
 
 SPLIT = "train"

@@ -144,11 +144,15 @@ def read_state(state: Path) -> SavedState:
 def newest_state(states: Sequence[Path], say: Callable[[str], None]) -> SavedState | None:
     """Return the last of ``states`` that is whole; ``None`` where none is given.
 
-    Each damaged one is told by ``say``. Raises :class:`~augesc_builder.errors.CheckpointError`
+    Each damaged one is told by ``say``, and so are those of versions that pickled: they count as
+    none. Raises :class:`~augesc_builder.errors.CheckpointError`
     where all are damaged.
     """
     reasons = []
     for path in reversed(states):
+        if (path / layout.PICKLED_FACTS).exists():
+            say(f"  {path} is of an earlier version, and not read: loading it could run code")
+            continue
         try:
             return read_state(path)
         except CheckpointError as error:

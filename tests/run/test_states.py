@@ -129,6 +129,18 @@ def test_every_file_is_on_the_disk_before_the_state_is_in_its_place(tmp_path, mo
     assert done[-1] == tmp_path.name
 
 
+def test_states_of_versions_that_pickled_count_as_none(tmp_path):
+    for step in (2, 4):
+        (tmp_path / f"step-000000{step}").mkdir()
+        (tmp_path / f"step-000000{step}" / "facts.pt").write_bytes(b"pickled")
+    said: list[str] = []
+    assert newest(tmp_path, said) is None
+    assert [line.partition("step-")[2][:7] for line in said] == ["0000004", "0000002"]
+    assert all("is of an earlier version, and not read" in line for line in said)
+    save(tmp_path, 3)
+    assert newest(tmp_path).facts == {"step": 3}
+
+
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
