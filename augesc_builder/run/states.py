@@ -145,8 +145,7 @@ def newest_state(states: Sequence[Path], say: Callable[[str], None]) -> SavedSta
     """Return the last of ``states`` that is whole; ``None`` where none is given.
 
     Each damaged one is told by ``say``, and so are those of versions that pickled: they count as
-    none. Raises :class:`~augesc_builder.errors.CheckpointError`
-    where all are damaged.
+    none. Raises :class:`~augesc_builder.errors.CheckpointError` where all others are damaged.
     """
     reasons = []
     for path in reversed(states):

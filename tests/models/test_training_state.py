@@ -168,7 +168,7 @@ def test_pickles_beside_or_in_place_of_our_files_are_never_loaded(saved, tmp_pat
     states, losses, _ = saved
     folder, proof = states / "step-0000003", tmp_path / "proof"
     bait = pickle.dumps(Writes(proof))
-    for name in ("optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl", "facts.pt"):
+    for name in ("optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl"):
         (folder / name).write_bytes(bait)
     resealed(states)
     other = Trained(1)

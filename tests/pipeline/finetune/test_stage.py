@@ -15,6 +15,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import DiskError, SettingsChangedError, TrainingError
 from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.finetune import stage
+from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from tests.conftest import ROOT
 
@@ -133,6 +134,14 @@ def test_where_both_are_damaged_one_line_says_so(tiny_file, killed, refused):
     assert "none of the 2 saved states can be resumed from" in said
     assert "weights.safetensors is missing; give another --out" in said
     assert len(states(killed)) == 2
+
+
+def test_states_go_when_fine_tuning_is_done(tiny_file, tmp_path):
+    """Not only when the build is: generation may take weeks, beside gigabytes of states."""
+    with RunFolder(tmp_path / "out", {}) as folder:
+        stage.run(folder, load_recipe(tiny_file), Progress(quiet=True))
+        assert folder.is_complete("finetune")
+        assert not (tmp_path / "out" / ".work" / "finetune").exists()
 
 
 def test_killed_outright_it_goes_on(tiny_file, tmp_path, whole):
