@@ -24,6 +24,8 @@ _FULL_IN_TEXT = re.compile(
 )
 """How safetensors and Arrow name the system's error."""
 
+_BLOCK = 1 << 20
+
 _NEARLY_FULL = 1 << 20
 """Free bytes below which any failure to write is put down to the disk: torch names no error."""
 
@@ -91,8 +93,11 @@ def write_synced(path: Path, text: str) -> None:
 
 def sha256(path: Path) -> str:
     """Return the digest of a file's bytes, in hexadecimal."""
+    running = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(_BLOCK):
+            running.update(block)
+    return running.hexdigest()
 
 
 def sealed(value: dict[str, Any]) -> str:

@@ -53,7 +53,9 @@ def test_the_stages_stand_where_the_design_says(built):
 def test_the_manifest_says_how_it_was_made(built, tiny):
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["settings"]["generate"] == tiny.settings()["generate"]
-    assert set(manifest["settings"]["inputs"]) == {"finetune.sessions", "queries.sources.0"}
+    assert set(manifest["settings"]["inputs"]) == {
+        *("finetune.sessions", "queries.sources.0", "safety.lexicon")
+    }
     assert manifest["seed"] == tiny.seed
     assert {"torch", "datasets", "augesc-builder", "python"} <= set(manifest["versions"])
     assert set(manifest["stages"]) == set(manifest["seconds"]) == set(STAGES)
