@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from augesc_builder.run.escape import for_markdown_cell
+
 NOTHING = "-"
 """Stands where a number is undefined."""
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table, its columns aligned: the first left, the others right."""
-    lines = [list(header), *(list(row) for row in rows)]
+    """Return a Markdown table, its columns aligned: the first left, the others right.
+
+    Cells are text: what would be Markdown in them is escaped.
+    """
+    lines = [[for_markdown_cell(cell) for cell in line] for line in (header, *rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
 
     def write(cells: Sequence[str]) -> str:
