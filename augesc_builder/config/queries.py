@@ -7,27 +7,28 @@ from typing import Annotated
 from pydantic import Field
 
 from augesc_builder.config.base import Bounds, Fraction, Positive, Section
+from augesc_builder.config.published import FILE, MODEL
 
 
 class QuerySource(Section):
     """A corpus of triggers; ``path`` null means the bundled or downloaded one."""
 
     source: str
-    path: str | None = None
+    path: Annotated[str | None, FILE] = None
 
 
 class Lexicons(Section):
     """Word lists of the rules for Reddit posts; null means the shipped one."""
 
-    serious_issue: str | None
-    medication: str | None
-    reddit_lingo: str | None
+    serious_issue: Annotated[str | None, FILE]
+    medication: Annotated[str | None, FILE]
+    reddit_lingo: Annotated[str | None, FILE]
 
 
 class RedditRules(Section):
     """Which Reddit posts are taken, and by which word lists they are judged (appendix A)."""
 
-    subreddits: list[str] | str | None
+    subreddits: Annotated[list[str] | str | None, FILE]
     lexicons: Lexicons
 
 
@@ -44,7 +45,7 @@ class EmotionClassifier(Section):
     """A classifier that rejects posts of neutral or positive emotion."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    model: str
+    model: Annotated[str, MODEL]
     revision: str | None
     multi_label: bool
     threshold: Fraction
@@ -54,7 +55,7 @@ class EmotionClassifier(Section):
 class ToxicityClassifier(Section):
     """A multi-label classifier of toxicity; any label at or above the threshold rejects."""
 
-    model: str
+    model: Annotated[str, MODEL]
     revision: str | None
     threshold: Fraction
 
@@ -84,7 +85,7 @@ class Queries(Section):
     n_words: Bounds
     negative_emotions: list[str]
     max_per_source: Positive | None
-    names_and_places: str | None
+    names_and_places: Annotated[str | None, MODEL]
     near_duplicates: NearDuplicates | None
     reddit: RedditRules
     classifiers: Classifiers

@@ -19,6 +19,7 @@ from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
+from augesc_builder.config.published import FILE, MODEL
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 
@@ -47,7 +48,7 @@ class FromScratch(Section):
 class Backbone(Section):
     """The causal language model that is fine-tuned."""
 
-    name: str | None
+    name: Annotated[str | None, MODEL]
     revision: str | None
     from_scratch: FromScratch | None
 
@@ -84,7 +85,7 @@ class Lora(Section):
 class Finetune(Section):
     """Fine-tuning of the backbone (section 4.1, Training)."""
 
-    sessions: str
+    sessions: Annotated[str, FILE]
     revision: str | None
     n_sessions: Positive
     epochs: Positive
@@ -106,7 +107,7 @@ class Finetune(Section):
 class SafetyClassifier(Section):
     """A multi-label classifier whose labels raise flags at or above the threshold."""
 
-    model: str
+    model: Annotated[str, MODEL]
     revision: str | None
     threshold: Fraction
     labels: dict[str, str]

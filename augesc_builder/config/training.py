@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
 from augesc_builder.config.loader import ConfigLoader
+from augesc_builder.config.published import FILE, MODEL
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED, _CLONED = _PACKAGE / "training" / "configs", _PACKAGE.parent / "training" / "configs"
@@ -27,7 +28,7 @@ Share = Annotated[float, Field(gt=0)]
 class Sessions(Section):
     """A set of sessions and how often an epoch goes through it."""
 
-    path: str
+    path: Annotated[str, FILE]
     weight: Share = 1.0
 
 
@@ -62,9 +63,9 @@ class Shape(Section):
 class Model(Section):
     """What is fine-tuned."""
 
-    name: str | None
+    name: Annotated[str | None, MODEL]
     revision: str | None
-    tokenizer: str | None
+    tokenizer: Annotated[str | None, MODEL]
     from_scratch: Shape | None
     chat_template: str | None
 
@@ -88,7 +89,7 @@ class Examples(Section):
 class Data(Section):
     """Where named sessions are, and which are held out."""
 
-    esconv_folder: str | None
+    esconv_folder: Annotated[str | None, FILE]
     esconv_revision: str
     validation: Mix
     leave_out: list[str]

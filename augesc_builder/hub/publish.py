@@ -28,6 +28,7 @@ from augesc_builder.pipeline.card.metadata import (
     merge_cards,
     split_card,
 )
+from augesc_builder.pipeline.card.public import PublicRun, settings_files
 from augesc_builder.pipeline.card.render import describe_finetuning, describe_model, render
 from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
@@ -113,7 +114,7 @@ def push_model(
         path.relative_to(checkpoint).as_posix(): path
         for path in (run / name for name in marks.files(["finetune"]))
     }
-    files[layout.RECIPE] = run / layout.RECIPE
+    files[layout.RECIPE] = settings_files(run)[layout.RECIPE]
     files[CARD] = model_card(run, repo, manifest).encode()
     _go(
         plan_push(repo, "model", files, _merge_model_cards),
@@ -131,7 +132,7 @@ def corpus_files(run: Path) -> dict[str, Content]:
     Of the corpus they are those that the run's marks list, and the review.
     """
     corpus = run / layout.CORPUS
-    found: dict[str, Content] = {name: run / name for name in (layout.RECIPE, layout.MANIFEST)}
+    found: dict[str, Content] = {**settings_files(run)}
     for file in Marks(run).files():
         path = run / file
         if path.is_relative_to(corpus):
@@ -191,8 +192,8 @@ def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
 
 def model_card(run: Path, repo: str, manifest: Mapping[str, Any]) -> str:
     """Return the card of a fine-tuned checkpoint."""
-    recipe = load_recipe(run / layout.RECIPE)
-    made_of = [session_source(recipe)]
+    told = PublicRun.of(load_recipe(run / layout.RECIPE), manifest)
+    recipe, made_of = told.recipe, [session_source(told.recipe)]
     licence = licence_of(made_of)
     values = {
         "language": ["en"],
@@ -200,15 +201,15 @@ def model_card(run: Path, repo: str, manifest: Mapping[str, Any]) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["conversational", "emotional-support"],
-        **({"base_model": recipe.backbone.name} if recipe.backbone.name else {}),
+        **({"base_model": recipe.backbone.name} if told.is_from_the_hub else {}),
     }
     body = render(
         "model.md",
         repo=repo,
         recipe=recipe,
         backbone=recipe.backbone,
-        model=describe_model(recipe, manifest),
-        finetuning=describe_finetuning(recipe, manifest),
+        model=describe_model(told),
+        finetuning=describe_finetuning(told),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
         license_name=licence_name(licence),
         license_text=licence_text(made_of),

@@ -5,7 +5,6 @@ No number is typed into the template; a slot that stays empty is an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import jinja2
 import pyarrow.parquet as pq
 import yaml
 
-from augesc_builder import __version__
+from augesc_builder import __version__, paper
 from augesc_builder.citations import card_file
-from augesc_builder.config.loader import differences
-from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.config.recipe import dump_recipe, load_recipe
 from augesc_builder.pipeline.card.ingredients import (
     citation,
     ingredients,
@@ -31,18 +29,26 @@ from augesc_builder.pipeline.card.metadata import (
     END,
     metadata,
 )
+from augesc_builder.pipeline.card.public import PublicRun
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.layout import load_report, reviewed_sessions
 from augesc_builder.run.markdown import markdown_table
+from augesc_builder.sources.registry import find_source
 from augesc_builder.text.prompts import PLAIN, Message
 from augesc_builder.text.safety import LexiconScanner
 
 
+_MARKS = str.maketrans({mark: f"&#{ord(mark)};" for mark in "<>&[]()!`*_~#|\\"})
+"""What Markdown or HTML could take for more than text."""
+
+
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     """Write the card of a run's corpus, in Markdown with the Hub's metadata in front."""
-    recipe = load_recipe(run / layout.RECIPE)
+    original = load_recipe(run / layout.RECIPE)
+    told = PublicRun.of(original, manifest)
+    recipe, manifest = told.recipe, told.manifest
     report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
     made_of = ingredients(recipe, manifest)
     licence = licence_of(made_of)
@@ -57,15 +63,17 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         recipe=recipe,
         backbone=recipe.backbone,
         report=report,
-        ingredients=_ingredients(recipe, manifest),
-        model=describe_model(recipe, manifest),
-        finetuning=describe_finetuning(recipe, manifest),
-        triggers=_triggers(manifest),
-        generation=_generation(recipe, manifest),
+        ingredients=_ingredients(told),
+        model=describe_model(told),
+        finetuning=describe_finetuning(told),
+        triggers=_triggers(told),
+        generation=_generation(told),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
-        differences=_differences(recipe),
-        recipe_yaml=(run / layout.RECIPE).read_text(encoding="utf-8").strip(),
+        differences="\n".join(
+            f"- {said}" for said in paper.differences_from_paper(recipe.settings())
+        ),
+        recipe_yaml=dump_recipe(recipe).strip(),
         filter_table=filter_table(report, recipe.backbone.label),
         statistics_table=statistics_table(statistics, with_paper=True),
         figures=_figures(corpus),
@@ -76,7 +84,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         safety_text=_safety_text(safety, corpus),
         license_name=licence_name(licence),
         license_text=licence_text(made_of),
-        citation=citation(recipe, made_of),
+        citation=citation(original, made_of),
     )
 
 
@@ -88,45 +96,63 @@ def render(template: str, **slots: Any) -> str:
     return found.render(**slots, begin=BEGIN, end=END) + "\n"
 
 
-def describe_model(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+def describe_model(told: PublicRun) -> str:
     """Return which model was fine-tuned, at which commit."""
-    shape = recipe.backbone.from_scratch
+    backbone = told.recipe.backbone
+    shape = backbone.from_scratch
     if shape is not None:
         return (
             f"a GPT-J of {shape.n_layer} layers of width {shape.n_embd} with random initial "
             f"weights, and a byte-level BPE of at most {shape.vocab_size:,} tokens trained on the "
             f"same sessions"
         )
-    commit = manifest.get("revisions", {}).get("backbone")
-    return f"`{recipe.backbone.name}`" + (f" at commit `{commit}`" if commit else "")
+    return _at_commit(str(backbone.name), told.commits.get("backbone"))
 
 
-def describe_finetuning(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    """Return how the model was fine-tuned, on what."""
-    facts, settings = manifest["stages"]["finetune"], recipe.finetune
-    commit = manifest.get("revisions", {}).get("sessions")
+def describe_finetuning(told: PublicRun) -> str:
+    """Return how the model was fine-tuned, on what, and how its sessions spread over the types."""
+    facts, settings = told.manifest["stages"]["finetune"], told.recipe.finetune
+    types = facts.get("problem_types", {})
+    spread = ", ".join(f"{shown(kind)} {n}" for kind, n in types.items())
     return (
-        f"{len(facts['sessions'])} sessions of `{Path(settings.sessions).name}`"
-        + (f" at commit `{commit}`" if commit else "")
+        f"{len(facts['sessions'])} sessions of "
+        + _at_commit(settings.sessions, told.commits.get("sessions"))
         + f", {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch size "
         f"{settings.batch_size}, peak learning rate {settings.learning_rate}"
         + (f", LoRA of rank {settings.lora.rank}" if settings.lora else "")
         + f"; mean loss a token in the last epoch {facts['last_epoch_loss']}"
+        + (f". Sessions of each problem type: {spread}" if spread else "")
     )
 
 
-def _triggers(manifest: Mapping[str, Any]) -> str:
-    commits = manifest.get("revisions", {})
-    return ", ".join(
-        f"{funnel['queries']:,} queries from `{source}`"
-        + (f" at commit `{commits[source]}`" if source in commits else "")
-        + f" ({funnel['words']['mean']} words on average)"
-        for source, funnel in manifest["stages"]["queries"]["report"].items()
-    )
+def _triggers(told: PublicRun) -> str:
+    found = [
+        f"{funnel['queries']:,} queries from {_at_commit(source, told.commits.get(source))} "
+        f"({funnel['words']['mean']} words on average)"
+        for source, funnel in told.manifest["stages"]["queries"]["report"].items()
+    ]
+    return ", ".join(found) + _judges(told)
 
 
-def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    settings, n_rows = recipe.generate, manifest["tables"]["generations"]
+def _judges(told: PublicRun) -> str:
+    """Return which classifiers judged posts."""
+    settings = told.recipe.queries.classifiers
+    judged = [info for o in told.recipe.queries.sources if (info := find_source(o.source))]
+    if not (settings.enabled and any(info.appendix_a for info in judged)):
+        return ""
+    models = [emotion.model for emotion in settings.emotions]
+    models += [settings.toxicity.model] if settings.toxicity else []
+    labels = ", ".join(info.label for info in judged if info.appendix_a)
+    judges = ", ".join(_at_commit(model, told.commits.get(model)) for model in models)
+    return f"; posts of {labels} were judged by {judges}"
+
+
+def _at_commit(name: str, commit: str | None) -> str:
+    return f"`{name}`" + (f" at commit `{commit}`" if commit else "")
+
+
+def _generation(told: PublicRun) -> str:
+    settings, n_rows = told.recipe.generate, told.manifest["tables"]["generations"]
     how = f"top-p {settings.top_p}, temperature {settings.temperature}"
     if settings.greedy:
         how = "the most likely token each time"
@@ -138,25 +164,11 @@ def _generation(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _differences(recipe: Recipe) -> str:
-    changed = differences(load_recipe("paper").settings(), recipe.settings())
-    lines = [
-        f"- `{key}`: `{json.dumps(ours)}` (paper's recipe: `{json.dumps(papers)}`)"
-        for key, (papers, ours) in changed.items()
-        if key not in {"name", "about"}
-    ]
-    return "\n".join(lines) or "Nothing; the paper's Reddit posts are not part of that recipe."
-
-
-def _ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    triggers = manifest["stages"]["queries"]["report"]
-    names = dict.fromkeys(
-        [
-            f"`{recipe.backbone.name}`" if recipe.backbone.name else "a GPT-J with random weights",
-            *(f"`{name}`" for name in [Path(recipe.finetune.sessions).name, *triggers]),
-        ]
-    )
-    return ", ".join(names)
+def _ingredients(told: PublicRun) -> str:
+    backbone = told.recipe.backbone.name
+    names = [told.recipe.finetune.sessions, *told.manifest["stages"]["queries"]["report"]]
+    model = f"`{backbone}`" if backbone else "a GPT-J with random weights"
+    return ", ".join(dict.fromkeys([model, *(f"`{name}`" for name in names)]))
 
 
 def _figures(corpus: Path) -> list[dict[str, str]]:
@@ -201,9 +213,7 @@ def _kept_example(corpus: Path) -> str:
     if row is None:
         return "No text met all requirements, so there is no kept example."
     words = {"user": "Seeker", "assistant": "Supporter"}
-    said = "\n".join(
-        f"> **{words[m['role']]}:** {_quoted(m['content'])}  " for m in row["messages"]
-    )
+    said = "\n".join(f"> **{words[m['role']]}:** {shown(m['content'])}  " for m in row["messages"])
     return f"A kept session (`{row['session_id']}`):\n\n{said}"
 
 
@@ -215,13 +225,18 @@ def _rejected_example(corpus: Path) -> str:
     if row is None:
         return "No text was rejected, so there is no rejected example."
     names = ", ".join(f"`{name}`" for name in row["violations"])
-    text = _quoted((PLAIN.for_query(row["query"]) + row["text"]).replace("\n", "  \n> "))
-    return f"A rejected text, which failed {names}:\n\n> {text}"
+    lines = (PLAIN.for_query(row["query"]) + row["text"]).splitlines()
+    text = "\n".join(f"> {shown(line)}  " for line in lines)
+    return f"A rejected text, which failed {names}:\n\n{text}"
 
 
-def _quoted(text: str) -> str:
-    """Keep a generated text from being read as HTML."""
-    return text.replace("<", "&lt;")
+def shown(text: str) -> str:
+    """Return a text of the data as it stands in the card: on one line, and nothing but text.
+
+    Every text that somebody else wrote passes here. What ends a line would end the quote around it
+    (``\\r`` does for Markdown), and what stood behind it would be a heading, an image, a page.
+    """
+    return " ".join(text.split()).translate(_MARKS)
 
 
 def _as_turns(row: Mapping[str, Any]) -> list[Message]:

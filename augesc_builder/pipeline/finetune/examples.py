@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,12 @@ def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Sess
             del pools[kind][:take]
     rng.shuffle(chosen)
     return chosen
+
+
+def problem_types(sessions: Sequence[Session], chosen: Collection[str]) -> dict[str, int]:
+    """Count the sessions with the ids ``chosen`` by problem type, the most frequent first."""
+    counts = Counter(s.problem_type or "none" for s in sessions if s.session_id in chosen)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def encode(session: Session, template: PromptTemplate, tokenizer: Any, max_tokens: int) -> Example:

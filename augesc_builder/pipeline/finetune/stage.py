@@ -17,6 +17,7 @@ from augesc_builder.run.provenance import is_new, pin_backbone
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Fine-tune the backbone of a build; the checkpoint appears whole or not at all."""
+    from augesc_builder.pipeline.finetune.examples import problem_types
     from augesc_builder.pipeline.finetune.train import finetune
     from augesc_builder.sources.sessions import read_training_sessions
 
@@ -38,7 +39,8 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         f"  {facts['steps']} steps on {len(facts['sessions'])} sessions; loss a token "
         f"{facts['first_loss']} at first, {facts['last_epoch_loss']} in the last epoch"
     )
-    folder.complete("finetune", **facts)
+    types = problem_types(sessions, set(facts["sessions"]))
+    folder.complete("finetune", **facts, problem_types=types)
     shutil.rmtree(folder.work("finetune"))  # gigabytes, that a build would carry to its end
 
 

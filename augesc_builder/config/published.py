@@ -1,0 +1,136 @@
+"""Settings as they are published: what names something on a user's disk becomes a label.
+
+A path says who somebody is and how their machine is laid out, and is of no use to anybody else. So
+a file is named by its last part, a folder not at all, and both by the digest of what they hold
+where it is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from augesc_builder.config.base import Section
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Marks a key of a section whose text may be a path; if ``named``, or a name on the Hub."""
+
+    named: bool = False
+
+
+FILE, MODEL = Place(), Place(named=True)
+"""What the type of such a key is annotated with: ``Annotated[str | None, FILE]``."""
+
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+"""A name on the Hub, with its owner or without."""
+
+
+def local_places(
+    section: Section, is_path: Callable[[str, str], bool | None] = lambda _, __: None
+) -> dict[str, str]:
+    """Return the texts that are paths on this disk, by key.
+
+    ``is_path`` is asked first with key and text, and gives ``None`` where it does not know.
+    """
+    found = {}
+
+    def note(key: str, mark: Place, text: str) -> str:
+        known = is_path(key, text)
+        if is_local(text, mark) if known is None else known:
+            found[key] = text
+        return text
+
+    _mapped(section, note)
+    return found
+
+
+def relabelled(section: S, labels: Mapping[str, str]) -> S:
+    """Return a section with the texts of some keys replaced by labels."""
+    result: S = _mapped(section, lambda key, _, text: labels.get(key, text))
+    return result
+
+
+def is_local(text: str, mark: Place) -> bool:
+    """Whether a text is the path of something on this disk, whether or not it is there now."""
+    scheme, slashes, _ = text.partition("://")
+    if slashes:
+        return scheme == "file"
+    if not mark.named or text.startswith(("/", "~", ".")) or not _ON_THE_HUB.fullmatch(text):
+        return True
+    return _find(text) is not None
+
+
+def label_of(text: str, digest: str | None = None) -> str:
+    """Return what a path is called in public."""
+    path = Path(text)
+    found = _find(text)
+    is_file = found.is_file() if found is not None else path.suffix != ""
+    label = f"{path.name} (local file" if is_file else "(local folder"
+    return f"{label}, digest {digest})" if digest else f"{label})"
+
+
+def without_paths(value: Any, labels: Mapping[str, str]) -> Any:
+    """Return plain JSON values with every path that is a key of ``labels`` replaced, also in texts.
+
+    A path of one short part is replaced only where it stands alone: it may be a word of any text.
+    """
+    spellings = {way: label for text, label in labels.items() for way in _spellings(text)}
+    inside = sorted((way for way in spellings if "/" in way.strip("./~")), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, inside))) if inside else None
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {clean(key): clean(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        if value in spellings:
+            return spellings[value]
+        return pattern.sub(lambda found: spellings[found[0]], value) if pattern else value
+
+    return clean(value)
+
+
+def _spellings(text: str) -> set[str]:
+    """Return the ways in which code may have written a path."""
+    path = Path(text.removeprefix("file://"))
+    try:
+        return {text, str(path), str(path.expanduser()), str(path.expanduser().resolve())}
+    except (OSError, RuntimeError):  # a loop of links; a home that is nobody's
+        return {text, str(path)}
+
+
+def _find(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _mapped(value: Any, change: Callable[[str, Place, str], str], key: str = "") -> Any:
+    """Return a section with ``change`` made to each of its places, those in lists included."""
+    if isinstance(value, Section):
+        below = f"{key}." if key else ""
+        changed = {}
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            mark = next((mark for mark in field.metadata if isinstance(mark, Place)), None)
+            if mark is not None and isinstance(inner, str):
+                changed[name] = change(below + name, mark, inner)
+            else:
+                changed[name] = _mapped(inner, change, below + name)
+        return value.model_copy(update=changed)
+    if isinstance(value, Mapping):
+        return {name: _mapped(inner, change, f"{key}.{name}") for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_mapped(inner, change, f"{key}.{i}") for i, inner in enumerate(value)]
+    return value

@@ -1,0 +1,73 @@
+"""What is published of a run: its recipe and manifest, with labels in the place of paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from augesc_builder.config.published import label_of, local_places, relabelled, without_paths
+from augesc_builder.config.recipe import Recipe, dump_recipe, load_recipe
+from augesc_builder.run import layout
+from augesc_builder.run.folder import read_manifest
+from augesc_builder.sources.sessions import find_sessions
+
+
+@dataclass(frozen=True)
+class PublicRun:
+    """A recipe and a manifest without the paths of whoever ran them."""
+
+    recipe: Recipe
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, recipe: Recipe, manifest: Mapping[str, Any]) -> PublicRun:
+        """Make them of a run's own."""
+        revisions = manifest.get("revisions", {})
+
+        def is_path(key: str, text: str) -> bool | None:
+            if key == "backbone.name":  # what is loaded from the Hub has a commit
+                return "backbone" not in revisions
+            named = key == "finetune.sessions" and find_sessions(text) is not None
+            return False if named or text in revisions else None
+
+        paths = local_places(recipe, is_path)
+        digests = manifest.get("settings", {}).get("inputs", {})
+        labels = {
+            key: label_of(path, digests.get(key) or digests.get(key.removesuffix(".path")))
+            for key, path in paths.items()
+        }
+        named = {path: labels[key] for key, path in paths.items()}
+        return cls(relabelled(recipe, labels), without_paths(_without_lines(manifest), named))
+
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """Return the commits on the Hub that were loaded, by what they are of."""
+        return dict(self.manifest.get("revisions", {}))
+
+    @property
+    def is_from_the_hub(self) -> bool:
+        """Whether the backbone has a name that others can load it by."""
+        return "backbone" in self.commits
+
+
+def settings_files(run: Path) -> dict[str, bytes]:
+    """Return the recipe and the manifest of a run as they are published, by their names."""
+    told = PublicRun.of(load_recipe(run / layout.RECIPE), read_manifest(run))
+    manifest = json.dumps(told.manifest, indent=2, ensure_ascii=False)
+    return {
+        layout.RECIPE: dump_recipe(told.recipe).encode(),
+        layout.MANIFEST: f"{manifest}\n".encode(),
+    }
+
+
+def _without_lines(value: Any) -> Any:
+    """Leave out the lines that could not be read: they quote strangers, and name files."""
+    if isinstance(value, Mapping):
+        return {
+            key: {"count": inner["count"]} if key == "bad_lines" else _without_lines(inner)
+            for key, inner in value.items()
+        }
+    return value
