@@ -132,7 +132,9 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         AugESCConfig(
             name="published",
             revision=published.REVISION,
-            description="The corpus as its authors published it (thu-coai/augesc on the Hub).",
+            description="The corpus as its authors published it (thu-coai/augesc on the Hub): some "
+            "65,000 sessions, without saying which are from ED and which from Reddit. The paper "
+            "counts 102K.",
         ),
         AugESCConfig(
             name="regenerated",

@@ -266,4 +266,7 @@ def _unordered(value: Any) -> Any:
 
 
 def _code(value: Any) -> str:
-    return f"`{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}`"
+    """Write a value as a code span in Markdown, on one line."""
+    is_plain = isinstance(value, str) and value.isprintable()
+    text = value if is_plain else json.dumps(value, ensure_ascii=False)
+    return f"`` {text} ``" if "`" in text else f"`{text}`"

@@ -96,7 +96,10 @@ def evaluate_model(
 def chat(
     model: Annotated[str, typer.Argument(help="The folder of a training or model, or a Hub name.")],
     beams: BeamsOption = 1,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="The paper's 0.9.")] = 0.9,
+    top_p: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Sample from the likeliest tokens that sum to this."),
+    ] = 0.9,
     temperature: TemperatureOption = 0.9,
     no_repeat_ngram: NoRepeatOption = 3,
     max_tokens: MaxTokensOption = 64,

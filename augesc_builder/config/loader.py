@@ -144,17 +144,16 @@ class ConfigLoader:
             self._tell(False, f"{key}: {value} is now {self.renamed[key][value]}")
             value = self.renamed[key][value]
         *sections, last = key.split(".")
-        target = values
+        target: Any = values
         for i, section in enumerate(sections):
-            inner = target.setdefault(section, {})
-            if inner is None:  # an optional section, such as finetune.lora
-                inner = target[section] = {}
-            if not isinstance(inner, dict):
+            if isinstance(target, dict) and target.get(section) is None:
+                target[section] = {}  # an optional section, such as finetune.lora
+            target = target[_place_in(target, section, override)]
+            if not isinstance(target, dict | list):
                 raise RecipeError(f"--set {override}: {'.'.join(sections[: i + 1])} holds no keys")
-            target = inner
-        if last == KIND and target.get(KIND) not in {None, value}:
+        if last == KIND and isinstance(target, dict) and target.get(KIND) not in {None, value}:
             target.clear()  # another kind of thing, with keys of its own
-        target[last] = value
+        target[_place_in(target, last, override)] = value
 
     def _explain(self, model: type[BaseModel], error: ValidationError) -> str:
         """Write pydantic's findings as one line, with the nearest name for an unknown key."""
@@ -195,6 +194,21 @@ def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
         )
     return merged
+
+
+def _place_in(holder: dict[str, Any] | list[Any], name: str, override: str) -> Any:
+    """Return a key as its holder is asked by: of a list, the number of an entry, from 0.
+
+    Raises :class:`~augesc_builder.errors.RecipeError` where a list has no such entry.
+    """
+    if isinstance(holder, dict):
+        return name
+    if name not in map(str, range(len(holder))):
+        raise RecipeError(
+            f"--set {override}: expected the number of one of {len(holder)} entries, from 0, "
+            f"found {name!r:.80}"
+        )
+    return int(name)
 
 
 def _at(values: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any] | None:

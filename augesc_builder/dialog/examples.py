@@ -47,15 +47,21 @@ class Pair:
         return self.session.messages[self.turn]["content"]
 
 
+def is_named(path: str) -> bool:
+    """Whether a set of sessions is given by name, with a split or without, and not by its path."""
+    name, _, split = path.partition(":")
+    return name in {sample.INFO.name, esconv.INFO.name} and split in {"", *SPLITS}
+
+
 def session_files(path: str, data: Data) -> list[Path]:
     """Return the local files that a set of sessions is read from; ``esconv`` may be downloaded.
 
     Raises :class:`~augesc_builder.errors.InputError` where there is no such split or file.
     """
     name, _, split = path.partition(":")
-    if name == sample.INFO.name and split in {"", *SPLITS}:
+    if is_named(path) and name == sample.INFO.name:
         return [sample.SESSIONS]
-    if name == esconv.INFO.name and split in {"", *SPLITS}:
+    if is_named(path):
         hint = "give local files by data.esconv_folder=FOLDER (--esconv-folder)"
         files = esconv.esconv_files(data.esconv_folder, data.esconv_revision, hint)
         if (split or "train") not in files:

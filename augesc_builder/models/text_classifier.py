@@ -12,13 +12,16 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.readers.hub import resolve_model
 
 
-def load_classifier(name: str, revision: str | None, expected: set[str]) -> tuple[Any, str | None]:
+def load_classifier(
+    name: str, revision: str | None, expected: set[str], key: str
+) -> tuple[Any, str | None]:
     """Load a text classifier; return it with its commit, ``None`` for a local folder.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded, or lacks one
-    of the ``expected`` labels (in lowercase).
+    ``key`` is the setting that names it. Raises :class:`~augesc_builder.errors.DownloadError` where
+    the Hub does not have it, and :class:`~augesc_builder.errors.CheckpointError` where it cannot be
+    loaded, or lacks one of the ``expected`` labels (in lowercase).
     """
-    commit = None if Path(name).is_dir() else resolve_model(name, revision)
+    commit = None if Path(name).is_dir() else resolve_model(name, revision, key)
     try:
         model = pipeline(
             "text-classification",

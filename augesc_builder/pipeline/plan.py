@@ -16,6 +16,7 @@ from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.memory import MOST
 from augesc_builder.models.causal_lm import config_of, size_of
+from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.filter.requirements import active
 from augesc_builder.pipeline.inputs import check_inputs
 from augesc_builder.pipeline.queries.collect import Collected, collect_queries
@@ -105,6 +106,9 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         f"the backend {recipe.generate.backend.type}; requirements "
         f"{', '.join(requirement.name for requirement in active(recipe.requirements))}.",
         *notes,
+        "",
+        "What differs from the paper itself, and what is ours where it is silent:",
+        *(f"- {said}" for said in differences_from_paper(recipe.settings())),
     ]
 
 

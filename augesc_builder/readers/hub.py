@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ def download_errors(what: str, hint: str) -> Iterator[None]:
         raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {hint}") from error
 
 
+_LISTED = 1000
+"""Models of one owner among which a name's like is looked for."""
+
 ON_THE_HUB = "hf://datasets/"
 """How the path of a dataset on the Hub begins."""
 
@@ -36,15 +40,42 @@ def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -
     """Return the commit that a revision of a model stands for; a commit stands for itself.
 
     ``key`` is the setting that names the model. Raises
-    :class:`~augesc_builder.errors.DownloadError` where the Hub does not know it or does not answer.
+    :class:`~augesc_builder.errors.DownloadError` where the Hub does not know it, with the nearest
+    names of its owner, or does not answer.
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     hint = f"check the name, or give a local folder with --set {key}=PATH"
     with download_errors(f"model {name} at revision {revision}", hint):
-        return HfApi().model_info(name, revision=revision).sha or str(revision)
+        try:
+            return HfApi().model_info(name, revision=revision).sha or str(revision)
+        except RepositoryNotFoundError as error:
+            if isinstance(error, GatedRepoError) or not (near := _models_like(name)):
+                raise
+    raise DownloadError(
+        f"the Hub has no model {name}, or keeps it private; near to it are {', '.join(near)}; take "
+        f"one with --set {key}=NAME, or a local folder with --set {key}=PATH"
+    )
+
+
+def _models_like(name: str) -> list[str]:
+    """Return the names of the same owner's models that are most like ``name``, the nearest first.
+
+    None where the Hub does not say: that it has no such model has been found out already.
+    """
+    from huggingface_hub import HfApi
+
+    owner, slash, _ = name.partition("/")
+    if not slash:
+        return []
+    try:
+        known = [model.id for model in HfApi().list_models(author=owner, limit=_LISTED)]
+    except Exception:
+        return []
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.7)
 
 
 def download_dataset(repo: str, revision: str, patterns: list[str], hint: str) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.recipe import Recipe
+from augesc_builder.config.recipe import Recipe, SafetyClassifier
 from augesc_builder.errors import InputError
 from augesc_builder.run.disk import sha256
 from augesc_builder.run.folder import RunFolder
@@ -61,16 +61,36 @@ def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
 
     Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
     """
-    from augesc_builder.readers.hub import resolve_model
-
     origin = recipe.backbone
     if origin.name is None or Path(origin.name).exists():
         return recipe
-    known = folder.manifest.get("revisions", {}).get("backbone")
-    commit = known or resolve_model(origin.name, origin.revision)
-    folder.add(revisions={"backbone": commit})
+    commit = _pin(folder, "backbone", origin.name, origin.revision, "backbone.name")
     pinned = origin.model_copy(update={"revision": commit})
     return recipe.model_copy(update={"backbone": pinned})
+
+
+def pin_safety_classifier(
+    folder: RunFolder, classifier: SafetyClassifier | None
+) -> SafetyClassifier | None:
+    """Return the classifier of safety flags at a commit of the Hub, as :func:`pin_backbone` does.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
+    """
+    if classifier is None or Path(classifier.model).exists():
+        return classifier
+    name, key = classifier.model, "safety.classifier.model"
+    commit = _pin(folder, name, name, classifier.revision, key)
+    return classifier.model_copy(update={"revision": commit})
+
+
+def _pin(folder: RunFolder, what: str, name: str, revision: str | None, key: str) -> str:
+    """Return the commit of a model: the one that the run began with, or that of the revision."""
+    from augesc_builder.readers.hub import resolve_model
+
+    known = folder.manifest.get("revisions", {}).get(what)
+    commit = str(known or resolve_model(name, revision, key))
+    folder.add(revisions={what: commit})
+    return commit
 
 
 def is_new(folder: RunFolder, stage: str, progress: Progress) -> bool:

@@ -1,4 +1,4 @@
-"""The safety pass: every session is scanned for what a reader must be warned of (section 6.1).
+"""The safety pass: every session is scanned for ethical risks that readers must know (section 6.2).
 
 A scanner returns flags with the span of characters that raised them:
 
@@ -193,7 +193,7 @@ class ClassifierScanner:
 
         self._settings = settings
         self._model, self.revision = load_classifier(
-            settings.model, settings.revision, set(settings.labels)
+            settings.model, settings.revision, set(settings.labels), "safety.classifier.model"
         )
 
     def scan(self, messages: Sequence[Message]) -> list[Flag]:

@@ -9,13 +9,24 @@ from typing import Any
 import jinja2
 import yaml
 
+from augesc_builder.config.published import label_of, local_places, relabelled
 from augesc_builder.config.training import Config, dump_config
+from augesc_builder.dialog.examples import is_named
+from augesc_builder.run.escape import markdown_block
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
 
 
-def render_model_card(config: Config, facts: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """Write the card, in Markdown with the Hub's metadata in front."""
+def render_model_card(config: Config, facts: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Write the card, in Markdown with the Hub's metadata in front; no path of this disk is in it.
+
+    ``facts`` are those of the training, ``manifest`` is that of its folder.
+    """
+    local = local_places(config, lambda _, text: False if is_named(text) else None)
+    digests = manifest["settings"]["inputs"]
+    config = relabelled(
+        config, {key: label_of(path, digests.get(path)) for key, path in local.items()}
+    )
     paths = sorted({item.path for phase in config.phases.values() for item in phase.sessions})
     bundled = all(path.partition(":")[0] == "sample" for path in paths)
     metadata: dict[str, Any] = {
@@ -25,7 +36,7 @@ def render_model_card(config: Config, facts: Mapping[str, Any], versions: Mappin
         "pipeline_tag": "text-generation",
         "tags": ["emotional-support", "dialog", "augesc"],
     }
-    if config.model.name is not None:
+    if config.model.name is not None and "model.name" not in local:
         metadata["base_model"] = config.model.name
     template = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
@@ -34,12 +45,15 @@ def render_model_card(config: Config, facts: Mapping[str, Any], versions: Mappin
         template.render(
             metadata=yaml.safe_dump(metadata, sort_keys=False).strip(),
             config=config,
+            commit=manifest.get("revisions", {}).get("model"),
             facts=facts,
             phases=list(zip(config.phases.items(), facts["examples"], strict=True)),
             perplexity=f"{facts['validation_perplexity']:.2f}",
             bundled=bundled,
-            versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-            config_yaml=dump_config(config).strip(),
+            versions=", ".join(
+                f"{name} {version}" for name, version in manifest["versions"].items()
+            ),
+            config_yaml=markdown_block(dump_config(config).strip(), "yaml"),
         ).rstrip()
         + "\n"
     )

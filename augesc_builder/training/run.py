@@ -237,7 +237,7 @@ def _finish(config: Config, data: TrainingData, state: TrainingState, run: RunFo
         "examples": [sum(map(len, mixed.sets)) for mixed in data.phases],
         "validation_examples": len(data.validation),
     }
-    card = render_model_card(config, facts, run.manifest["versions"])
+    card = render_model_card(config, facts, run.manifest)
     run.write_text(f"{name}/README.md", card)
     run.complete("train", **facts)
 

@@ -13,9 +13,10 @@ import jinja2
 import pyarrow.parquet as pq
 import yaml
 
-from augesc_builder import __version__, paper
+from augesc_builder import __version__
 from augesc_builder.citations import card_file
 from augesc_builder.config.recipe import dump_recipe, load_recipe
+from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.card.ingredients import (
     citation,
     ingredients,
@@ -33,15 +34,12 @@ from augesc_builder.pipeline.card.public import PublicRun
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
+from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
 from augesc_builder.run.layout import load_report, reviewed_sessions
 from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.registry import find_source
 from augesc_builder.text.prompts import PLAIN, Message
 from augesc_builder.text.safety import LexiconScanner
-
-
-_MARKS = str.maketrans({mark: f"&#{ord(mark)};" for mark in "<>&[]()!`*_~#|\\"})
-"""What Markdown or HTML could take for more than text."""
 
 
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
@@ -70,10 +68,8 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         generation=_generation(told),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
-        differences="\n".join(
-            f"- {said}" for said in paper.differences_from_paper(recipe.settings())
-        ),
-        recipe_yaml=dump_recipe(recipe).strip(),
+        differences="\n".join(f"- {said}" for said in differences_from_paper(recipe.settings())),
+        recipe_yaml=markdown_block(dump_recipe(recipe).strip(), "yaml"),
         filter_table=filter_table(report, recipe.backbone.label),
         statistics_table=statistics_table(statistics, with_paper=True),
         figures=_figures(corpus),
@@ -113,7 +109,7 @@ def describe_finetuning(told: PublicRun) -> str:
     """Return how the model was fine-tuned, on what, and how its sessions spread over the types."""
     facts, settings = told.manifest["stages"]["finetune"], told.recipe.finetune
     types = facts.get("problem_types", {})
-    spread = ", ".join(f"{shown(kind)} {n}" for kind, n in types.items())
+    spread = ", ".join(f"{for_markdown(kind)} {n}" for kind, n in types.items())
     return (
         f"{len(facts['sessions'])} sessions of "
         + _at_commit(settings.sessions, told.commits.get("sessions"))
@@ -148,7 +144,7 @@ def _judges(told: PublicRun) -> str:
 
 
 def _at_commit(name: str, commit: str | None) -> str:
-    return f"`{name}`" + (f" at commit `{commit}`" if commit else "")
+    return markdown_code(name) + (f" at commit `{commit}`" if commit else "")
 
 
 def _generation(told: PublicRun) -> str:
@@ -167,8 +163,8 @@ def _generation(told: PublicRun) -> str:
 def _ingredients(told: PublicRun) -> str:
     backbone = told.recipe.backbone.name
     names = [told.recipe.finetune.sessions, *told.manifest["stages"]["queries"]["report"]]
-    model = f"`{backbone}`" if backbone else "a GPT-J with random weights"
-    return ", ".join(dict.fromkeys([model, *(f"`{name}`" for name in names)]))
+    model = markdown_code(backbone) if backbone else "a GPT-J with random weights"
+    return ", ".join(dict.fromkeys([model, *map(markdown_code, names)]))
 
 
 def _figures(corpus: Path) -> list[dict[str, str]]:
@@ -213,8 +209,10 @@ def _kept_example(corpus: Path) -> str:
     if row is None:
         return "No text met all requirements, so there is no kept example."
     words = {"user": "Seeker", "assistant": "Supporter"}
-    said = "\n".join(f"> **{words[m['role']]}:** {shown(m['content'])}  " for m in row["messages"])
-    return f"A kept session (`{row['session_id']}`):\n\n{said}"
+    said = "\n".join(
+        f"> **{words[m['role']]}:** {for_markdown(m['content'])}  " for m in row["messages"]
+    )
+    return f"A kept session ({markdown_code(row['session_id'])}):\n\n{said}"
 
 
 def _rejected_example(corpus: Path) -> str:
@@ -225,18 +223,8 @@ def _rejected_example(corpus: Path) -> str:
     if row is None:
         return "No text was rejected, so there is no rejected example."
     names = ", ".join(f"`{name}`" for name in row["violations"])
-    lines = (PLAIN.for_query(row["query"]) + row["text"]).splitlines()
-    text = "\n".join(f"> {shown(line)}  " for line in lines)
+    text = markdown_quote(PLAIN.for_query(row["query"]) + row["text"])
     return f"A rejected text, which failed {names}:\n\n{text}"
-
-
-def shown(text: str) -> str:
-    """Return a text of the data as it stands in the card: on one line, and nothing but text.
-
-    Every text that somebody else wrote passes here. What ends a line would end the quote around it
-    (``\\r`` does for Markdown), and what stood behind it would be a heading, an image, a page.
-    """
-    return " ".join(text.split()).translate(_MARKS)
 
 
 def _as_turns(row: Mapping[str, Any]) -> list[Message]:

@@ -17,7 +17,7 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.marks import Marks, parquet_files, table_files
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import digest, is_new, load_json
+from augesc_builder.run.provenance import digest, is_new, load_json, pin_safety_classifier
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.generations import generations_files, read_generations, shards_of
 from augesc_builder.tables import MEASURED
@@ -35,7 +35,8 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     from augesc_builder.pipeline.filter.filter import Filter
 
     generations = folder.use("generate", layout.GENERATIONS)
-    judge = Filter(recipe.requirements, classifier=recipe.safety.classifier)
+    classifier = pin_safety_classifier(folder, recipe.safety.classifier)
+    judge = Filter(recipe.requirements, classifier=classifier)
     label = recipe.backbone.label
     _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
 
@@ -76,10 +77,11 @@ def standalone(
             revision = recipe.backbone.revision
         counter = load_counter(name, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
-    template, classifier = PromptTemplate(recipe.prompt.instruction), recipe.safety.classifier
-    judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
+    template = PromptTemplate(recipe.prompt.instruction)
     with RunFolder(out, settings, progress.say) as folder:
         if is_new(folder, "filter", progress):
+            classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
+            judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(folder, judge, files, ".", progress, num_proc=num_proc)
     _say(load_json(out / layout.FILTER_REPORT), progress)

@@ -24,10 +24,11 @@ class PostClassifiers:
         self.settings = settings
         self.revisions: dict[str, str] = {}
         self._emotions = [
-            (emotion, self._load(emotion, _labels(emotion))) for emotion in settings.emotions
+            (emotion, self._load(emotion, _labels(emotion), f"emotions.{i}"))
+            for i, emotion in enumerate(settings.emotions)
         ]
         toxicity = settings.toxicity
-        self._toxicity = toxicity and (toxicity, self._load(toxicity, {"toxic"}))
+        self._toxicity = toxicity and (toxicity, self._load(toxicity, {"toxic"}, "toxicity"))
 
     def reasons(self, texts: Sequence[str]) -> list[list[str]]:
         """Return, for each text, the reasons of all classifiers that rejected it."""
@@ -44,9 +45,11 @@ class PostClassifiers:
                     reasons.append("toxic")
         return found
 
-    def _load(self, settings: EmotionClassifier | ToxicityClassifier, expected: set[str]) -> Any:
-        name = settings.model
-        model, commit = load_classifier(name, settings.revision, expected)
+    def _load(
+        self, settings: EmotionClassifier | ToxicityClassifier, expected: set[str], section: str
+    ) -> Any:
+        name, key = settings.model, f"queries.classifiers.{section}.model"
+        model, commit = load_classifier(name, settings.revision, expected, key)
         if commit is not None:
             self.revisions[name] = commit
         labels = labels_of(model)

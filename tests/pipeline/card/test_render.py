@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from augesc_builder.config.recipe import load_recipe
@@ -161,7 +162,8 @@ def test_the_card_tells_what_the_run_found(built):
     assert f"| `rejected` | {report['total'] - report['retained']} |" in card
     assert "**This is a demonstration.**" in card
     assert "paper: GPT-J (ED)" in card
-    assert "- `finetune.epochs`: `2` (paper's recipe: `1`)" in card
+    assert "- `finetune.epochs`: `2`; the paper: `1` (section 4.1)" in card
+    assert "- ours: posts with personal data are no queries" in card
     assert "A kept session" in card
     assert "A rejected text" in card
     assert "must not be used without human supervision" in card
@@ -180,7 +182,24 @@ def test_the_metadata_is_what_the_hub_wants(built):
     assert {"synthetic", "conversational", "emotional-support"} == set(metadata.tags)
 
 
-def test_html_in_generated_text_is_shown_and_not_run():
-    from augesc_builder.pipeline.card.render import _quoted
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x85", "\u2028", "\v"])
+def test_what_strangers_wrote_stays_in_its_quote(built, tmp_path, end):
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    evil = f"hello{end}# Heading{end}![x](https://evil.example/x.png){end}<script>x</script>"
 
-    assert _quoted("<script>x</script>") == "&lt;script>x&lt;/script>"
+    def change(folder, change):
+        for path in (run / "corpus" / folder).glob("*.parquet"):
+            table = pq.read_table(path)
+            rows = [change(row) for row in table.to_pylist()]
+            pq.write_table(type(table).from_pylist(rows, schema=table.schema), path)
+
+    said = [{"role": "user", "content": evil}, {"role": "assistant", "content": evil}]
+    change("data", lambda row: {**row, "messages": said, "safety_flags": []})
+    change("rejected", lambda row: {**row, "text": evil})
+    card = render_card(run, run / "corpus", read_manifest(run))
+    lines = re.split("[\r\n\v\x85\u2028]", card)
+    assert not [line for line in lines if line.startswith(("# Heading", "![x]", "<script"))]
+    assert "](https://evil" not in card
+    assert "<script" not in card
+    assert card.count("Heading") == 3
