@@ -19,7 +19,7 @@ from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
-from augesc_builder.config.published import FILE, MODEL
+from augesc_builder.config.published import FILE, MODEL, is_local
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 
@@ -60,9 +60,11 @@ class Backbone(Section):
 
     @property
     def label(self) -> str:
-        """Name the model as tables do."""
+        """Name the model as tables do, which are published: a folder's own name is not said."""
         if self.name is None:
             return "tiny GPT-J"
+        if is_local(self.name, MODEL):
+            return "local model"
         name = self.name.rstrip("/").rpartition("/")[2]
         return "GPT-J" if name.lower() == "gpt-j-6b" else name
 

@@ -109,13 +109,7 @@ def push_model(
             f"{run}: fine-tuning is not finished there; run `augesc build --out {run}` first"
         )
     _check_files(marks, marks.files(["finetune"]))
-    checkpoint = run / layout.CHECKPOINT
-    files: dict[str, Content] = {
-        path.relative_to(checkpoint).as_posix(): path
-        for path in (run / name for name in marks.files(["finetune"]))
-    }
-    files[layout.RECIPE] = settings_files(run)[layout.RECIPE]
-    files[CARD] = model_card(run, repo, manifest).encode()
+    files = model_files(run, repo, manifest)
     _go(
         plan_push(repo, "model", files, _merge_model_cards),
         "Fine-tuned checkpoint of augesc",
@@ -146,6 +140,19 @@ def corpus_files(run: Path) -> dict[str, Content]:
             name: at for name, at in found.items() if not name.startswith(f"{layout.REJECTED}/")
         }
     return found
+
+
+def model_files(run: Path, repo: str, manifest: Mapping[str, Any]) -> dict[str, Content]:
+    """Return the files of a push of the checkpoint by their paths in the repo."""
+    checkpoint = run / layout.CHECKPOINT
+    return {
+        **{
+            path.relative_to(checkpoint).as_posix(): path
+            for path in (run / name for name in Marks(run).files(["finetune"]))
+        },
+        layout.RECIPE: settings_files(run)[layout.RECIPE],
+        CARD: model_card(run, repo, manifest).encode(),
+    }
 
 
 def check_corpus(run: Path) -> None:

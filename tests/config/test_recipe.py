@@ -33,6 +33,7 @@ def test_paper_recipe_has_the_papers_numbers(paper):
     assert (tune.n_sessions, tune.epochs, tune.batch_size) == (100, 1, 2)
     assert (tune.learning_rate, tune.warmup_steps, tune.max_tokens) == (6e-5, 5, 1500)
     assert tune.gradient_checkpointing
+    assert paper.queries.classifiers.enabled
     assert (make.max_tokens, make.top_p, make.temperature) == (1500, 0.9, 0.9)
     assert make.repetition_penalty == 1.05
     assert (paper.queries.n_words.min, paper.queries.n_words.max) == (10, 60)
@@ -81,6 +82,11 @@ def test_every_key_of_the_paper_recipe_is_there_and_explained():
         ("backbone.from_scratch.rotary_dim=64", "rotary_dim 64 an even number"),
         ("generate.temperature=.inf", "generate.temperature"),
         ("seed.x=1", "seed holds no keys"),
+        ("queries.sources.1.path=x", "the number of one of 1 entries, from 0, found '1'"),
+        ("queries.sources.path=x", "the number of one of 1 entries, from 0, found 'path'"),
+        ("queries.sources.-1=x", "from 0, found '-1'"),
+        ("queries.sources.0.source.x=1", "queries.sources.0.source holds no keys"),
+        ("queries.sources.0.pth=x", "unknown key queries.sources.0.pth; did you mean"),
         ("nonsense", "expected key.path=value"),
         ("=1", "expected key.path=value"),
     ],
@@ -100,6 +106,24 @@ def test_overrides_keep_their_types():
     assert recipe.finetune.learning_rate == 3e-4
     assert (recipe.generate.samples_for("sample"), recipe.generate.samples_for("other")) == (2, 1)
     assert recipe.seed == 7
+
+
+def test_an_entry_of_a_list_is_named_by_its_number():
+    recipe = load_recipe(
+        "paper",
+        [
+            "queries.classifiers.emotions.0.model=j-hartmann/emotion-english-distilroberta-base",
+            "queries.sources.0.path=here",
+            "queries.negative_emotions.0=sad",
+        ],
+    )
+    assert [emotion.model for emotion in recipe.queries.classifiers.emotions] == [
+        "j-hartmann/emotion-english-distilroberta-base",
+        "monologg/bert-base-cased-goemotions-original",
+    ]
+    assert recipe.queries.sources[0].path == "here"
+    assert recipe.queries.negative_emotions[0] == "sad"
+    assert load_recipe("paper").queries.sources[0].path is None
 
 
 @pytest.mark.parametrize(("n", "behind"), [(4, None), (5, "and 1 more"), (6, "and 2 more")])

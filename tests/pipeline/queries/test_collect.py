@@ -62,7 +62,8 @@ def collect(settings, out: Path, *sources: tuple[str, object], num_proc: int = 1
 @pytest.fixture
 def settings(paper):
     reddit = paper.queries.reddit.model_copy(update={"subreddits": ["stress", "ptsd"]})
-    return paper.queries.model_copy(update={"reddit": reddit})
+    off = paper.queries.classifiers.model_copy(update={"enabled": False})
+    return paper.queries.model_copy(update={"reddit": reddit, "classifiers": off})
 
 
 def ed(path: Path, *lines: str) -> Path:
