@@ -146,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _read(self, path: str) -> None:
         if path == "/api/whoami-v2":
             self._whoami()
+        elif path == "/api/models":
+            self._models()
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/revision/(.+)", path):
             self._info(found[1] or "models", found[2], found[3])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tree/{REVISION}/?(.*)", path):
@@ -166,6 +168,13 @@ class _Handler(BaseHTTPRequestHandler):
         token = {"displayName": "test", "role": role}
         me = {"type": "user", "name": "someone", "orgs": [], "auth": {"accessToken": token}}
         self._json(me)
+
+    def _models(self) -> None:
+        """List the models of the owner that is asked for."""
+        (owner,) = re.findall(r"[?&]author=([^&]+)", self.path)
+        folder = self.server.root / "models" / owner
+        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        self._json([{"_id": "0" * 24, "id": f"{owner}/{name}"} for name in names])
 
     def _info(self, kind: str, repo: str, revision: str) -> None:
         if not (self.server.root / kind / repo).is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.sources import sample
 from tests.conftest import ROOT
-from tests.hub_stub import commit_of, serving
+from tests.hub_stub import Fault, commit_of, serving
+from tests.pipeline.queries.test_collect import classifier
 
 EMPATHETIC = "facebook/empathetic_dialogues"
 
@@ -127,3 +130,89 @@ def test_reddit_posts_from_a_dataset_on_the_hub(hub, tmp_path):
     )
     assert done.returncode == 2
     assert "check the address, or give a local copy" in done.stderr
+
+
+# -- the classifiers of appendix A ----------------------------------------------------------------
+
+HARTMANN = "j-hartmann/emotion-english"
+GOEMOTIONS, TOXIC = "monologg/bert-base-cased-goemotions-original", "unitary/toxic-bert"
+
+
+@pytest.fixture
+def with_classifiers(hub, paper):
+    """The Hub with tiny models under the names of the paper's, as far as there are such names."""
+    ekman, goemotions = paper.queries.classifiers.emotions
+
+    def labels(emotion):
+        groups = emotion.labels.model_dump().values()
+        return [label for group in groups for label in group]
+
+    models = hub.root / "models"
+    for owner in ("j-hartmann", "monologg", "unitary"):
+        (models / owner).mkdir()
+    for size in ("distilroberta-base", "roberta-large"):
+        classifier(models / f"{HARTMANN}-{size}", labels(ekman), {"sadness": 3.0})
+    (models / "j-hartmann" / "sentiment-of-something-else").mkdir()
+    classifier(models / GOEMOTIONS, labels(goemotions), {"sadness": 3.0})
+    classifier(models / TOXIC, ["toxic", "obscene"], {})
+    return hub
+
+
+@pytest.fixture
+def dump(tmp_path):
+    posts = [
+        {"id": str(i), "subreddit": "depression", "title": post.text, "selftext": ""}
+        for i, post in enumerate(sample.read_sample_queries())
+    ]
+    path = tmp_path / "RS.jsonl"
+    path.write_text("\n".join(map(json.dumps, posts)))
+    return path
+
+
+def test_a_classifier_that_the_hub_does_not_have_is_answered_with_the_nearest(
+    with_classifiers, dump, tmp_path
+):
+    command = ("queries", "--recipe", "paper", "--source", f"reddit={dump}", "--out")
+    done = augesc(with_classifiers, tmp_path, *command, tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
+    assert f"the Hub has no model {HARTMANN}-roberta-base, or keeps it private" in line
+    near = re.search("near to it are (.*?);", line)[1].split(", ")
+    assert set(near) == {f"{HARTMANN}-distilroberta-base", f"{HARTMANN}-roberta-large"}
+    assert "--set queries.classifiers.emotions.0.model=NAME" in line
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_list_its_models_still_says_what_is_missing(
+    with_classifiers, dump, tmp_path
+):
+    with_classifiers.faults.append(Fault("GET", "^/api/models$", 403, times=100))
+    command = ("queries", "--recipe", "paper", "--source", f"reddit={dump}", "--out")
+    done = augesc(with_classifiers, tmp_path, *command, tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
+    assert f"model {HARTMANN}-roberta-base at revision main cannot be had" in line
+    assert "--set queries.classifiers.emotions.0.model=PATH" in line
+
+
+def test_every_classifier_is_recorded_at_the_commit_that_was_used(with_classifiers, dump, tmp_path):
+    stand_in = f"{HARTMANN}-distilroberta-base"
+    out = tmp_path / "out"
+    done = augesc(
+        *(with_classifiers, tmp_path, "queries", "--recipe", "paper", "--out", out),
+        *("--source", f"reddit={dump}"),
+        *("--set", f"queries.classifiers.emotions.0.model={stand_in}"),
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    pinned = load_recipe("paper").queries.classifiers.toxicity.revision
+    assert manifest["revisions"] == {
+        stand_in: commit_of(stand_in),
+        GOEMOTIONS: commit_of(GOEMOTIONS),
+        TOXIC: pinned,
+    }
+    asked = [path for path in with_classifiers.requests if "/resolve/" in path]
+    for name, commit in manifest["revisions"].items():
+        assert any(f"/{name}/resolve/{commit}/" in path for path in asked)
+    assert not any("/resolve/main/" in path for path in asked)
+    assert manifest["tables"]["queries"] > 0

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from augesc_builder.config.recipe import SafetyClassifier
 from augesc_builder.errors import InputError
 from augesc_builder.run import provenance
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import digest, files_below, is_new, pin_backbone
+from augesc_builder.run.provenance import (
+    digest,
+    files_below,
+    is_new,
+    pin_backbone,
+    pin_safety_classifier,
+)
 
 
 def test_a_digest_is_of_all_bytes_in_order(tmp_path):
@@ -62,6 +69,21 @@ def test_a_stage_is_new_until_it_is_complete(tmp_path, capsys):
         assert capsys.readouterr().out == ""
         assert not is_new(run, "queries", Progress())
         assert "is complete: nothing to do" in capsys.readouterr().out
+
+
+def test_a_commit_of_the_safety_classifier_is_recorded_and_a_folder_is_not(tmp_path):
+    commit = "0123456789" * 4
+    classifier = SafetyClassifier(model="a/b", revision=commit, threshold=1, labels={})
+    local = classifier.model_copy(update={"model": str(tmp_path), "revision": None})
+    with RunFolder(tmp_path / "run", {}) as run:
+        assert pin_safety_classifier(run, None) is None
+        assert pin_safety_classifier(run, local) is local
+        assert "revisions" not in run.manifest
+        assert pin_safety_classifier(run, classifier) == classifier
+        assert run.manifest["revisions"] == {"a/b": commit}
+        # A later attempt goes on with the commit of the first.
+        later = classifier.model_copy(update={"revision": "main"})
+        assert pin_safety_classifier(run, later) == classifier
 
 
 def test_a_commit_of_the_backbone_is_recorded_and_a_folder_is_not(tiny, paper, tmp_path):
