@@ -11,6 +11,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
+from augesc_builder.config.recipe import load_recipe
 from tests.conftest import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -32,6 +33,12 @@ SCRIPTS = {
         *("ratio", "peak memory of all processes (shared pages once), MB"),
     ],
     "safety.py": ["crisis", "medical_advice", "harmful_agreement", "personal_data", "any flag"],
+    "empathetic_dialogues.py": [
+        *("ours: words by NLTK, 10 to 60, first utterance", "words are what blanks part"),
+        *("words by NLTK, punctuation marks left out", "commas left as the file writes them", "10 to 50"),
+        *("more than 10, fewer than 60", "the situation for the first utterance"),
+        *("a choice of labels that keeps 36%", *load_recipe("paper").queries.negative_emotions),
+    ],
     "corpus_statistics.py": [
         *("requirements and Table 2", "requirements (augesc filter)"),
         *("Table 2 (augesc stats --basic)", "NLTK's plain loop, one process"),

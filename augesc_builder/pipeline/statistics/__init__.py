@@ -1,1 +1,1 @@
-"""Stage statistics: Table 2, Figures 3 to 5, and more."""
+"""Stage statistics: Table 2, figures after the paper's, and more."""
