@@ -35,7 +35,11 @@ SCRIPTS = {
     "safety.py": ["crisis", "medical_advice", "harmful_agreement", "personal_data", "any flag"],
     "empathetic_dialogues.py": [
         *("ours: words by NLTK, 10 to 60, first utterance", "words are what blanks part"),
-        *("words by NLTK, punctuation marks left out", "commas left as the file writes them", "10 to 50"),
+        *(
+            "words by NLTK, punctuation marks left out",
+            "commas left as the file writes them",
+            "10 to 50",
+        ),
         *("more than 10, fewer than 60", "the situation for the first utterance"),
         *("a choice of labels that keeps 36%", *load_recipe("paper").queries.negative_emotions),
     ],

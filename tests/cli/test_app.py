@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from augesc_builder.config.recipe import load_recipe
+from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.build import STAGES
 from tests.conftest import ROOT, corpus_of, rows_of, shared
 
@@ -95,6 +97,8 @@ def test_a_dry_run_changes_nothing(augesc, tiny_file, tmp_path):
     assert code == 0
     assert "6,050.9 million parameters" in text
     assert "107,400 conversations" in text
+    for said in differences_from_paper(load_recipe("paper").settings()):
+        assert f"- {said}" in text.splitlines()
     assert not out.exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.card.ingredients import (
     citation,
     licence_of,
@@ -163,7 +164,8 @@ def test_the_card_tells_what_the_run_found(built):
     assert "**This is a demonstration.**" in card
     assert "paper: GPT-J (ED)" in card
     assert "- `finetune.epochs`: `2`; the paper: `1` (section 4.1)" in card
-    assert "- ours: posts with personal data are no queries" in card
+    told = differences_from_paper(load_recipe(built / "recipe.yaml").settings())
+    assert "\n".join(f"- {said}" for said in told) in card
     assert "A kept session" in card
     assert "A rejected text" in card
     assert "must not be used without human supervision" in card

@@ -23,7 +23,12 @@ from augesc_builder.config.recipe import RECIPES, load_recipe
 from augesc_builder.errors import CheckpointError, RecipeError, TrainingError
 from augesc_builder.models import causal_lm
 from augesc_builder.models.training_step import IGNORED
-from augesc_builder.pipeline.finetune.examples import collate, encode, sample_sessions
+from augesc_builder.pipeline.finetune.examples import (
+    collate,
+    encode,
+    problem_types,
+    sample_sessions,
+)
 from augesc_builder.pipeline.finetune.train import _batches, _check_launch, finetune
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.base import Session
@@ -56,6 +61,24 @@ class TestSampling:
         others = [n for kind, n in counts.items() if kind != "school bullying"]
         assert len(others) == 12
         assert set(others) == {8, 9}
+
+    def test_of_the_train_split_the_small_types_give_all_they_have(self):
+        sessions = read_esconv(shared("esconv/train.txt"))
+        chosen = {s.session_id for s in sample_sessions(sessions, 100, 13)}
+        counts = problem_types(sessions, chosen)
+        assert list(counts.values()) == [9] * 8 + [8, 7, 7, 4, 2]
+        assert counts["issues with parents"] == 4
+        assert counts["school bullying"] == 2
+
+    def test_types_are_counted_the_most_frequent_first(self):
+        sessions = [*sessions_of(b=2, a=2, c=3), Session("x", (), None)]
+        chosen = {s.session_id for s in sessions} - {"b-1", "a-0"}
+        assert list(problem_types(sessions, chosen).items()) == [
+            ("c", 3),
+            ("a", 1),
+            ("b", 1),
+            ("none", 1),
+        ]
 
     @given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.data())
     def test_as_even_as_the_counts_allow(self, sizes, data):
