@@ -199,6 +199,11 @@ CHOICES: tuple[Choice, ...] = (
         when=_classified,
     ),
     Choice(
+        "of Detoxify's models it is {}; the paper does not say which",
+        "queries.classifiers.toxicity.model",
+        when=_classified,
+    ),
+    Choice(
         "score from which a post is toxic: {}",
         "queries.classifiers.toxicity.threshold",
         when=_classified,

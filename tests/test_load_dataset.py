@@ -172,6 +172,11 @@ class TestEveryConfiguration:
             assert found.info.description
             assert all(row["messages"][0]["role"] == "user" for row in found)
 
+    def test_the_published_one_says_that_it_is_not_all_of_the_papers(self):
+        (published,) = (c for c in augesc.AugESC.BUILDER_CONFIGS if c.name == "published")
+        said = published.description.partition("65,000")
+        assert "102K" in said[2]
+
     def test_the_builder_class_does_the_same(self, load, options, tmp_path):
         for name, given in options.items():
             builder = augesc.AugESC(config_name=name, cache_dir=str(tmp_path / "cache"), **given)

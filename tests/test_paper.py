@@ -158,6 +158,7 @@ def test_without_a_gpu_the_classifiers_can_be_left_out_and_that_is_said():
         "the texts are made with weights in `bfloat16`",
         "role words are whole words in this very case",
         "scores from which an emotion counts",
+        "of Detoxify's models it is `unitary/toxic-bert`",
         "score from which a post is toxic: `0.5`",
         "count as negative are",
         "every random choice follows from the seed `13`",

@@ -116,6 +116,12 @@ def push(hub, run, *arguments: object, **options):
     return hub.child.run("push", run, "--repo", hub.repo, *arguments, **options)
 
 
+def touch(run: Path) -> None:
+    """Change a file that is pushed, and nothing that it says."""
+    path = run / "corpus" / "safety_review.json"
+    path.write_text(path.read_text() + "\n")
+
+
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
@@ -221,19 +227,19 @@ def test_a_push_after_a_change_leaves_nothing_stale(hub, run):
 
 
 def test_a_change_of_the_same_size_is_seen(hub, run):
-    names = ["recipe.yaml", "figures/novelty.png"]  # named by git's digest, and by LFS's
-    paths = [run / names[0], run / "corpus" / names[1]]
-    paths[0].write_text("# a\n" + paths[0].read_text())
+    names = ["figures/novelty.png", "safety_review.json"]  # named by LFS's digest, and by git's
+    paths = [run / "corpus" / name for name in names]
+    paths[1].write_text(paths[1].read_text() + " ")
     assert push(hub, run).returncode == 0
-    paths[0].write_text("# b\n" + paths[0].read_text().partition("\n")[2])
-    data = paths[1].read_bytes()
-    paths[1].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    paths[1].write_text(paths[1].read_text()[:-1] + "\n")
+    data = paths[0].read_bytes()
+    paths[0].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     mark_anew(run)
     done = push(hub, run)
     assert done.returncode == 0, done.stderr
     found = changes(done)
     changed = [name for name, what in found.items() if what == "changed"]
-    assert changed == [".augesc.json", *sorted(names)]
+    assert changed == [".augesc.json", *names]
     assert set(found.values()) == {"changed", "same"}
     record = hub.files("datasets", hub.repo)[".augesc.json"]
     sizes = sum(path.stat().st_size for path in paths) + len(record)
@@ -327,7 +333,7 @@ def test_the_answer_to_a_commit_that_gets_lost_is_told(hub, run):
 
 def test_a_push_in_between_is_not_overwritten(hub, run):
     assert push(hub, run).returncode == 0
-    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text() + "\n")
+    touch(run)
     hub.faults.append(Fault("POST", "/preupload/", "let somebody else push"))
     line = refused(push(hub, run))
     assert "somebody else pushed meanwhile" in line
@@ -492,9 +498,9 @@ class TestRefusals:
         assert push(hub, run, "--private").returncode == 0
         assert hub.private == {hub.repo: True}
         # It stays so, whether that is said again or not.
-        (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text() + "\n")
+        touch(run)
         assert push(hub, run, "--private").returncode == 0
-        (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text() + "\n")
+        touch(run)
         assert push(hub, run).returncode == 0
         assert hub.private == {hub.repo: True}
         assert hub.commits == {hub.repo: 3}
