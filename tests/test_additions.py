@@ -143,7 +143,8 @@ def test_the_card_has_them_all(corpus):
     assert "CC-BY-4.0, inherited from `diary`." in card
     assert "license: cc-by-4.0" in card
     assert "| questions |" in card
-    assert '`generate.backend.type`: `"echo"`' in card
+    assert "- ours: the texts come from the backend `echo` (`generate.backend.type`)" in card
+    assert "- ours: the requirement `few_questions`" in card
 
 
 def test_other_thresholds_take_no_measuring(run, corpus):
