@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,25 @@ NotNegative = Annotated[int, Field(ge=0)]
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Marks a key whose text may be a path of the user's disk; if ``named``, or a name on the Hub.
+
+    What is published names no path: :mod:`augesc_builder.config.published`.
+    """
+
+    named: bool = False
+
+
+FILE, MODEL = Place(), Place(named=True)
+
+PathText = Annotated[str, FILE]
+"""A file or folder, or the name of something that may stand in its place."""
+
+ModelText = Annotated[str, MODEL]
+"""The folder of a model, or its name."""
 
 
 class Section(BaseModel):

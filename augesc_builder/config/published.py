@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from augesc_builder.config.base import Section
+from pydantic.fields import FieldInfo
+
+from augesc_builder.config.base import Place, Section
 
 S = TypeVar("S", bound=Section)
 
-
-@dataclass(frozen=True)
-class Place:
-    """Marks a key of a section whose text may be a path; if ``named``, or a name on the Hub."""
-
-    named: bool = False
-
-
-FILE, MODEL = Place(), Place(named=True)
-"""What the type of such a key is annotated with: ``Annotated[str | None, FILE]``."""
 
 _ON_THE_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 """A name on the Hub, with its owner or without."""
@@ -116,6 +107,13 @@ def _find(text: str) -> Path | None:
         return None
 
 
+def _mark_of(field: FieldInfo) -> Place | None:
+    """Return the mark of a key, which stands with its type or with one of several."""
+    kinds = [getattr(kind, "__metadata__", ()) for kind in get_args(field.annotation)]
+    marks = [mark for group in (field.metadata, *kinds) for mark in group]
+    return next((mark for mark in marks if isinstance(mark, Place)), None)
+
+
 def _mapped(value: Any, change: Callable[[str, Place, str], str], key: str = "") -> Any:
     """Return a section with ``change`` made to each of its places, those in lists included."""
     if isinstance(value, Section):
@@ -123,7 +121,7 @@ def _mapped(value: Any, change: Callable[[str, Place, str], str], key: str = "")
         changed = {}
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
-            mark = next((mark for mark in field.metadata if isinstance(mark, Place)), None)
+            mark = _mark_of(field)
             if mark is not None and isinstance(inner, str):
                 changed[name] = change(below + name, mark, inner)
             else:

@@ -6,29 +6,28 @@ from typing import Annotated
 
 from pydantic import Field
 
-from augesc_builder.config.base import Bounds, Fraction, Positive, Section
-from augesc_builder.config.published import FILE, MODEL
+from augesc_builder.config.base import Bounds, Fraction, ModelText, PathText, Positive, Section
 
 
 class QuerySource(Section):
     """A corpus of triggers; ``path`` null means the bundled or downloaded one."""
 
     source: str
-    path: Annotated[str | None, FILE] = None
+    path: PathText | None = None
 
 
 class Lexicons(Section):
     """Word lists of the rules for Reddit posts; null means the shipped one."""
 
-    serious_issue: Annotated[str | None, FILE]
-    medication: Annotated[str | None, FILE]
-    reddit_lingo: Annotated[str | None, FILE]
+    serious_issue: PathText | None
+    medication: PathText | None
+    reddit_lingo: PathText | None
 
 
 class RedditRules(Section):
     """Which Reddit posts are taken, and by which word lists they are judged (appendix A)."""
 
-    subreddits: Annotated[list[str] | str | None, FILE]
+    subreddits: list[str] | PathText | None
     lexicons: Lexicons
 
 
@@ -45,7 +44,7 @@ class EmotionClassifier(Section):
     """A classifier that rejects posts of neutral or positive emotion."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    model: Annotated[str, MODEL]
+    model: ModelText
     revision: str | None
     multi_label: bool
     threshold: Fraction
@@ -55,7 +54,7 @@ class EmotionClassifier(Section):
 class ToxicityClassifier(Section):
     """A multi-label classifier of toxicity; any label at or above the threshold rejects."""
 
-    model: Annotated[str, MODEL]
+    model: ModelText
     revision: str | None
     threshold: Fraction
 
@@ -85,7 +84,7 @@ class Queries(Section):
     n_words: Bounds
     negative_emotions: list[str]
     max_per_source: Positive | None
-    names_and_places: Annotated[str | None, MODEL]
+    names_and_places: ModelText | None
     near_duplicates: NearDuplicates | None
     reddit: RedditRules
     classifiers: Classifiers

@@ -15,11 +15,19 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, create_model, model_validator
 
-from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
+from augesc_builder.config.base import (
+    MODEL,
+    Fraction,
+    ModelText,
+    NotNegative,
+    PathText,
+    Positive,
+    Section,
+)
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
-from augesc_builder.config.published import FILE, MODEL, is_local
+from augesc_builder.config.published import is_local
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 
@@ -48,7 +56,7 @@ class FromScratch(Section):
 class Backbone(Section):
     """The causal language model that is fine-tuned."""
 
-    name: Annotated[str | None, MODEL]
+    name: ModelText | None
     revision: str | None
     from_scratch: FromScratch | None
 
@@ -87,7 +95,7 @@ class Lora(Section):
 class Finetune(Section):
     """Fine-tuning of the backbone (section 4.1, Training)."""
 
-    sessions: Annotated[str, FILE]
+    sessions: PathText
     revision: str | None
     n_sessions: Positive
     epochs: Positive
@@ -109,7 +117,7 @@ class Finetune(Section):
 class SafetyClassifier(Section):
     """A multi-label classifier whose labels raise flags at or above the threshold."""
 
-    model: Annotated[str, MODEL]
+    model: ModelText
     revision: str | None
     threshold: Fraction
     labels: dict[str, str]

@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from augesc_builder.config.base import Fraction, NotNegative, Positive, Section
+from augesc_builder.config.base import Fraction, ModelText, NotNegative, PathText, Positive, Section
 from augesc_builder.config.loader import ConfigLoader
-from augesc_builder.config.published import FILE, MODEL
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED, _CLONED = _PACKAGE / "training" / "configs", _PACKAGE.parent / "training" / "configs"
@@ -28,7 +27,7 @@ Share = Annotated[float, Field(gt=0)]
 class Sessions(Section):
     """A set of sessions and how often an epoch goes through it."""
 
-    path: Annotated[str, FILE]
+    path: PathText
     weight: Share = 1.0
 
 
@@ -63,9 +62,9 @@ class Shape(Section):
 class Model(Section):
     """What is fine-tuned."""
 
-    name: Annotated[str | None, MODEL]
+    name: ModelText | None
     revision: str | None
-    tokenizer: Annotated[str | None, MODEL]
+    tokenizer: ModelText | None
     from_scratch: Shape | None
     chat_template: str | None
 
@@ -89,7 +88,7 @@ class Examples(Section):
 class Data(Section):
     """Where named sessions are, and which are held out."""
 
-    esconv_folder: Annotated[str | None, FILE]
+    esconv_folder: PathText | None
     esconv_revision: str
     validation: Mix
     leave_out: list[str]

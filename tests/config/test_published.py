@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from augesc_builder.config.base import FILE, MODEL
 from augesc_builder.config.published import (
-    FILE,
-    MODEL,
     is_local,
     label_of,
     local_places,

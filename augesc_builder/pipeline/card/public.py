@@ -35,10 +35,7 @@ class PublicRun:
 
         paths = local_places(recipe, is_path)
         digests = manifest.get("settings", {}).get("inputs", {})
-        labels = {
-            key: label_of(path, digests.get(key) or digests.get(key.removesuffix(".path")))
-            for key, path in paths.items()
-        }
+        labels = {key: label_of(path, _digest(key, digests)) for key, path in paths.items()}
         named = {path: labels[key] for key, path in paths.items()}
         return cls(relabelled(recipe, labels), without_paths(_without_lines(manifest), named))
 
@@ -61,6 +58,12 @@ def settings_files(run: Path) -> dict[str, bytes]:
         layout.RECIPE: dump_recipe(told.recipe).encode(),
         layout.MANIFEST: f"{manifest}\n".encode(),
     }
+
+
+def _digest(key: str, digests: Mapping[str, str]) -> str | None:
+    """Return the digest of what a key names; of some, it stands under the section's name."""
+    section = "finetune.backbone" if key == "backbone.name" else key.rpartition(".")[0]
+    return digests.get(key) or digests.get(section)
 
 
 def _without_lines(value: Any) -> Any:

@@ -168,7 +168,8 @@ def test_a_name_on_the_hub_stays_where_it_was_loaded_from_there(at_home):
     assert told.recipe.backbone.name == "models/gptj"
     told = PublicRun.of(recipe, {**manifest, "revisions": {}})  # it was a folder, gone since
     assert not told.is_from_the_hub
-    assert told.recipe.backbone.name == "(local folder)"
+    digest = read_manifest(at_home)["settings"]["inputs"]["finetune.backbone"]
+    assert told.recipe.backbone.name == f"(local folder, digest {digest})"
 
 
 def test_the_papers_recipe_is_published_as_it_is(paper):
