@@ -182,7 +182,7 @@ def _figures(corpus: Path) -> list[dict[str, str]]:
 
 def _safety_table(safety: Mapping[str, Any]) -> str:
     rows = [
-        [f"`{name}`", f"{numbers['sessions']:,}", f"{numbers['spans']:,}"]
+        [name, f"{numbers['sessions']:,}", f"{numbers['spans']:,}"]
         for name, numbers in safety["flags"].items()
     ]
     return markdown_table(["flag", "sessions", "spans"], rows)
@@ -222,7 +222,7 @@ def _rejected_example(corpus: Path) -> str:
         return "The first rejected texts would all carry safety flags, so none is shown here."
     if row is None:
         return "No text was rejected, so there is no rejected example."
-    names = ", ".join(f"`{name}`" for name in row["violations"])
+    names = ", ".join(map(markdown_code, row["violations"]))
     text = markdown_quote(PLAIN.for_query(row["query"]) + row["text"])
     return f"A rejected text, which failed {names}:\n\n{text}"
 
