@@ -32,7 +32,8 @@ NO_DIFFERENCE = {
     ),
     **dict.fromkeys(
         (
-            *("finetune.micro_batch_size", "queries.classifiers.batch_size", "generate.shard_size"),
+            *("finetune.micro_batch_size", "finetune.device_map"),
+            *("queries.classifiers.batch_size", "generate.shard_size"),
             *("generate.backend.device_map", "generate.backend.tensor_parallel"),
             *("generate.backend.slots", "generate.backend.workers", "generate.backend.batch_size"),
         ),
