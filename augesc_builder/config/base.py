@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -14,6 +14,12 @@ NotNegative = Annotated[int, Field(ge=0)]
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+MixedPrecision = Annotated[
+    Literal["no", "bf16", "fp16"], BeforeValidator(lambda given: "no" if given is False else given)
+]
+"""The type of the arithmetic; YAML reads a plain ``no`` as false."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pydantic import Field, create_model, model_validator
 from augesc_builder.config.base import (
     MODEL,
     Fraction,
+    MixedPrecision,
     ModelText,
     NotNegative,
     PathText,
@@ -108,7 +109,7 @@ class Finetune(Section):
     max_tokens: Positive
     gradient_checkpointing: bool
     weights_dtype: Literal["float32", "bfloat16"]
-    mixed_precision: Literal["no", "bf16", "fp16"]
+    mixed_precision: MixedPrecision
     save_state_every: NotNegative
     device_map: str | None = None
     lora: Lora | None

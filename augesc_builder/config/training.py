@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from augesc_builder.config.base import Fraction, ModelText, NotNegative, PathText, Positive, Section
+from augesc_builder.config.base import (
+    Fraction,
+    MixedPrecision,
+    ModelText,
+    NotNegative,
+    PathText,
+    Positive,
+    Section,
+)
 from augesc_builder.config.loader import ConfigLoader
 
 _PACKAGE = Path(__file__).parents[1]
@@ -114,7 +122,7 @@ class Train(Section):
     batch_size: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)] | None
-    mixed_precision: Literal["no", "bf16", "fp16"]
+    mixed_precision: MixedPrecision
     evaluate_every: Positive
     patience: Positive | None
 

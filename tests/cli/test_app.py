@@ -306,7 +306,7 @@ def queries_file(path: Path, **columns: list[object]) -> Path:
             ),
             "empty; expected a query a row",
         ),
-        (lambda p: p.mkdir(), "no Parquet files there"),
+        (lambda p: p.mkdir(), "no Parquet files of queries there"),
     ],
 )
 def test_bad_queries_files(refused, built, tiny_file, tmp_path, make, says):

@@ -177,3 +177,9 @@ def test_a_recipe_that_is_not_utf_8(tmp_path: Path):
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'quickstart'"):
         load_recipe("quikstart")
+
+
+@pytest.mark.parametrize("given", ["no", '"no"', "false"])
+def test_the_no_of_yaml_is_the_name_of_a_type(given):
+    recipe = load_recipe("paper", [f"finetune.mixed_precision={given}"])
+    assert recipe.finetune.mixed_precision == "no"
