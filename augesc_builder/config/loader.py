@@ -30,7 +30,8 @@ class ConfigLoader:
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
     override that could be given. ``moved`` has the keys of earlier versions with today's, and
     ``renamed``, for a key of today, values that have another name now; ``kinds`` has the type of a
-    section that did not say it then.
+    section that did not say it then; ``added``, sections that came later, which a file that extends
+    nothing has as ``base`` does.
     """
 
     noun: str
@@ -40,6 +41,7 @@ class ConfigLoader:
     moved: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    added: Sequence[str] = ()
 
     def shipped(self) -> list[str]:
         """Name the shipped files."""
@@ -88,6 +90,12 @@ class ConfigLoader:
                 self._tell(told, f"{key}: {before} is now {holder[last]}")
         return modern
 
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return whole settings with the sections that an earlier version did not know."""
+        missing = [name for name in self.added if name not in values]
+        base = self._read(self.base) if missing else {}
+        return {**values, **{name: base[name] for name in missing}}
+
     def _tell(self, told: bool, what: str) -> None:
         if not told:
             logging.getLogger("augesc").warning("augesc: %s: %s", self.noun, what)
@@ -111,7 +119,7 @@ class ConfigLoader:
         values = self.modernize(values)
         base = values.pop("extends", None)
         if base is None:
-            return values
+            return values if path.parent == self.folder else self.complete(values)
         if (path.parent / str(base)).is_file():
             base = path.parent / str(base)
         return merge(self._read(base, (*seen, path)), values)

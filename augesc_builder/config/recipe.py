@@ -21,6 +21,7 @@ from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
+from augesc_builder.config.statistics import Statistics
 
 
 class FromScratch(Section):
@@ -131,6 +132,7 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    statistics: Statistics
 
     @model_validator(mode="after")
     def _what_is_spread_is_loaded(self) -> Recipe:
@@ -157,6 +159,7 @@ _LOADER = ConfigLoader(
     moved=MOVED,
     renamed=RENAMED,
     kinds={"generate.backend": "local"},
+    added=("statistics",),
 )
 
 
@@ -197,7 +200,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def modernize(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an earlier version's run under the names of this one."""
-    return _LOADER.modernize(settings)
+    modern = _LOADER.modernize(settings)
+    return _LOADER.complete(modern) if {"finetune", "requirements"} <= modern.keys() else modern
 
 
 def _restore(values: Mapping[str, Any], modules: tuple[str, ...]) -> Recipe:
