@@ -24,7 +24,7 @@ def run_settings(recipe: Recipe) -> dict[str, Any]:
 def input_digests(recipe: Recipe) -> dict[str, str]:
     """Return a digest of everything local that the recipe reads, by the key that names it."""
     from augesc_builder.sources.registry import find_source
-    from augesc_builder.sources.sessions import find_sessions
+    from augesc_builder.sources.sessions import find_sessions, sessions_files
 
     files: dict[str, list[Path]] = {**_lists(recipe)}
     sessions = find_sessions(recipe.finetune.sessions)
@@ -39,6 +39,9 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = [source.bundled_posts]
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
+    for name, where in (recipe.statistics.beside or {}).items():
+        if find_source(where) is None:
+            files[f"statistics.beside.{name}"] = sessions_files(Path(where))
     found = {key: digest(paths) for key, paths in files.items()}
     return found | {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
 

@@ -28,7 +28,7 @@ class QueryCounts:
 
     def add(self, session: Spoken) -> None:
         """Count a session."""
-        query, *others = (len(said.words) for said in session) or (0,)
+        query, *others = [len(said.words) for said in session] or [0]
         self.add_lengths(query, sum(others), len(others), rank_of(session, self.seed))
 
     def add_lengths(self, query: int, words: int, utterances: int, rank: int) -> None:

@@ -50,7 +50,9 @@ class TopicCounts:
             return self
         counts = TopicCounts()
         for texts in self._drawn:
-            counts._count({r: text.split(" ") for r, text in zip(ROLES, texts, strict=True) if text})
+            counts._count(
+                {r: text.split(" ") for r, text in zip(ROLES, texts, strict=True) if text}
+            )
         return counts
 
     def _count(self, said: Mapping[str, Iterable[str]]) -> None:

@@ -140,7 +140,9 @@ def test_what_is_refused(refused, tmp_path, line, says):
 
 def test_tables_without_messages_and_names_that_clash(refused, tmp_path):
     file = table(tmp_path / "s.parquet", [{"text": "x"}])
-    assert "no column messages; found text" in refused("stats", file, "--out", tmp_path / "out")
+    assert "no column messages, nor query and text; found text" in refused(
+        "stats", file, "--out", tmp_path / "out"
+    )
     other = tmp_path / "other" / "s.parquet"
     other.parent.mkdir()
     table(other, [{"messages": EMOJI}])
