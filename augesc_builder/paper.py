@@ -42,3 +42,15 @@ QUERIES: dict[str, tuple[int, float]] = {
     "reddit": (24_766, 39.1),
 }
 """Section 4.2: queries of each source, and their mean length in words."""
+
+FIGURE_4: dict[str, dict[str, int]] = {
+    "seeker": {
+        **{"covid": 8, "pandemic": 7, "vaccine": 3, "mturk": 3, "covid-19": 3, "zoom": 3},
+        **{"virus": 2, "lockdown": 2, "christmas": 2, "holidays": 2},
+    },
+    "supporter": {
+        **{"pandemic": 7, "covid": 6, "vaccine": 3, "zoom": 3, "christmas": 3, "mturk": 3},
+        **{"survey": 3, "press": 3, "lol": 2, "merry": 2},
+    },
+}
+"""Figure 4: ESConv's words by role, each with its z against 10,000 sessions of ED and of Reddit."""
