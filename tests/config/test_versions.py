@@ -23,6 +23,7 @@ def of_before(settings):
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
     old["generate"] |= backend
+    del old["statistics"]
     return old
 
 

@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def panels(
     width: float,
     height: float,
     sharex: bool = False,
-    sharey: bool = False,
+    sharey: Literal["none", "row", "all"] = "none",
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of panels of so many inches; give its axes row by row."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -129,9 +129,8 @@ def distribution(
         if len(histograms) == 1:
             ax.bar(middles, shares, 0.9 * width, color=color(0), label=label(name))
         else:
-            marks = {"marker": _MARKS[i % len(_MARKS)], "markersize": 3}
-            ax.plot(middles, shares, label=label(name), **look(i), **marks)
-    ax.set_ylim(bottom=0)
+            mark = _MARKS[i % len(_MARKS)]
+            ax.plot(middles, shares, label=label(name), marker=mark, markersize=3, **look(i))
     ax.set_xlim(-0.5, n_bins * width - 0.5)
 
 

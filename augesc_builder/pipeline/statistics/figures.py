@@ -64,12 +64,10 @@ def _figures(statistics: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
         "novelty": _novelty,
     }
     for name, make in drawn.items():
-        # Before filtering there may be sessions where nothing was kept.
-        there = {
-            n: part[name]
-            for n, part in sets.items()
-            if name in part and (part[name]["sessions"] if name == "query_effect" else n in columns)
-        }
+        # Where nothing was kept, there were conversations before filtering all the same.
+        of = sets if name == "query_effect" else columns
+        there = {n: part[name] for n, part in of.items() if name in part}
+        there = {n: part for n, part in there.items() if part.get("sessions", 1)}
         if there:
             yield name, make(there)
     if statistics["topic_correlates"]:
@@ -79,7 +77,7 @@ def _figures(statistics: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
 
 def _session_statistics(columns: Columns) -> Figure:
     """Draw the distributions of Table 2: above, utterances a session; below, their lengths."""
-    figure, axes = panels(2, 2, width=3.9, height=2.3)
+    figure, axes = panels(2, 2, width=3.9, height=2.3, sharey="row")
     rows = (
         ("session_utterances", "{}'s utterances in a session", "% of sessions"),
         ("utterance_words", "words of a {}'s utterance", "% of utterances"),
@@ -90,6 +88,8 @@ def _session_statistics(columns: Columns) -> Figure:
             distribution(ax, {name: part[role][key] for name, part in columns.items()})
             ax.set(xlabel=unit.format(role), ylabel="" if j else share)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    for ax in axes:
+        ax.set_ylim(bottom=0)  # when all is drawn: it ends the axis' growth
     for ax, role in zip(axes, _ROLES, strict=False):
         ax.set_title(role.capitalize())
     legend(figure, axes[0])
@@ -120,7 +120,7 @@ def _query_effect(columns: Columns, settings: Mapping[str, Any]) -> Figure:
     """Draw Figure 3, a panel a set, all on the same axes so that they can be compared."""
     across = min(_A_ROW, len(columns))
     rows, width = -(-len(columns) // across), 5.2 if across == 1 else 3.4
-    figure, axes = panels(rows, across, width=width, height=2.6, sharex=True, sharey=True)
+    figure, axes = panels(rows, across, width=width, height=2.6, sharex=True, sharey="all")
     for i, (ax, (name, part)) in enumerate(zip(axes, columns.items(), strict=False)):
         _by_query_length(ax, part["bins"], color(i))
         ax.axhline(part["mean_utterance_words"], color="#d00000", linestyle="--", linewidth=1)
@@ -142,7 +142,7 @@ def _query_effect(columns: Columns, settings: Mapping[str, Any]) -> Figure:
     caption(
         figure,
         f"{what}: mean of their mean utterance lengths, with its standard deviation, by the length "
-        f"of the query (hollow: fewer than {_FEW}); red: the mean of all.",
+        f"of the query (hollow: fewer than {_FEW}; some may lie outside); red: the mean of all.",
     )
     return figure
 

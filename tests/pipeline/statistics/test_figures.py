@@ -73,6 +73,11 @@ def test_a_set_more_is_a_curve_more_and_a_set_alone_is_bars(measured):
         for ax in figure.get_axes():
             assert len(ax.get_lines()) == (0 if n_sets == 1 else n_sets)
             assert bool(ax.patches) is (n_sets == 1)
+            drawn = [bar.get_height() for bar in ax.patches]
+            drawn += [share for line in ax.get_lines() for share in line.get_ydata()]
+            low, high = ax.get_ylim()
+            assert low == 0
+            assert max(drawn) <= high
 
 
 def test_shares_of_a_distribution_are_those_of_the_histogram(measured):
