@@ -29,7 +29,8 @@ class QueryCounts:
     def add(self, session: Spoken) -> None:
         """Count a session."""
         query, *others = [len(said.words) for said in session] or [0]
-        self.add_lengths(query, sum(others), len(others), rank_of(session, self.seed))
+        rank = 0 if self._drawn is None else rank_of(session, self.seed)
+        self.add_lengths(query, sum(others), len(others), rank)
 
     def add_lengths(self, query: int, words: int, utterances: int, rank: int) -> None:
         """Count a session by the words of its query, and words and number of its other utterances.

@@ -16,7 +16,7 @@ from augesc_builder.metrics.topic_correlates.counts import stop_words
 from augesc_builder.paper import TABLE_2
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
 from augesc_builder.pipeline.statistics import stage
-from augesc_builder.pipeline.statistics.sets import sets_beside
+from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sessions
@@ -291,6 +291,24 @@ def test_a_build_measures_its_fine_tuning_sessions_beside_its_corpus(built):
     table = (built / "corpus" / "README.md").read_text()
     assert re.search(r"\| +sample \| +sample \(sessions\) \| +paper: ESConv \|", table)
     assert (built / "corpus" / "figures" / "topic_correlates.png").is_file()
+
+
+def test_a_build_draws_figure_3_from_its_generations(built, tmp_path):
+    (whole,) = queries_before_filtering([*(built / "measured").glob("*.parquet")], None, 0).values()
+    assert whole.statistics()["sessions"] > 5
+    table = pa.concat_tables(
+        pq.read_table(file) for file in sorted((built / "measured").glob("*.parquet"))
+    )
+    drawn = []
+    for i, rows in enumerate((table, table.take(list(range(len(table)))[::-1]))):
+        half = len(rows) // 2
+        parts = [tmp_path / f"{i}-{j}.parquet" for j in range(2)]
+        pq.write_table(rows.slice(0, half), parts[0])
+        pq.write_table(rows.slice(half), parts[1])
+        drawn.append(queries_before_filtering(parts, 5, 7)["sample"].statistics())
+    assert drawn[0] == drawn[1]
+    assert drawn[0]["sessions"] == 5
+    assert drawn[0]["bins"] != whole.statistics()["bins"]
 
 
 def test_a_recipe_names_what_stands_beside(built, tiny_file, tmp_path):
