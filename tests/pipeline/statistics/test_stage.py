@@ -17,11 +17,11 @@ from augesc_builder.paper import TABLE_2
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
 from augesc_builder.pipeline.statistics import stage
 from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
-from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sessions
 from augesc_builder.text.prompts import PLAIN, whole_text
-from tests.conftest import rows_of, shared
+from tests.conftest import mark_anew, rows_of, shared
 from tests.pipeline.filter.test_filter import EMOJI, HOSTILE, lines, table
 
 FIGURES = ("session_statistics", "lexical_diversity", "query_effect", "duplication")
@@ -331,7 +331,7 @@ def test_one_source_is_compared_with_what_stands_beside_it(built, tiny_file, tmp
     shutil.copytree(built, folder)
     test = shared("esconv/test.txt")
     recipe = load_recipe(tiny_file, [f"statistics.beside={{ESConv: {test}}}"])
-    with RunFolder(folder, json.loads((folder / "manifest.json").read_text())["settings"]) as run:
+    with RunFolder(folder, read_manifest(folder)["settings"]) as run:
         stage.run(run, recipe, Progress(quiet=True))
     found = found_in(folder / "corpus")
     assert found["beside"]["ESConv"]["sessions"] == 195
@@ -344,7 +344,8 @@ def test_figure_3_of_a_build_has_the_sources_of_which_nothing_was_kept(built, ti
     shutil.copytree(built, folder)
     for file in (folder / "corpus" / "data").glob("*.parquet"):
         pq.write_table(pq.read_table(file).slice(0, 0), file)
-    with RunFolder(folder, json.loads((folder / "manifest.json").read_text())["settings"]) as run:
+    mark_anew(folder)
+    with RunFolder(folder, read_manifest(folder)["settings"]) as run:
         stage.run(run, load_recipe(tiny_file), Progress(quiet=True))
     before, found = found_in(built / "corpus"), found_in(folder / "corpus")
     assert found["by_source"]["sample"]["sessions"] == 0
