@@ -141,10 +141,15 @@ def messages_of(
     return list(session.messages)
 
 
-def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
-    """Yield source and utterances of each session of a file or below a folder."""
+def iterate_sessions(
+    path: str | Path, *, generations: bool = False
+) -> Iterator[tuple[str, list[Message]]]:
+    """Yield source and utterances of each session of a file or below a folder.
+
+    ``generations`` takes generated texts too, as :func:`parse_sessions` does.
+    """
     for chunk in session_chunks(sessions_files(Path(path))):
-        for session in parse_sessions(chunk):
+        for session in parse_sessions(chunk, generations=generations):
             yield session.source, list(session.messages)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError
+from augesc_builder.metrics.query_effect.counts import QueryCounts
+from augesc_builder.metrics.tokenized import spoken
 from augesc_builder.metrics.topic_correlates.counts import stop_words
 from augesc_builder.paper import TABLE_2
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
@@ -20,6 +22,7 @@ from augesc_builder.pipeline.statistics.sets import queries_before_filtering, se
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sessions
+from augesc_builder.sources.sessions import iterate_sessions
 from augesc_builder.text.prompts import PLAIN, whole_text
 from tests.conftest import mark_anew, rows_of, shared
 from tests.pipeline.filter.test_filter import EMOJI, HOSTILE, lines, table
@@ -177,6 +180,10 @@ def test_generations_and_rejected_rows_are_sets_too(augesc, built, tmp_path):
     effect = found["by_source"]["all"]["query_effect"]
     assert effect == of_build["by_source"]["sample"]["query_effect"]
     assert effect["sessions"] == sum(len(messages) > 1 for messages in said)
+    by_hand = QueryCounts(2_000, seed=13)
+    for _, messages in iterate_sessions(built / "generations", generations=True):
+        by_hand.add(spoken(messages))
+    assert effect == by_hand.statistics()
     kept = of_build["by_source"]["sample"]["sessions"]
     assert 0 < kept < len(texts)  # so that it is not the kept sessions that were measured
     rejected = rows_of(tmp_path / "f" / "rejected")
