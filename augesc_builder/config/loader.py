@@ -29,9 +29,8 @@ class ConfigLoader:
 
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
     override that could be given. ``moved`` has the keys of earlier versions with today's, and
-    ``renamed``, for a key of today, values that have another name now; ``kinds`` has the type of a
-    section that did not say it then; ``added``, sections that came later, which a file that extends
-    nothing has as ``base`` does.
+    ``renamed``, for a key of today, values that have another name now; ``added`` has the keys that
+    they lacked, with what was done then; ``kinds`` has the type of a section that did not say it.
     """
 
     noun: str
@@ -40,8 +39,8 @@ class ConfigLoader:
     example: str
     moved: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    added: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
-    added: Sequence[str] = ()
 
     def shipped(self) -> list[str]:
         """Name the shipped files."""
@@ -88,13 +87,10 @@ class ConfigLoader:
             if holder is not None and holder.get(last) in names:
                 before, holder[last] = holder[last], names[holder[last]]
                 self._tell(told, f"{key}: {before} is now {holder[last]}")
+        if "name" in modern and "extends" not in modern:  # whole, and of before there were these
+            for key, value in self.added.items():
+                modern.setdefault(key, copy.deepcopy(value))
         return modern
-
-    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return whole settings with the sections that an earlier version did not know."""
-        missing = [name for name in self.added if name not in values]
-        base = self._read(self.base) if missing else {}
-        return {**values, **{name: base[name] for name in missing}}
 
     def _tell(self, told: bool, what: str) -> None:
         if not told:
@@ -119,7 +115,7 @@ class ConfigLoader:
         values = self.modernize(values)
         base = values.pop("extends", None)
         if base is None:
-            return values if path.parent == self.folder else self.complete(values)
+            return values
         if (path.parent / str(base)).is_file():
             base = path.parent / str(base)
         return merge(self._read(base, (*seen, path)), values)

@@ -21,7 +21,7 @@ from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
-from augesc_builder.config.statistics import Statistics
+from augesc_builder.config.statistics import STATISTICS, Statistics
 
 
 class FromScratch(Section):
@@ -158,8 +158,8 @@ _LOADER = ConfigLoader(
     example="generate.top_p=0.95",
     moved=MOVED,
     renamed=RENAMED,
+    added={"statistics": STATISTICS},
     kinds={"generate.backend": "local"},
-    added=("statistics",),
 )
 
 
@@ -200,8 +200,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def modernize(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an earlier version's run under the names of this one."""
-    modern = _LOADER.modernize(settings)
-    return _LOADER.complete(modern) if {"finetune", "requirements"} <= modern.keys() else modern
+    return _LOADER.modernize(settings)
 
 
 def _restore(values: Mapping[str, Any], modules: tuple[str, ...]) -> Recipe:

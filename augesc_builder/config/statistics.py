@@ -44,3 +44,10 @@ class Statistics(Section):
     topic_sample: Positive | None
     stop_words: Literal["keep", "drop"]
     prior: Annotated[str, AfterValidator(_checked)]
+
+
+STATISTICS = {
+    **{"beside": None, "query_sample": 2000, "topic_sample": 10_000},
+    **{"stop_words": "drop", "prior": "pooled"},
+}
+"""What recipes of before there was such a section are read with: what is shipped."""
