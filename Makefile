@@ -69,6 +69,7 @@ bench: $(BIN)/installed
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/corpus_statistics.py
+	$(BIN)/python benchmarks/topic_priors.py
 	$(BIN)/python benchmarks/generation.py
 
 PEERS := benchmarks/.peers

@@ -39,14 +39,30 @@ TABLE_2: dict[str, tuple[str, ...]] = {
         *("586K", "11.9", "25.1", "42K"),
         *("590K", "11.9", "25.2", "41K"),
     ),
+    "AugESC": ("102K", "-", "84K", *("-",) * 8),
 }
-"""Table 2, rounded as printed: the rows of ``pipeline.statistics.report.STATISTICS``, in order."""
+"""Table 2, rounded as printed: the rows of ``pipeline.statistics.report.STATISTICS``, in order.
+
+Of all AugESC, the text at hand gives sessions and unique words alone (sections 5.1 and 5.2).
+"""
 
 QUERIES: dict[str, tuple[int, float]] = {
     "empathetic_dialogues": (8_950, 19.9),
     "reddit": (24_766, 39.1),
 }
 """Section 4.2: queries of each source, and their mean length in words."""
+
+FIGURE_4: dict[str, dict[str, int]] = {
+    "seeker": {
+        **{"covid": 8, "pandemic": 7, "vaccine": 3, "mturk": 3, "covid-19": 3, "zoom": 3},
+        **{"virus": 2, "lockdown": 2, "christmas": 2, "holidays": 2},
+    },
+    "supporter": {
+        **{"pandemic": 7, "covid": 6, "vaccine": 3, "zoom": 3, "christmas": 3, "mturk": 3},
+        **{"survey": 3, "press": 3, "lol": 2, "merry": 2},
+    },
+}
+"""Figure 4: ESConv's words by role, each with its z against 10,000 sessions of ED and of Reddit."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,9 @@ SETTINGS: dict[str, Stated] = {
     "requirements.supporter_utterance_length": Stated(
         {"mean": {"min": 9, "max": 50}, "short": 9, "max_short_share": 0.25, "max": 100}, _4_3
     ),
+    "statistics.query_sample": Stated(2_000, "figure 3"),
+    "statistics.topic_sample": Stated(10_000, "figure 4"),
+    "statistics.stop_words": Stated("keep", "section 5.3"),
 }
 """What the paper says of the keys of a recipe; ``*`` stands for each entry of a list."""
 
@@ -225,6 +244,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice("role words are whole words in this very case"),
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
+    Choice(
+        "the prior of figure 4 is {}; the paper does not give its own, and its z-scores are not "
+        "reproduced exactly",
+        "statistics.prior",
+    ),
 )
 """What a build does beside the paper, in the order of its stages."""
 

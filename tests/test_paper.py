@@ -39,6 +39,7 @@ NO_DIFFERENCE = {
         ),
         "how the work is cut: rounding at most",
     ),
+    "statistics.beside": "what is measured beside the corpus",
     "finetune.save_state_every": "how often a run that is killed can go on",
     **dict.fromkeys(
         (
@@ -113,6 +114,9 @@ ANOTHER = {
     "requirements.role_words.words": ["Human"],
     "requirements.seeker_utterance_length.short": 8,
     "requirements.supporter_utterance_length.mean.min": 8,
+    "statistics.query_sample": None,
+    "statistics.topic_sample": 9_999,
+    "statistics.stop_words": "drop",
 }
 """For each setting of the paper, in the same order, another value."""
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import hub, training
+from augesc_builder.cli import hub, statistics, training
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
@@ -208,49 +208,7 @@ def filter_(
     )
 
 
-@app.command()
-def stats(
-    sessions: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]PATH...",
-            help="Sets: tables or lines of messages, corpus folders, ESConv's or AugESC's lines.",
-        ),
-    ],
-    out: OutOption,
-    paper: Annotated[bool, typer.Option("--paper", help="Print the paper's columns too.")] = False,
-    finetuned_on: Annotated[
-        Path | None,
-        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is memorized?"),
-    ] = None,
-    near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")
-    ] = False,
-    basic: Annotated[
-        bool, typer.Option("--basic", help="Nothing but Table 2: the fastest.")
-    ] = False,
-    num_proc: ProcessesOption = None,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures."""
-    if num_proc != 1:
-        warm_up(
-            "augesc_builder.pipeline.statistics.measure",
-            (Path(text.rpartition("=")[2]) for text in sessions),
-        )
-    from augesc_builder.pipeline.statistics import stage
-
-    stage.standalone(
-        sessions,
-        out,
-        Progress(quiet=quiet),
-        with_paper=paper,
-        finetuned_on=finetuned_on,
-        near_duplicates=near_duplicates,
-        basic=basic,
-        num_proc=num_proc,
-    )
+statistics.register(app)
 
 
 @app.command()

@@ -31,6 +31,7 @@ from augesc_builder.config.plugins import import_modules, load_plugins, plugin_m
 from augesc_builder.config.published import is_local
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
+from augesc_builder.config.statistics import STATISTICS, Statistics
 
 
 class FromScratch(Section):
@@ -143,6 +144,7 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    statistics: Statistics
 
     @model_validator(mode="after")
     def _what_is_spread_is_loaded(self) -> Recipe:
@@ -168,6 +170,7 @@ _LOADER = ConfigLoader(
     example="generate.top_p=0.95",
     moved=MOVED,
     renamed=RENAMED,
+    added={"statistics": STATISTICS},
     kinds={"generate.backend": "local"},
 )
 

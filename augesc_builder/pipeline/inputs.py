@@ -39,6 +39,7 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = [source.bundled_posts]
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
+    files |= _files_beside(recipe)
     found = {key: digest(paths) for key, paths in files.items()}
     return found | {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
 
@@ -81,8 +82,8 @@ def _is_here(name: str) -> bool:
 def check_inputs(recipe: Recipe) -> None:
     """Find mistakes in local inputs before anything is written or trained.
 
-    Raises :class:`~augesc_builder.errors.InputError` for too few sessions, and what the backend's
-    check raises.
+    Raises :class:`~augesc_builder.errors.InputError` for too few sessions and for a file that is
+    not there, and what the backend's check raises.
     """
     from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 
@@ -94,6 +95,7 @@ def check_inputs(recipe: Recipe) -> None:
                 f"{recipe.finetune.n_sessions}; lower it with --set finetune.n_sessions=N",
                 recipe.finetune.sessions,
             )
+    _files_beside(recipe)
     if recipe.backbone.name is not None:
         from augesc_builder.models.causal_lm import check_folder
 
@@ -101,3 +103,15 @@ def check_inputs(recipe: Recipe) -> None:
     from augesc_builder.pipeline.generate.backends import backend_of
 
     backend_of(recipe).check(recipe)
+
+
+def _files_beside(recipe: Recipe) -> dict[str, list[Path]]:
+    """Return the local files that ``statistics.beside`` names, by the key that names them."""
+    from augesc_builder.sources.registry import find_source
+    from augesc_builder.sources.sessions import sessions_files
+
+    return {
+        f"statistics.beside.{name}": sessions_files(Path(where))
+        for name, where in (recipe.statistics.beside or {}).items()
+        if find_source(where) is None
+    }

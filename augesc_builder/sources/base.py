@@ -90,6 +90,7 @@ class SourceInfo:
     - ``read``: yields the posts of a path; lines that cannot be read go to the ``BadLines``
     - ``read_raw``, ``parse``: the same in two steps, for dumps that several processes parse
     - ``read_sessions``: sessions to fine-tune on, at a revision, with the commit they are of
+    - ``session_files``: files of all its sessions, of every split, at a revision
     - ``appendix_a``: whether the rules of appendix A are asked of its posts
     """
 
@@ -110,6 +111,7 @@ class SourceInfo:
     read_raw: Callable[[Any, BadLines], Iterator[RawPosts]] | None = None
     parse: Callable[[RawPosts], list[Post | InputError]] | None = None
     read_sessions: Callable[[str | None], tuple[list[Session], str | None]] | None = None
+    session_files: Callable[[str | None], list[Path]] | None = None
     appendix_a: bool = False
 
     @property

@@ -84,10 +84,18 @@ def _sessions(revision: str | None) -> tuple[list[Session], str]:
 
 
 def download_esconv(revision: str) -> tuple[Path, str]:
-    """Download the train split of ``thu-coai/esconv``; give its path and the commit it is of."""
+    """Download ``thu-coai/esconv``; give the path of its train split and the commit it is of.
+
+    The other splits are for the statistics, hours later: who has one has all of them.
+    """
     hint = "give a local file with --set finetune.sessions=PATH"
-    folder, commit = download_dataset(REPO, revision, ["train.txt"], hint)
+    folder, commit = download_dataset(REPO, revision, list(_SPLITS.values()), hint)
     return folder / "train.txt", commit
+
+
+def _session_files(revision: str | None) -> list[Path]:
+    hint = "give local files with --set statistics.beside.ESConv=PATH"
+    return list(esconv_files(None, revision or str(INFO.revision), hint).values())
 
 
 def esconv_files(
@@ -125,4 +133,5 @@ INFO = SourceInfo(
     repo=REPO,
     revision="main",
     read_sessions=_sessions,
+    session_files=_session_files,
 )

@@ -48,4 +48,5 @@ INFO = SourceInfo(
     locate=lambda _: (QUERIES, None),
     read=_read,
     read_sessions=_sessions,
+    session_files=lambda _: [SESSIONS],
 )

@@ -6,19 +6,21 @@ and ``["sys", "..."]``), or an object with ``messages``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from augesc_builder.errors import InputError
-from augesc_builder.readers.chunks import PARQUET, Chunk, read_chunks
+from augesc_builder.readers.chunks import Chunk, read_chunks
 from augesc_builder.run import layout
 from augesc_builder.run.marks import checked, parquet_files
 from augesc_builder.sources import esconv
 from augesc_builder.sources.base import Session, SourceInfo
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.registry import find_source
-from augesc_builder.text.prompts import ROLE_WORD, Message
+from augesc_builder.text.prompts import PLAIN, ROLE_WORD, Message, whole_text
 
 _CHUNK = 2000
 """Sessions that are read at a time."""
@@ -67,18 +69,35 @@ def session_chunks(files: list[Path], size: int = _CHUNK) -> Iterator[Chunk]:
             first = chunk.first + len(chunk.rows)
 
 
-def parse_sessions(chunk: Chunk, *, keep_greetings: bool = False) -> Iterator[Session]:
+def parse_sessions(
+    chunk: Chunk, *, keep_greetings: bool = False, generations: bool = False
+) -> Iterator[Session]:
     """Check the sessions of a chunk.
 
     ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
+    ``generations`` takes rows of a ``query`` and the ``text`` that continues it too, as a model
+    left them: kept or rejected. A text that is no conversation is left out.
+
     Raises :class:`~augesc_builder.errors.InputError` with file and row.
     """
-    if chunk.path.suffix == PARQUET and "messages" not in chunk.rows.column_names:  # type: ignore[union-attr]
-        found = ", ".join(chunk.rows.column_names) or "none"  # type: ignore[union-attr]
-        raise InputError(f"no column messages; found {found}", chunk.path)
+    columns = ["messages", "source", "problem_type"]
+    if isinstance(chunk.rows, pa.Table) and "messages" not in chunk.rows.column_names:
+        found = chunk.rows.column_names
+        if not generations or not {"query", "text"} <= set(found):
+            expected = "messages" + ", nor query and text" * generations
+            raise InputError(
+                f"no column {expected}; found {', '.join(found) or 'none'}", chunk.path
+            )
+        columns = ["query", "text", "source"]
     stem = chunk.path.stem
-    for number, value in chunk.values(["messages", "source", "problem_type"]):
-        messages = messages_of(value, chunk.path, number, keep_greetings=keep_greetings)
+    for number, value in chunk.values(columns):
+        if generations and _is_generation(value):
+            said = _continued(value, chunk.path, number)
+            if not said:
+                continue
+            messages = said
+        else:
+            messages = messages_of(value, chunk.path, number, keep_greetings=keep_greetings)
         if not messages:
             raise InputError("a session without messages; remove the row", chunk.path, number)
         about = value if isinstance(value, dict) else {}
@@ -89,6 +108,23 @@ def parse_sessions(chunk: Chunk, *, keep_greetings: bool = False) -> Iterator[Se
             kind if isinstance(kind, str) else None,
             about.get("source") or stem,
         )
+
+
+def _is_generation(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and {"query", "text"} <= value.keys()
+        and not {"messages", "dialog"} & value.keys()
+    )
+
+
+def _continued(row: Mapping[str, Any], path: Path, number: int) -> list[Message] | None:
+    """Return a query and what continues it; ``None`` where that is no conversation."""
+    for name in ("query", "text"):
+        text = row[name]
+        if not isinstance(text, str) or (name == "query" and not text.strip()):
+            raise InputError(f"column {name}: expected a text, found {_brief(text)}", path, number)
+    return PLAIN.parse(whole_text(row["query"], row["text"]))
 
 
 def messages_of(
@@ -105,10 +141,15 @@ def messages_of(
     return list(session.messages)
 
 
-def iterate_sessions(path: str | Path) -> Iterator[tuple[str, list[Message]]]:
-    """Yield source and utterances of each session of a file or below a folder."""
+def iterate_sessions(
+    path: str | Path, *, generations: bool = False
+) -> Iterator[tuple[str, list[Message]]]:
+    """Yield source and utterances of each session of a file or below a folder.
+
+    ``generations`` takes generated texts too, as :func:`parse_sessions` does.
+    """
     for chunk in session_chunks(sessions_files(Path(path))):
-        for session in parse_sessions(chunk):
+        for session in parse_sessions(chunk, generations=generations):
             yield session.source, list(session.messages)
 
 

@@ -81,6 +81,11 @@ PLAIN = PromptTemplate()
 """The template without an instruction: generations and sessions hold none."""
 
 
+def whole_text(query: str | None, text: str, template: PromptTemplate = PLAIN) -> str:
+    """Return a continuation behind its query; a text without one is whole."""
+    return template.prefix + text if query is None else template.for_query(collapse(query)) + text
+
+
 def parse(text: str) -> list[Message] | None:
     """Read a conversation's text; ``None`` when a line has no role (the ``format`` requirement).
 

@@ -47,6 +47,11 @@ SCRIPTS = {
         *("requirements and Table 2", "requirements (augesc filter)"),
         *("Table 2 (augesc stats --basic)", "NLTK's plain loop, one process"),
     ],
+    "topic_priors.py": [
+        *("printed", "pooled"),
+        *(f"scaled:{n}e6" for n in (20, 35, 46, 60, 100)),
+        *("uninformative:0.01", "uninformative:0.1"),
+    ],
     "generation.py": [
         *("augesc, 2 slots", "the same, static batches of 2"),
         *("the same, from which ended rows leave", "transformers.generate, batches of 2"),

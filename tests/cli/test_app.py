@@ -118,6 +118,7 @@ def test_the_stages_alone_give_what_a_build_gives(augesc, tiny_file, built, tmp_
     stage("generate", queries, "--checkpoint", checkpoint, "--out", tmp_path / "g", *recipe)
     stage("filter", tmp_path / "g", "--out", tmp_path / "f", *recipe)
     stage("stats", tmp_path / "f", "--out", tmp_path / "s")
+    stage("stats", tmp_path / "g", "--out", tmp_path / "raw")
     whole = corpus_of(built)
     assert rows_of(tmp_path / "q") == whole["queries"]
     assert rows_of(tmp_path / "g") == whole["generations"]
@@ -126,11 +127,16 @@ def test_the_stages_alone_give_what_a_build_gives(augesc, tiny_file, built, tmp_
     assert (tmp_path / "f" / "filter_report.json").read_text() == whole["filter_report.json"]
     alone = json.loads((tmp_path / "s" / "statistics.json").read_text())
     of_build = json.loads(whole["statistics.json"])
+    raw = json.loads((tmp_path / "raw" / "statistics.json").read_text())
     for part in (of_build, *of_build["by_source"].values()):
         assert part.pop("novelty")["ngrams"] > 0  # a build knows what it was trained on
-    of_build["lexical_diversity"].pop("bigram_growth")  # in the order of the recipe's seed
-    alone["lexical_diversity"].pop("bigram_growth")
-    assert {**alone, "by_source": None} == {**of_build, "by_source": None}
+        assert part.pop("query_effect") == raw["query_effect"]  # before any filtering
+    del alone["query_effect"]
+    assert of_build["beside"]
+    assert of_build["settings"].pop("before_filtering")
+    some = ("by_source", "beside", "topic_correlates", "not_conversations")
+    without = [{k: v for k, v in found.items() if k not in some} for found in (alone, of_build)]
+    assert without[0] == without[1]
 
 
 def test_filter_takes_one_file(augesc, built, tmp_path):

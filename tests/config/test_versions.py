@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from augesc_builder.config.recipe import dump_recipe, load_recipe, make_recipe, modernize
+from augesc_builder.config.statistics import STATISTICS
 from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.build import build
 from augesc_builder.run.progress import Progress
@@ -23,6 +24,7 @@ def of_before(settings):
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
     old["generate"] |= backend
+    del old["statistics"]
     return old
 
 
@@ -61,6 +63,10 @@ def test_a_run_of_an_earlier_version_is_resumed(built, tiny, tmp_path):
     del manifest["checksum"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert build(tiny, folder, Progress(quiet=True)) is False  # nothing to do
+
+
+def test_what_older_recipes_lack_is_as_shipped():
+    assert load_recipe("paper").statistics.model_dump() == STATISTICS
 
 
 def test_modernize_changes_nothing_of_today():

@@ -26,6 +26,8 @@ from augesc_builder.metrics.duplication.duplication import Duplication
 from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
 from augesc_builder.metrics.novelty.counts import Automaton, NoveltyCounts
 from augesc_builder.metrics.query_effect.counts import QueryCounts
+from augesc_builder.metrics.query_effect.query_effect import QueryEffect
+from augesc_builder.metrics.sample import Sample, rank_of
 from augesc_builder.metrics.tokenized import spoken
 from augesc_builder.metrics.topic_correlates.counts import (
     TopicCounts,
@@ -33,6 +35,8 @@ from augesc_builder.metrics.topic_correlates.counts import (
     stop_words,
     z_scores,
 )
+from augesc_builder.metrics.topic_correlates.priors import Prior
+from augesc_builder.metrics.topic_correlates.topic_correlates import TopicCorrelates
 from augesc_builder.pipeline.statistics.measure import Counts, Measuring, merged, statistics
 from augesc_builder.sources.sessions import iterate_sessions
 from tests.conftest import often, shared
@@ -107,9 +111,9 @@ def test_each_loads_from_its_folder_and_gives_what_the_class_gives(tmp_path):
 
 
 @settings(max_examples=often(60))
-@given(SESSIONS, st.integers(0, 8), st.randoms())
-def test_pieces_and_order_change_nothing(sessions, cut, rng):
-    what = Measuring(trained_on=("a B a", "B. a a B"))
+@given(SESSIONS, st.integers(0, 8), st.randoms(), st.sampled_from([None, 1, 2, 8]))
+def test_pieces_and_order_change_nothing(sessions, cut, rng, sample):
+    what = Measuring(trained_on=("a B a", "B. a a B"), query_sample=sample, topic_sample=sample)
     whole = Counts(what)
     whole.add([spoken(s) for s in sessions])
     shuffled = list(sessions)
@@ -119,9 +123,12 @@ def test_pieces_and_order_change_nothing(sessions, cut, rng):
         counts = Counts(what)
         counts.add([spoken(s) for s in part])
         parts.append(pickle.loads(pickle.dumps(counts)))  # as processes hand it over
-    found = merged(parts, what).statistics()
+    together = merged(parts, what)
+    found = together.statistics()
     assert found == whole.statistics()
     json.dumps(found, allow_nan=False)
+    words = [counts.parts["topic_correlates"].of_sample().words for counts in (together, whole)]
+    assert words[0] == words[1]
 
 
 def test_columns_stand_beside_all_of_them():
@@ -213,6 +220,31 @@ def test_a_small_sample_still_tells_how_many_there_are():
 # -- topics ---------------------------------------------------------------------------------------
 
 
+@given(
+    st.lists(st.integers(0, 40), max_size=30), st.integers(1, 9), st.integers(0, 30), st.randoms()
+)
+def test_a_sample_is_the_lowest_ranks_whatever_the_pieces(ranks, size, cut, rng):
+    parts = [Sample(size), Sample(size)]
+    offered = [(rank, (rank * 7,)) for rank in ranks]
+    rng.shuffle(offered)
+    for i, (rank, item) in enumerate(offered):
+        parts[i < cut].add(rank, item)
+    parts[0].merge(parts[1])
+    assert list(parts[0]) == [(rank * 7,) for rank in sorted(ranks)[:size]]
+
+
+def test_samples_are_drawn_evenly_and_anew_by_each_seed():
+    sessions = [spoken(session(f"number {i}", "yes")) for i in range(40)]
+    drawn = [0] * len(sessions)
+    for seed in range(400):
+        ranks = sorted((rank_of(s, seed), i) for i, s in enumerate(sessions))
+        for _, i in ranks[:10]:
+            drawn[i] += 1
+    assert sum(drawn) == 4000
+    # Each is in a quarter of the samples: 100, with a standard deviation of 8.7.
+    assert all(60 < n < 140 for n in drawn)
+
+
 def test_z_by_hand():
     # y + a is 7 here and 5 there, of 12 in all: log(7/5) - log(5/7) over sqrt(1/7 + 1/5).
     here, there = {"rain": 3, "sun": 1}, {"rain": 1, "sun": 3}
@@ -235,6 +267,73 @@ def test_z_against_the_formula_in_arrays(here, there):
     pooled = {word: int(n) for word, n in zip(words, prior, strict=True)}
     found = z_scores(here, there, pooled)
     assert [found[word] for word in words] == pytest.approx(list(z), rel=1e-9, abs=1e-9)
+
+
+PRIORS = st.one_of(
+    st.just(("pooled", 1.0)),
+    st.tuples(st.just("scaled"), st.floats(0.5, 1e8)),
+    st.tuples(st.just("uninformative"), st.sampled_from([0.01, 0.1, 1.0])),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 500), min_size=2),
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 500), min_size=2),
+    PRIORS,
+)
+def test_z_with_each_prior_against_equations_16_and_22_in_arrays(here, there, given_prior):
+    kind, amount = given_prior
+    words = sorted(set(here) | set(there))
+    y = np.array([[side.get(word, 0) for word in words] for side in (here, there)], float)
+    pooled = y.sum(0)
+    a = {
+        "pooled": pooled,
+        "scaled": amount * pooled / pooled.sum(),
+        "uninformative": np.full(len(words), amount),
+    }[kind]
+    n, total = y.sum(1, keepdims=True), a.sum()
+    odds = np.log((y + a) / (n + total - y - a))
+    z = (odds[0] - odds[1]) / np.sqrt((1 / (y + a)).sum(0))
+    counts = {word: int(count) for word, count in zip(words, pooled, strict=True)}
+    found = z_scores(here, there, Prior(kind, amount).counts(counts))
+    assert [found[word] for word in words] == pytest.approx(list(z), rel=1e-6, abs=1e-6)
+
+
+def test_priors_by_hand():
+    # mturk: said 38 times in 335,849 words here and never in 5,442,100 there.
+    here, there = {"mturk": 38, "*": 335_811}, {"*": 5_442_100}
+    pooled = {"mturk": 38, "*": 5_777_911}
+    plain = z_scores(here, there, Prior.parse("pooled").counts(pooled))["mturk"]
+    # log(76 / 6,113,722) - log(38 / 11,220,011) over sqrt(1/76 + 1/38)
+    assert plain == pytest.approx(6.5448, abs=0.0005)
+    flat = z_scores(here, there, {"mturk": 0.1, "*": 0.1})["mturk"]
+    # log(38.1 / 335,811.1) - log(0.1 / 5,442,100.1) over sqrt(1/38.1 + 1/0.1)
+    assert flat == pytest.approx(2.7565, abs=0.0005)
+    assert Prior.parse("scaled:46e6").counts(pooled)["mturk"] == pytest.approx(302.53, abs=0.01)
+    assert Prior.parse("uninformative:0.01").counts(pooled) == {"mturk": 0.01, "*": 0.01}
+    assert Prior.parse("scaled:46e6").label.endswith("scaled to 46,000,000 words")
+
+
+def test_a_word_that_all_say_alone_has_no_score():
+    for prior in ("pooled", "scaled:1e6", "uninformative:0.1"):
+        assert z_scores({"a": 3}, {"a": 5}, Prior.parse(prior).counts({"a": 8})) == {}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_measurements_draw_samples_and_take_priors(tmp_path):
+    messages = [session(f"word{i} here", f"other{i} there now") for i in range(30)]
+    effect = QueryEffect(cache_dir=str(tmp_path))
+    assert effect.compute(messages=messages)["sessions"] == 30
+    assert effect.compute(messages=messages, sample=7, seed=3)["sessions"] == 7
+    topics = TopicCorrelates(cache_dir=str(tmp_path))
+    sets = ["a", "b"] * 15
+    all_words = topics.compute(messages=messages, sets=sets, top=50)
+    drawn = topics.compute(messages=messages, sets=sets, top=50, sample=4)
+    assert (len(all_words["a"]["seeker"]), len(drawn["a"]["seeker"])) == (15, 4)
+    flat = topics.compute(messages=messages, sets=sets, top=50, prior="uninformative:0.1")
+    assert flat["a"]["seeker"][0][1] != all_words["a"]["seeker"][0][1]
+    with pytest.raises(ValueError, match="unknown prior 'flat'"):
+        topics.compute(messages=messages, sets=sets, prior="flat")
 
 
 def test_topics_of_two_sets_and_the_option_of_stop_words():

@@ -42,7 +42,10 @@ def test_the_stages_stand_where_the_design_says(built):
         *("data", "rejected", "README.md", "filter_report.json", "filter_report.md", "figures"),
         *("safety_report.json", "statistics.json"),
     }
-    names = ("session_statistics", "lexical_diversity", "query_effect", "duplication", "novelty")
+    names = (
+        *("session_statistics", "lexical_diversity", "query_effect", "duplication", "novelty"),
+        "topic_correlates",  # with what stands beside the corpus
+    )
     assert {p.name for p in (built / "corpus" / "figures").iterdir()} == {
         f"{name}.{form}" for name in names for form in ("png", "svg")
     }

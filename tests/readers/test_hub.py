@@ -30,6 +30,8 @@ def hub(tmp_path, built):
     esconv = root / "datasets" / "thu-coai" / "esconv"
     esconv.mkdir(parents=True)
     shutil.copy(sample.SESSIONS, esconv / "train.txt")
+    few = sample.SESSIONS.read_text().splitlines(keepends=True)[:3]
+    (esconv / "test.txt").write_text("".join(few))
     posts = list(sample.read_sample_queries())[:6]
     folder = root / "datasets" / EMPATHETIC / "default" / "train"
     folder.mkdir(parents=True)
@@ -88,6 +90,9 @@ def test_a_build_from_the_hub_records_every_commit(hub, tiny_file, tmp_path):
     for commit in manifest["revisions"].values():
         assert commit in card
     assert "license: cc-by-nc-4.0" in card
+    beside = json.loads((out / "corpus" / "statistics.json").read_text())["beside"]
+    assert beside["ESConv"]["sessions"] == 65 + 3  # all splits, as in the paper's Table 2
+    assert "| ESConv |" in card
 
 
 @pytest.mark.parametrize(

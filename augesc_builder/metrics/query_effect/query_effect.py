@@ -21,14 +21,17 @@ from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 The length of a session's query (its first utterance, in words) against the mean length of the
-utterances behind it (Figure 3 of the AugESC paper; there before filtering). Sessions with one
-utterance have no such mean and are left out. Words are NLTK's.
+utterances behind it (Figure 3 of the AugESC paper; there of 2,000 conversations of each source,
+drawn at random before any filtering). Sessions with one utterance have no such mean and are left
+out. Words are NLTK's.
 """
 
 INPUTS_DESCRIPTION = """\
 Args:
     messages: for each session its utterances, a list of {"role", "content"} in order.
     bin_words: width of the bins of query lengths, in words.
+    sample: measure so many sessions at most, drawn at random (the paper: 2,000); None: all.
+    seed: of that draw, which does not depend on the order of the sessions.
 Returns:
     sessions (count of those with two utterances or more), mean_query_words,
     mean_utterance_words (the mean of the sessions' means), correlation (Pearson's r of query length
@@ -52,9 +55,13 @@ class QueryEffect(evaluate.Measurement):  # type: ignore[misc]
         )
 
     def _compute(
-        self, messages: Iterable[Sequence[Message]], bin_words: int = BIN_WORDS
+        self,
+        messages: Iterable[Sequence[Message]],
+        bin_words: int = BIN_WORDS,
+        sample: int | None = None,
+        seed: int = 0,
     ) -> dict[str, Any]:
-        counts = QueryCounts()
+        counts = QueryCounts(sample, seed)
         for session in messages:
             counts.add(spoken(session))
         return counts.statistics(bin_words)

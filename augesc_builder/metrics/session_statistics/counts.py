@@ -13,7 +13,10 @@ from augesc_builder.text.prompts import Message
 
 @dataclass
 class RoleCounts:
-    """What one role said: how long its utterances are, and all its words."""
+    """What one role said: how much of it, how long its utterances are, and all its words."""
+
+    in_session: Counter[int] = field(default_factory=Counter)
+    """For each number of utterances of this role, how many sessions have so many."""
 
     lengths: Counter[int] = field(default_factory=Counter)
     vocabulary: set[str] = field(default_factory=set)
@@ -43,6 +46,8 @@ class SessionCounts:
     def add(self, session: Spoken) -> None:
         """Count a session."""
         self.utterances[len(session)] += 1
+        for name, role in self.roles.items():
+            role.in_session[sum(said.role == name for said in session)] += 1
         for said in session:
             role = self.roles[said.role]
             role.lengths[len(said.words)] += 1
@@ -53,6 +58,7 @@ class SessionCounts:
         self.utterances.update(other.utterances)
         for name, theirs in other.roles.items():
             role = self.roles[name]
+            role.in_session.update(theirs.in_session)
             role.lengths.update(theirs.lengths)
             role.vocabulary |= theirs.vocabulary
 
@@ -71,6 +77,7 @@ class SessionCounts:
                     "mean_utterances": mean(role.utterances, sessions),
                     "mean_utterance_words": mean(role.words, role.utterances),
                     "unique_words": len(role.vocabulary),
+                    "session_utterances": _histogram(role.in_session),
                     "utterance_words": _histogram(role.lengths),
                 }
                 for label, role in (("seeker", seeker), ("supporter", supporter))

@@ -21,7 +21,8 @@ from augesc_builder.text.prompts import Message
 DESCRIPTION = """\
 Sessions, their mean length in words, unique words; and for seeker and supporter: utterances,
 utterances a session, words an utterance, unique words. Words are NLTK's, case-sensitive, with
-punctuation marks (section 4.2 of the AugESC paper). The histograms are those beside its Table 2.
+punctuation marks (section 4.2 of the AugESC paper). The histograms of seeker and supporter are the
+two distributions of its Table 2.
 """
 
 INPUTS_DESCRIPTION = """\
@@ -32,8 +33,9 @@ Returns:
     sessions (count), mean_session_words (words of all utterances of a session), unique_words,
     session_utterances: a histogram, a list of [utterances of a session, sessions];
     and the dictionaries seeker and supporter with utterances (count), mean_utterances (a session),
-    mean_utterance_words, unique_words, and utterance_words: a histogram, a list of [words of an
-    utterance, utterances]. A mean of nothing is None.
+    mean_utterance_words, unique_words, session_utterances as above, but of this role alone, and
+    utterance_words: a histogram, a list of [words of an utterance, utterances]. A mean of nothing
+    is None.
 """
 
 CITATION = "Zheng, Sabour, Wen, Huang (2022): AugESC. arXiv 2202.13047, section 5.1."

@@ -6,30 +6,58 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
+from augesc_builder.metrics.sample import Sample, rank_of
 from augesc_builder.metrics.tokenized import ROLES, Spoken
+from augesc_builder.metrics.topic_correlates.priors import POOLED, Prior
 
 TOP = 10
 
 
 class TopicCounts:
-    """How often each role says each word; counts of other sessions can be merged in."""
+    """How often each role says each word; counts of other sessions can be merged in.
 
-    def __init__(self) -> None:
+    With ``sample``, they are those of that many sessions at most, drawn by ``seed``.
+    """
+
+    def __init__(self, sample: int | None = None, seed: int = 0) -> None:
+        self.seed = seed
         self.words: dict[str, Counter[str]] = {role: Counter() for role in ROLES}
+        self._drawn: Sample[tuple[str, ...]] | None = Sample(sample) if sample else None
+        """Of each session in the sample the words of each role; words hold no blanks."""
 
     def add(self, session: Spoken) -> None:
         """Count a session."""
-        for said in session:
-            self.words[said.role].update(said.words)
+        said = {role: [w for u in session if u.role == role for w in u.words] for role in ROLES}
+        if self._drawn is None:
+            self._count(said)
+        else:
+            rank = rank_of(session, self.seed)
+            self._drawn.add(rank, tuple(" ".join(words) for words in said.values()))
 
     def merge(self, other: TopicCounts) -> None:
         """Add the counts of other sessions."""
-        for role, counter in other.words.items():
-            self.words[role].update(counter)
+        self._count(other.words)
+        if self._drawn is not None and other._drawn is not None:
+            self._drawn.merge(other._drawn)
+
+    def of_sample(self) -> TopicCounts:
+        """Return the counts of the sessions in the sample; of all, where none is drawn."""
+        if self._drawn is None:
+            return self
+        counts = TopicCounts()
+        for texts in self._drawn:
+            counts._count(
+                {r: text.split(" ") for r, text in zip(ROLES, texts, strict=True) if text}
+            )
+        return counts
+
+    def _count(self, said: Mapping[str, Iterable[str]]) -> None:
+        for role, words in said.items():
+            self.words[role].update(words)
 
     def lowered(self, role: str, *, keep_stop_words: bool) -> Counter[str]:
         """Return a role's counts of words in lowercase."""
@@ -45,34 +73,41 @@ _WORD = re.compile(r"[^\W_]")
 
 
 def correlates(
-    sets: Mapping[str, TopicCounts], top: int = TOP, *, keep_stop_words: bool = False
+    sets: Mapping[str, TopicCounts],
+    top: int = TOP,
+    *,
+    keep_stop_words: bool = False,
+    prior: Prior = POOLED,
 ) -> dict[str, dict[str, list[list[Any]]]]:
     """Return the words of the highest z of each set against all others, for each role."""
     found: dict[str, dict[str, list[list[Any]]]] = {name: {} for name in sets}
+    drawn = {name: part.of_sample() for name, part in sets.items()}
     for role, label in ROLES.items():
         counts = {
-            name: part.lowered(role, keep_stop_words=keep_stop_words) for name, part in sets.items()
+            name: part.lowered(role, keep_stop_words=keep_stop_words)
+            for name, part in drawn.items()
         }
         pooled: Counter[str] = Counter()
         for part in counts.values():
             pooled.update(part)
+        before = prior.counts(pooled)
         for name, part in counts.items():
-            scores = z_scores(part, pooled - part, pooled) if len(sets) > 1 else {}
+            scores = z_scores(part, pooled - part, before) if len(sets) > 1 else {}
             ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
             found[name][label] = [[word, z] for word, z in ranked[:top] if z > 0]
     return found
 
 
 def z_scores(
-    here: Mapping[str, int], there: Mapping[str, int], prior: Mapping[str, int]
+    here: Mapping[str, int], there: Mapping[str, int], prior: Mapping[str, float]
 ) -> dict[str, float]:
     """Return z of every word of the prior: above 0 where it is said more here than there."""
-    n_here, n_there, n_prior = sum(here.values()), sum(there.values()), sum(prior.values())
+    n_here, n_there, n_prior = (math.fsum(n.values()) for n in (here, there, prior))
     scores = {}
     for word, a in prior.items():
         y, other = here.get(word, 0) + a, there.get(word, 0) + a
         rest, other_rest = n_here + n_prior - y, n_there + n_prior - other
-        if not rest or not other_rest:  # the only word there is
+        if len(prior) == 1 or min(y, other, rest, other_rest) <= 0:  # nothing to compare with
             continue
         delta = math.log(y / rest) - math.log(other / other_rest)
         scores[word] = delta / math.sqrt(1 / y + 1 / other)

@@ -16,13 +16,13 @@ from augesc_builder.config.requirements import Requirements
 from augesc_builder.errors import InputError
 from augesc_builder.models.token_counter import TokenCounter
 from augesc_builder.pipeline.filter.functions import measure
-from augesc_builder.pipeline.filter.measure import conversations, measured_columns, whole_text
+from augesc_builder.pipeline.filter.measure import conversations, measured_columns
 from augesc_builder.pipeline.filter.report import count
 from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.readers.chunks import Chunk
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
-from augesc_builder.text.prompts import PLAIN, PromptTemplate
+from augesc_builder.text.prompts import PLAIN, PromptTemplate, whole_text
 from augesc_builder.text.safety import Scanner, count_flags, flag_sessions, scanner_of
 
 KEYS = ("query_id", "sample", "source")

@@ -9,7 +9,7 @@ from typing import Any
 from augesc_builder.config.requirements import Requirements
 from augesc_builder.pipeline.filter.requirements import Batch, active
 from augesc_builder.text import words
-from augesc_builder.text.prompts import PLAIN, Message, PromptTemplate, collapse
+from augesc_builder.text.prompts import PLAIN, Message, whole_text
 
 _NOT_PARSED: dict[str, Any] = dict.fromkeys(
     (
@@ -51,11 +51,6 @@ def conversations(batch: Batch) -> list[list[Message] | None]:
         return list(batch["messages"])
     rows = zip(batch["query"], batch["text"], strict=True)
     return [PLAIN.parse(whole_text(query, text)) for query, text in rows]
-
-
-def whole_text(query: str | None, text: str, template: PromptTemplate = PLAIN) -> str:
-    """Return a continuation behind its query; a text without one is whole."""
-    return template.prefix + text if query is None else template.for_query(collapse(query)) + text
 
 
 def _measure(messages: list[Message] | None, role_words: _RoleWords) -> dict[str, Any]:

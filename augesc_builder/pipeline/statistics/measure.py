@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,56 +14,87 @@ from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken
 from augesc_builder.metrics.topic_correlates.counts import TopicCounts, correlates
+from augesc_builder.metrics.topic_correlates.priors import POOLED, Prior
 from augesc_builder.readers.chunks import Chunk
 from augesc_builder.sources.sessions import parse_sessions
+
+TABLE_2 = "session_statistics"
+BESIDE = (TABLE_2, "lexical_diversity", "topic_correlates")
+"""Where the paper sets ESConv beside its own corpus: Table 2, Figures 5 and 4."""
+ALL = (*BESIDE, "query_effect", "duplication", "novelty")
 
 
 @dataclass(frozen=True)
 class Measuring:
     """What to measure, ready for worker processes.
 
-    ``basic`` is Table 2 alone; the rest takes a few times as long. ``trained_on`` holds the
-    fine-tuning utterances, for novelty; ``near`` asks for near-duplicates.
+    ``names`` are the measurements. ``trained_on`` holds the fine-tuning utterances, without which
+    there is no novelty; ``near`` asks for near-duplicates. Figure 3 is of ``query_sample`` sessions
+    of a column at most, Figure 4 of ``topic_sample``, ``None`` for all, with ``keep_stop_words``
+    and ``prior`` as :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
     """
 
-    basic: bool = False
+    names: tuple[str, ...] = ALL
     trained_on: tuple[str, ...] | None = None
     near: NearDuplicates | None = None
     seed: int = 0
+    query_sample: int | None = None
+    topic_sample: int | None = None
+    keep_stop_words: bool = False
+    prior: Prior = POOLED
 
-    def chunk(self, chunk: Chunk) -> dict[str, Counts]:
+    def chunk(self, chunk: Chunk) -> Measured:
         """Measure the sessions of a chunk, each source apart."""
         sessions: dict[str, list[Spoken]] = {}
-        for session in parse_sessions(chunk):
+        for session in parse_sessions(chunk, generations=True):
             sessions.setdefault(session.source, []).append(spoken(session.messages))
         counts = {source: Counts(self) for source in sessions}
         for source, found in sessions.items():
             counts[source].add(found)
-        return counts
+        return Measured(counts, len(chunk.rows) - sum(map(len, sessions.values())))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the report names: how samples are drawn and words are compared."""
+        return {
+            "seed": self.seed,
+            "query_sample": self.query_sample,
+            "topic_sample": self.topic_sample,
+            "stop_words": "keep" if self.keep_stop_words else "drop",
+            "prior": self.prior.label,
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The counts of a chunk by source; ``unread`` of its texts are no conversations."""
+
+    counts: dict[str, Counts]
+    unread: int
+
+
+_MAKE: Mapping[str, Callable[[Measuring], Any]] = {
+    TABLE_2: lambda _: SessionCounts(),
+    "lexical_diversity": lambda what: DiversityCounts(what.seed),
+    "query_effect": lambda what: QueryCounts(what.query_sample, what.seed),
+    "duplication": lambda what: DuplicationCounts(what.near),
+    "topic_correlates": lambda what: TopicCounts(what.topic_sample, what.seed),
+    "novelty": lambda what: NoveltyCounts(what.trained_on or ()),
+}
 
 
 class Counts:
     """The counts of every measurement for one column of the report."""
 
     def __init__(self, what: Measuring) -> None:
-        self.table_2 = SessionCounts()
-        self.others: dict[str, Any] = {}
-        if what.basic:
-            return
-        self.others = {
-            "lexical_diversity": DiversityCounts(what.seed),
-            "query_effect": QueryCounts(),
-            "duplication": DuplicationCounts(what.near),
-            "topics": TopicCounts(),
+        self.parts: dict[str, Any] = {
+            name: _MAKE[name](what)
+            for name in what.names
+            if name != "novelty" or what.trained_on is not None
         }
-        if what.trained_on is not None:
-            self.others["novelty"] = NoveltyCounts(what.trained_on)
 
     def add(self, sessions: list[Spoken]) -> None:
         """Count sessions."""
-        for session in sessions:
-            self.table_2.add(session)
-        for counts in self.others.values():
+        for counts in self.parts.values():
             if isinstance(counts, DiversityCounts | DuplicationCounts):
                 counts.add(sessions)
                 continue
@@ -72,14 +103,13 @@ class Counts:
 
     def merge(self, other: Counts) -> None:
         """Add the counts of other sessions."""
-        self.table_2.merge(other.table_2)
-        for name, counts in self.others.items():
-            counts.merge(other.others[name])
+        for name, counts in self.parts.items():
+            counts.merge(other.parts[name])
 
     def statistics(self) -> dict[str, Any]:
         """Return every measurement but topic_correlates, which compares columns."""
-        found = {n: c.statistics() for n, c in self.others.items() if n != "topics"}
-        return {**self.table_2.statistics(), **found}
+        found = {n: c.statistics() for n, c in self.parts.items() if n != "topic_correlates"}
+        return {**found.pop(TABLE_2), **found}
 
 
 def merged(parts: Iterable[Counts], what: Measuring) -> Counts:
@@ -90,15 +120,28 @@ def merged(parts: Iterable[Counts], what: Measuring) -> Counts:
     return total
 
 
-def statistics(columns: Mapping[str, Counts], what: Measuring) -> dict[str, Any]:
-    """Return ``statistics.json``: all sessions together, and every column by itself."""
+def statistics(
+    columns: Mapping[str, Counts], what: Measuring, beside: Mapping[str, Counts] | None = None
+) -> dict[str, Any]:
+    """Return ``statistics.json``: all sessions together, every column, and what stands beside."""
+    beside = beside or {}
     several = len(columns) != 1
     together = merged(columns.values(), what) if several else next(iter(columns.values()))
-    topics = {name: counts.others["topics"] for name, counts in columns.items() if counts.others}
+    compared = {
+        name: counts.parts["topic_correlates"]
+        for name, counts in {**columns, **beside}.items()
+        if "topic_correlates" in counts.parts
+    }
     return {
         **together.statistics(),
         "by_source": {name: counts.statistics() for name, counts in columns.items()},
-        "topic_correlates": correlates(topics, top=_TOPICS) if several and topics else None,
+        "beside": {name: counts.statistics() for name, counts in beside.items()},
+        "topic_correlates": correlates(
+            compared, top=_TOPICS, keep_stop_words=what.keep_stop_words, prior=what.prior
+        )
+        if len(compared) > 1
+        else None,
+        "settings": what.settings(),
     }
 
 

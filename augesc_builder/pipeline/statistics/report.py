@@ -26,10 +26,11 @@ STATISTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def statistics_table(statistics: Mapping[str, Any], *, with_paper: bool) -> str:
-    """Write Table 2: a statistic a row, the sets (and all of them) as columns, then the paper's."""
+    """Write Table 2: a statistic a row; the sets, all of them, those beside, the paper's."""
     sets = {source_label(name): part for name, part in statistics["by_source"].items()}
     if len(sets) != 1:
         sets["all"] = statistics
+    sets |= statistics.get("beside", {})
     columns = {name: [_number(_at(s, path)) for _, path in STATISTICS] for name, s in sets.items()}
     if with_paper:
         columns |= {f"paper: {name}": list(cells) for name, cells in paper.TABLE_2.items()}
@@ -39,6 +40,18 @@ def statistics_table(statistics: Mapping[str, Any], *, with_paper: bool) -> str:
             [label, *(column[i] for column in columns.values())]
             for i, (label, _) in enumerate(STATISTICS)
         ],
+    )
+
+
+def topics_text(statistics: Mapping[str, Any]) -> str:
+    """Say how Figure 4 compares words: of how many sessions, which words, with which prior."""
+    how = statistics["settings"]
+    n = how["topic_sample"]
+    return (
+        "z of the log odds ratio of each set against all others; "
+        + ("all sessions" if n is None else f"at most {n:,} sessions of a set, seed {how['seed']}")
+        + f"; stop words {'kept' if how['stop_words'] == 'keep' else 'left out'}; "
+        f"prior: {how['prior']}"
     )
 
 

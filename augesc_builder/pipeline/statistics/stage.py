@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augesc_builder.config.recipe import Recipe
-from augesc_builder.errors import InputError
-from augesc_builder.pipeline.statistics.report import statistics_table
+from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.pipeline.statistics.report import statistics_table, topics_text
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
@@ -18,17 +18,36 @@ from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 
 if TYPE_CHECKING:
     from augesc_builder.pipeline.statistics.measure import Counts, Measuring
+    from augesc_builder.pipeline.statistics.sets import Sets
     from augesc_builder.readers.chunks import Chunk
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
-    """Measure the corpus of a build."""
-    from augesc_builder.pipeline.finetune.stage import finetuned_on
-    from augesc_builder.pipeline.statistics.measure import Measuring
+    """Measure the corpus of a build, and what stands beside it.
 
-    what = Measuring(trained_on=finetuned_on(folder, recipe), seed=recipe.seed)
-    sets = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
-    _measure(folder, sets, what, layout.CORPUS, progress)
+    Figure 3 is of the generations, as the paper's: "before any filtering".
+    """
+    from augesc_builder.pipeline.finetune.stage import finetuned_on
+    from augesc_builder.pipeline.statistics.measure import BESIDE, Counts, merged, statistics
+    from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
+
+    what = _measuring(recipe, trained_on=finetuned_on(folder, recipe))
+    corpus = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
+    columns = _columns(_count(corpus, what, progress)[0], list(corpus))
+    measured = folder.use("filter", layout.MEASURED)
+    before = queries_before_filtering(measured, what.query_sample, what.seed)
+    for source in sorted(before):
+        columns.setdefault(source, Counts(what)).parts["query_effect"] = before[source]
+    commit = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
+    sets, set_beside = sets_beside(recipe, commit, columns), replace(what, names=BESIDE)
+    counted, _ = _count(sets, set_beside, progress)
+    beside = {
+        name: merged((part for (of, _), part in counted.items() if of == name), set_beside)
+        for name in sets
+    }
+    found = statistics(columns, what, beside)
+    found["settings"]["before_filtering"] = True
+    _write(folder, layout.CORPUS, found, draw=True)
 
 
 def standalone(
@@ -37,6 +56,7 @@ def standalone(
     progress: Progress,
     *,
     with_paper: bool,
+    overrides: Sequence[str] = (),
     finetuned_on: Path | None = None,
     near_duplicates: bool = False,
     basic: bool = False,
@@ -44,14 +64,20 @@ def standalone(
 ) -> None:
     """Measure each of the sets ``given`` (``PATH`` or ``NAME=PATH``), and print Table 2.
 
-    Raises :class:`~augesc_builder.errors.InputError` for a file that holds no sessions.
+    Sets may be generations and rejected rows: those of their texts that are conversations.
+    ``overrides`` are of the paper's recipe: ``seed`` and the keys of ``statistics``.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a file that holds no sessions, and
+    :class:`~augesc_builder.errors.RecipeError` for a wrong override.
     """
     from augesc_builder.metrics.duplication.counts import DEFAULT
     from augesc_builder.metrics.novelty.counts import utterances_of
-    from augesc_builder.pipeline.statistics.measure import Measuring
+    from augesc_builder.pipeline.statistics.measure import TABLE_2, statistics
+    from augesc_builder.pipeline.statistics.sets import given_sets
     from augesc_builder.sources.esconv import read_esconv
 
-    sets = _sets(given)
+    recipe = load_recipe("paper", overrides)
+    sets = given_sets(given)
     near = DEFAULT if near_duplicates else None
     trained_on = None
     settings: dict[str, Any] = {
@@ -59,32 +85,53 @@ def standalone(
         "sessions": {name: digest(files) for name, files in sets.items()},
         "basic": basic,
         "near_duplicates": near and near.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "statistics": recipe.statistics.model_dump(mode="json"),
     }
     if finetuned_on is not None:
         trained_on = utterances_of(s.messages for s in read_esconv(finetuned_on))
         settings["finetuned_on"] = digest([finetuned_on])
-    what = Measuring(basic, trained_on, near)
+    what = _measuring(recipe, trained_on=trained_on)
+    what = replace(what, near=near, names=(TABLE_2,) if basic else what.names)
     with RunFolder(out, settings, progress.say) as folder:
         if is_new(folder, "statistics", progress):
-            _measure(folder, sets, what, ".", progress, num_proc=num_proc)
-    progress.say(statistics_table(load_json(out / layout.STATISTICS), with_paper=with_paper))
+            counted, unread = _count(sets, what, progress, num_proc)
+            found = statistics(_columns(counted, list(sets)), what)
+            _write(folder, ".", {**found, "not_conversations": unread}, draw=not basic)
+    found = load_json(out / layout.STATISTICS)
+    progress.say(statistics_table(found, with_paper=with_paper))
+    if found["not_conversations"]:
+        progress.say(
+            f"\n{found['not_conversations']:,} texts are no conversations and are left out."
+        )
+    if found["topic_correlates"] is not None:
+        progress.say(f"\nFigure 4: {topics_text(found)}.")
     if not basic:
         progress.say(
             f"\nAll numbers are in {out / layout.STATISTICS}, figures in {out / layout.FIGURES}."
         )
 
 
-def _measure(
-    folder: RunFolder,
-    sets: Mapping[str, Sequence[Path]],
-    what: Measuring,
-    place: str,
-    progress: Progress,
-    *,
-    num_proc: int | None = None,
-) -> None:
-    """Measure sets of sessions, each source of a set apart, and draw the figures."""
-    from augesc_builder.pipeline.statistics.measure import Counts, statistics
+def _measuring(recipe: Recipe, trained_on: tuple[str, ...] | None) -> Measuring:
+    from augesc_builder.metrics.topic_correlates.priors import Prior
+    from augesc_builder.pipeline.statistics.measure import Measuring
+
+    settings = recipe.statistics
+    return Measuring(
+        trained_on=trained_on,
+        seed=recipe.seed,
+        query_sample=settings.query_sample,
+        topic_sample=settings.topic_sample,
+        keep_stop_words=settings.stop_words == "keep",
+        prior=Prior.parse(settings.prior),
+    )
+
+
+def _count(
+    sets: Sets, what: Measuring, progress: Progress, num_proc: int | None = None
+) -> tuple[dict[tuple[str, str], Counts], int]:
+    """Count the sessions of each set and source; tell how many texts are no conversations."""
+    from augesc_builder.pipeline.statistics.measure import Counts
     from augesc_builder.readers.chunks import count_rows
     from augesc_builder.sources.sessions import session_chunks
 
@@ -93,25 +140,30 @@ def _measure(
 
     def chunks() -> Iterator[Chunk]:
         for name, files in sets.items():
-            for chunk in session_chunks(list(files)):
+            for chunk in session_chunks(files):
                 under_way.append((name, len(chunk.rows)))
                 yield chunk
 
     counted: dict[tuple[str, str], Counts] = {}
+    unread = 0
     num_proc = num_proc or (cores() if total > WORTH_PROCESSES else 1)
     preload = "augesc_builder.pipeline.statistics.measure"
     with progress.bar(total, "counting words", "session") as bar:
         for found in ordered_map(what.chunk, chunks(), num_proc, preload=preload):
             name, n = under_way.popleft()
-            for source, counts in found.items():
+            for source, counts in found.counts.items():
                 counted.setdefault((name, source), Counts(what)).merge(counts)
+            unread += found.unread
             bar.update(n)
-    found_json = statistics(_columns(counted, list(sets)), what)
-    folder.write_json(f"{place}/{layout.STATISTICS}", found_json)
-    if not what.basic:
-        from augesc_builder.pipeline.statistics.figures import draw
+    return counted, unread
 
-        folder.write_folder(f"{place}/{layout.FIGURES}", lambda into: draw(found_json, into))
+
+def _write(folder: RunFolder, place: str, found: Mapping[str, Any], *, draw: bool) -> None:
+    folder.write_json(f"{place}/{layout.STATISTICS}", found)
+    if draw:
+        from augesc_builder.pipeline.statistics import figures
+
+        folder.write_folder(f"{place}/{layout.FIGURES}", lambda into: figures.draw(found, into))
     folder.complete("statistics")
 
 
@@ -126,21 +178,3 @@ def _columns(counted: Mapping[tuple[str, str], Counts], sets: Sequence[str]) -> 
             )
             named[column] = counted[name, source]
     return named
-
-
-def _sets(given: Sequence[str]) -> dict[str, list[Path]]:
-    """Name the sets: as the user does, or by their file or folder."""
-    from augesc_builder.sources.sessions import sessions_files
-
-    sets: dict[str, list[Path]] = {}
-    for text in given:
-        name, equals, rest = text.partition("=")
-        if not equals or Path(text).exists():
-            path = Path(text)
-            name = path.stem if path.is_file() else path.resolve().name
-        else:
-            path = Path(rest)
-        if name in sets:
-            raise InputError(f"a second set called {name}; name it, as in other={path}", path)
-        sets[name] = sessions_files(path)
-    return sets

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError
 from augesc_builder.pipeline.filter.filter import Filter
-from augesc_builder.pipeline.filter.measure import whole_text
 from augesc_builder.pipeline.filter.report import filter_report, filter_table, merge
 from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
 from augesc_builder.readers.chunks import read_chunks
@@ -28,7 +27,7 @@ from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import parse_generations, read_generations, shards_of
 from augesc_builder.sources.sample import read_sample_sessions
-from augesc_builder.text.prompts import render
+from augesc_builder.text.prompts import render, whole_text
 from tests.conftest import SOAK, often, rows_of, shared
 
 EMOJI = [

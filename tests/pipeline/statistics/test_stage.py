@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-import struct
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from augesc_builder.config.recipe import load_recipe
+from augesc_builder.errors import InputError
+from augesc_builder.metrics.query_effect.counts import QueryCounts
+from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.metrics.topic_correlates.counts import stop_words
 from augesc_builder.paper import TABLE_2
-from augesc_builder.pipeline.statistics import figures
+from augesc_builder.pipeline.inputs import check_inputs, input_digests
+from augesc_builder.pipeline.statistics import stage
+from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
+from augesc_builder.run.folder import RunFolder, read_manifest
+from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sessions
-from tests.conftest import shared
+from augesc_builder.sources.sessions import iterate_sessions
+from augesc_builder.text.prompts import PLAIN, whole_text
+from tests.conftest import mark_anew, rows_of, shared
 from tests.pipeline.filter.test_filter import EMOJI, HOSTILE, lines, table
 
 FIGURES = ("session_statistics", "lexical_diversity", "query_effect", "duplication")
@@ -34,11 +45,13 @@ def test_sets_stand_in_columns_with_the_papers(augesc, built, tmp_path):
     )
     assert code == 0, err
     header = [cell.strip() for cell in text.splitlines()[0].split("|")[2:-1]]
-    papers = ["paper: ESConv", "paper: AugESC ED", "paper: AugESC Reddit"]
+    papers = ["paper: ESConv", "paper: AugESC ED", "paper: AugESC Reddit", "paper: AugESC"]
     assert header == ["run", "ESConv", "AugESC", "all", *papers]
     last = [cell.strip() for cell in text.splitlines()[12].split("|")[1:-1]]
     assert last[0] == "supporter: unique words"
-    assert last[-3:] == [cells[-1] for cells in TABLE_2.values()]
+    assert last[-4:] == [cells[-1] for cells in TABLE_2.values()]
+    total = [line.split("|")[-2].strip() for line in text.splitlines()[2:5]]
+    assert total == ["102K", "-", "84K"]  # section 5
     found = found_in(out)
     assert list(found["by_source"]) == ["run", "ESConv", "augesc"]
     assert found["by_source"]["augesc"]["seeker"]["utterances"] == 2
@@ -140,7 +153,9 @@ def test_what_is_refused(refused, tmp_path, line, says):
 
 def test_tables_without_messages_and_names_that_clash(refused, tmp_path):
     file = table(tmp_path / "s.parquet", [{"text": "x"}])
-    assert "no column messages; found text" in refused("stats", file, "--out", tmp_path / "out")
+    assert "no column messages, nor query and text; found text" in refused(
+        "stats", file, "--out", tmp_path / "out"
+    )
     other = tmp_path / "other" / "s.parquet"
     other.parent.mkdir()
     table(other, [{"messages": EMOJI}])
@@ -148,27 +163,199 @@ def test_tables_without_messages_and_names_that_clash(refused, tmp_path):
     assert "a second set called s; name it, as in other=" in line
 
 
-# -- figures --------------------------------------------------------------------------------------
+# -- generations and rejected rows ----------------------------------------------------------------
 
 
-def test_figures_are_whole_the_same_each_time_and_survive_odd_words(tmp_path, built):
+def test_generations_and_rejected_rows_are_sets_too(augesc, built, tmp_path):
+    strict = ("filter", built / "generations", "--out", tmp_path / "f", "--no-safety")
+    assert augesc(*strict)[0] == 0  # by the paper's thresholds, which hardly anything meets
+    both = (f"all={built / 'generations'}", f"out={tmp_path / 'f' / 'rejected'}")
+    code, _, err = augesc("stats", *both, "--out", tmp_path / "s")
+    assert code == 0, err
+    found, of_build = found_in(tmp_path / "s"), found_in(built / "corpus")
+    texts = rows_of(built / "generations")
+    conversations = [PLAIN.parse(whole_text(row["query"], row["text"])) for row in texts]
+    said = [messages for messages in conversations if messages]
+    assert found["by_source"]["all"]["sessions"] == len(said)
+    effect = found["by_source"]["all"]["query_effect"]
+    assert effect == of_build["by_source"]["sample"]["query_effect"]
+    assert effect["sessions"] == sum(len(messages) > 1 for messages in said)
+    by_hand = QueryCounts(2_000, seed=13)
+    for _, messages in iterate_sessions(built / "generations", generations=True):
+        by_hand.add(spoken(messages))
+    assert effect == by_hand.statistics()
+    kept = of_build["by_source"]["sample"]["sessions"]
+    assert 0 < kept < len(texts)  # so that it is not the kept sessions that were measured
+    rejected = rows_of(tmp_path / "f" / "rejected")
+    failed = sum("format" in row["violations"] for row in rejected)
+    assert found["not_conversations"] == 2 * failed
+    assert found["by_source"]["out"]["sessions"] == len(rejected) - failed > 0
+
+
+def test_texts_that_are_no_conversations_are_told(augesc, tmp_path):
+    rows = [
+        {"query": "I feel  lost.", "text": " Why?\nHuman: No idea.", "source": "mine"},
+        {"query": "I feel lost.", "text": " Why?\nHe said so.", "source": "mine"},
+    ]
+    for i, write in enumerate((lines, table)):
+        file = write(tmp_path / ("g.jsonl", "g.parquet")[i], rows)
+        code, text, err = augesc("stats", file, "--out", tmp_path / str(i))
+        assert code == 0, err
+        assert "1 texts are no conversations and are left out." in text
+        found = found_in(tmp_path / str(i))
+        assert found["by_source"]["mine"]["query_effect"]["mean_query_words"] == 4  # I feel lost .
+        assert found["seeker"]["utterances"] == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"query": None, "text": "x"}, "line 1: column query: expected a text, found None"),
+        ({"query": " ", "text": "x"}, "line 1: column query: expected a text, found"),
+        ({"query": "x", "text": 3}, "line 1: column text: expected a text, found 3"),
+        ({"query": "x"}, "the key 'dialog' is missing, found query"),
+    ],
+)
+def test_generations_that_are_refused(refused, tmp_path, row, says):
+    file = lines(tmp_path / "g.jsonl", [row])
+    assert says in refused("stats", file, "--out", tmp_path / "out")
+
+
+# -- samples, stop words, the prior ---------------------------------------------------------------
+
+
+def test_figure_4_says_how_it_compares(augesc, tmp_path):
+    sets = (shared("esconv/valid.txt"), shared("esconv/test.txt"))
+    plain = ("stats", *sets, "--out", tmp_path / "plain")
+    code, text, err = augesc(*plain)
+    assert code == 0, err
+    assert (
+        "at most 10,000 sessions of a set, seed 13; stop words left out; prior: the counts of all "
+        "sets together." in text
+    )
+    other = ("--stop-words", "keep", "--prior", "scaled:46e6", "--topic-sample", "20")
+    code, text, err = augesc("stats", *sets, "--out", tmp_path / "other", *other, "--seed", "2")
+    assert code == 0, err
+    assert "at most 20 sessions of a set, seed 2; stop words kept" in text
+    assert "prior: the counts of all sets together, scaled to 46,000,000 words." in text
+    svg = (tmp_path / "other" / "figures" / "topic_correlates.svg").read_text()
+    assert "46,000,000 words" in svg.replace("\n", " ")
+    words = {w for w, _ in found_in(tmp_path / "other")["topic_correlates"]["test"]["seeker"]}
+    assert words & stop_words()
+    words = {w for w, _ in found_in(tmp_path / "plain")["topic_correlates"]["test"]["seeker"]}
+    assert not words & stop_words()
+
+
+def test_samples_are_of_the_size_asked_for_and_drawn_by_the_seed(augesc, tmp_path):
+    def effect(*options):
+        out = tmp_path / "-".join(options)
+        code, _, err = augesc("stats", shared("esconv/valid.txt"), "--out", out, *options)
+        assert code == 0, err
+        return found_in(out)["query_effect"]
+
+    one = effect("--query-sample", "50", "--seed", "1")
+    assert one["sessions"] == 50
+    assert effect("--query-sample", "50", "--seed", "1", "--num-proc", "2") == one
+    assert effect("--query-sample", "50", "--seed", "2") != one
+    assert effect("--query-sample", "0")["sessions"] == 195
+    assert effect("--seed", "1") == effect("--query-sample", "0")  # 195 are fewer than 2,000
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        (
+            "--prior",
+            "flat",
+            "statistics.prior: unknown prior 'flat'; expected pooled, scaled:WORDS",
+        ),
+        ("--prior", "scaled", "unknown prior 'scaled'"),
+        ("--prior", "scaled:0", "unknown prior 'scaled:0'"),
+        ("--prior", "uninformative:1e999", "unknown prior"),
+        ("--prior", "uninformative:1.2.3", "unknown prior"),
+        ("--prior", "pooled:3", "unknown prior"),
+        ("--stop-words", "some", "statistics.stop_words: Input should be 'keep' or 'drop'"),
+    ],
+)
+def test_options_that_are_refused(refused, tmp_path, option, value, says):
+    file = lines(tmp_path / "s.jsonl", [{"messages": EMOJI}])
+    assert says in refused("stats", file, "--out", tmp_path / "out", option, value)
+    assert not (tmp_path / "out").exists()
+
+
+# -- what stands beside a build's corpus ----------------------------------------------------------
+
+
+def test_a_build_measures_its_fine_tuning_sessions_beside_its_corpus(built):
     found = found_in(built / "corpus")
-    found["by_source"]["a $x_1$ set"] = found["by_source"]["sample"]
-    words = [["$\\frac", 3.0], ["\U0001f622\u4f60", 2.0], ["<b>&", 1.0]]
-    found["topic_correlates"] = {
-        "sample": {"seeker": words, "supporter": []},
-        "a $x_1$ set": {"seeker": [], "supporter": words},
-    }
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        figures.draw(found, tmp_path / folder)
-    names = {*FIGURES, "novelty", "topic_correlates"}
-    for name in names:
-        svg = (tmp_path / "one" / f"{name}.svg").read_text()
-        assert svg == (tmp_path / "two" / f"{name}.svg").read_text()
-        assert "</svg>" in svg
-        png = (tmp_path / "one" / f"{name}.png").read_bytes()
-        width, height = struct.unpack(">II", png[16:24])
-        assert width > 600
-        assert height > 300
-    assert "&lt;b&gt;&amp;" in (tmp_path / "one" / "topic_correlates.svg").read_text()
+    assert list(found["by_source"]) == ["sample"]
+    beside = found["beside"]["sample (sessions)"]
+    assert beside["sessions"] == 65
+    assert set(beside) >= {"lexical_diversity", "seeker"}
+    assert not {"novelty", "query_effect", "duplication"} & set(beside)
+    assert set(found["topic_correlates"]) == {"sample", "sample (sessions)"}
+    assert found["sessions"] == found["by_source"]["sample"]["sessions"]  # the corpus alone
+    table = (built / "corpus" / "README.md").read_text()
+    assert re.search(r"\| +sample \| +sample \(sessions\) \| +paper: ESConv \|", table)
+    assert (built / "corpus" / "figures" / "topic_correlates.png").is_file()
+
+
+def test_a_build_draws_figure_3_from_its_generations(built, tmp_path):
+    (whole,) = queries_before_filtering([*(built / "measured").glob("*.parquet")], None, 0).values()
+    assert whole.statistics()["sessions"] > 5
+    table = pa.concat_tables(
+        pq.read_table(file) for file in sorted((built / "measured").glob("*.parquet"))
+    )
+    drawn = []
+    for i, rows in enumerate((table, table.take(list(range(len(table)))[::-1]))):
+        half = len(rows) // 2
+        parts = [tmp_path / f"{i}-{j}.parquet" for j in range(2)]
+        pq.write_table(rows.slice(0, half), parts[0])
+        pq.write_table(rows.slice(half), parts[1])
+        drawn.append(queries_before_filtering(parts, 5, 7)["sample"].statistics())
+    assert drawn[0] == drawn[1]
+    assert drawn[0]["sessions"] == 5
+    assert drawn[0]["bins"] != whole.statistics()["bins"]
+
+
+def test_a_recipe_names_what_stands_beside(built, tiny_file, tmp_path):
+    esconv = [
+        f"statistics.beside={{{split}: {shared(f'esconv/{split}.txt')}}}" for split in ("test",)
+    ]
+    recipe = load_recipe(tiny_file, esconv)
+    assert list(sets_beside(recipe, None, ["sample"])) == ["test"]
+    assert sets_beside(load_recipe(tiny_file, ["statistics.beside={}"]), None, ["sample"]) == {}
+    missing = load_recipe(tiny_file, ["statistics.beside={ESConv: nowhere.txt}"])
+    with pytest.raises(InputError, match=r"nowhere\.txt: no such file"):
+        sets_beside(missing, None, ["sample"])
+    with pytest.raises(InputError, match=r"nowhere\.txt: no such file"):
+        check_inputs(missing)
+    assert "statistics.beside.test" in input_digests(recipe)
+
+
+def test_one_source_is_compared_with_what_stands_beside_it(built, tiny_file, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(built, folder)
+    test = shared("esconv/test.txt")
+    recipe = load_recipe(tiny_file, [f"statistics.beside={{ESConv: {test}}}"])
+    with RunFolder(folder, read_manifest(folder)["settings"]) as run:
+        stage.run(run, recipe, Progress(quiet=True))
+    found = found_in(folder / "corpus")
+    assert found["beside"]["ESConv"]["sessions"] == 195
+    assert set(found["topic_correlates"]) == {"sample", "ESConv"}
+    assert found["beside"]["ESConv"]["lexical_diversity"]["bigram_growth"][-1][0] == 195
+
+
+def test_figure_3_of_a_build_has_the_sources_of_which_nothing_was_kept(built, tiny_file, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(built, folder)
+    for file in (folder / "corpus" / "data").glob("*.parquet"):
+        pq.write_table(pq.read_table(file).slice(0, 0), file)
+    mark_anew(folder)
+    with RunFolder(folder, read_manifest(folder)["settings"]) as run:
+        stage.run(run, load_recipe(tiny_file), Progress(quiet=True))
+    before, found = found_in(built / "corpus"), found_in(folder / "corpus")
+    assert found["by_source"]["sample"]["sessions"] == 0
+    effect = before["by_source"]["sample"]["query_effect"]
+    assert found["by_source"]["sample"]["query_effect"] == effect
+    assert (folder / "corpus" / "figures" / "query_effect.svg").is_file()

@@ -67,6 +67,7 @@ def test_a_small_corpus_by_hand():
             "mean_utterances": 1.0,
             "mean_utterance_words": 5.5,
             "unique_words": 9,
+            "session_utterances": [[1, 2]],
             "utterance_words": [[4, 1], [7, 1]],
         },
         "supporter": {
@@ -74,6 +75,7 @@ def test_a_small_corpus_by_hand():
             "mean_utterances": 0.5,
             "mean_utterance_words": 2.0,
             "unique_words": 2,
+            "session_utterances": [[0, 1], [1, 1]],
             "utterance_words": [[2, 1]],
         },
     }

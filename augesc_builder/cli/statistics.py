@@ -1,0 +1,92 @@
+"""The command ``stats``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augesc_builder.cli.options import DebugOption, OutOption, ProcessesOption, QuietOption
+from augesc_builder.run.progress import Progress
+from augesc_builder.run.workers import warm_up
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(stats)
+
+
+def stats(
+    sessions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]PATH...",
+            help="Sets: tables or lines of messages, corpus folders, ESConv's or AugESC's lines; "
+            "generations and rejected rows.",
+        ),
+    ],
+    out: OutOption,
+    paper: Annotated[bool, typer.Option("--paper", help="Print the paper's columns too.")] = False,
+    finetuned_on: Annotated[
+        Path | None,
+        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is memorized?"),
+    ] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")
+    ] = False,
+    basic: Annotated[
+        bool, typer.Option("--basic", help="Nothing but Table 2: the fastest.")
+    ] = False,
+    stop_words: Annotated[
+        str | None,
+        typer.Option(metavar="keep|drop", help="Stop words in Figure 4. [default: drop]"),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRIOR",
+            help="Of Figure 4: pooled, scaled:WORDS, uninformative:COUNT. [default: pooled]",
+        ),
+    ] = None,
+    topic_sample: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sessions of a set in Figure 4; 0: all. [default: 10000]"),
+    ] = None,
+    query_sample: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sessions of a set in Figure 3; 0: all. [default: 2000]"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the samples. [default: the paper's recipe's]")
+    ] = None,
+    num_proc: ProcessesOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures."""
+    if num_proc != 1:
+        warm_up(
+            "augesc_builder.pipeline.statistics.measure",
+            (Path(text.rpartition("=")[2]) for text in sessions),
+        )
+    from augesc_builder.pipeline.statistics import stage
+
+    given = {
+        "seed": seed,
+        "statistics.stop_words": stop_words,
+        "statistics.prior": prior,
+        "statistics.topic_sample": "null" if topic_sample == 0 else topic_sample,
+        "statistics.query_sample": "null" if query_sample == 0 else query_sample,
+    }
+    stage.standalone(
+        sessions,
+        out,
+        Progress(quiet=quiet),
+        with_paper=paper,
+        overrides=[f"{key}={value}" for key, value in given.items() if value is not None],
+        finetuned_on=finetuned_on,
+        near_duplicates=near_duplicates,
+        basic=basic,
+        num_proc=num_proc,
+    )

@@ -1,0 +1,48 @@
+"""A random sample of sessions that depends on their texts and a seed alone.
+
+A session's rank is a hash; the sample is the sessions of the lowest ranks. So parts merge in any
+order, with one outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from augesc_builder.metrics.distinct import hash_of
+from augesc_builder.metrics.tokenized import Spoken, text_of
+
+Item = TypeVar("Item", bound="tuple[int | str, ...]")
+
+
+class Sample(Generic[Item]):
+    """What is kept of the sessions in a sample of at most ``size``."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._ranked: list[tuple[int, Item]] = []
+
+    def add(self, rank: int, item: Item) -> None:
+        """Offer what is to be kept of a session of this rank."""
+        self._ranked.append((rank, item))
+        if len(self._ranked) > 2 * self.size:
+            self._settle()
+
+    def merge(self, other: Sample[Item]) -> None:
+        """Add what another kept."""
+        for rank, item in other._ranked:
+            self.add(rank, item)
+
+    def __iter__(self) -> Iterator[Item]:
+        self._settle()
+        return (item for _, item in self._ranked)
+
+    def _settle(self) -> None:
+        # Equal ranks are equal sessions, or one in 2 ** 64: then what is kept of them decides.
+        self._ranked.sort()
+        del self._ranked[self.size :]
+
+
+def rank_of(session: Spoken, seed: int) -> int:
+    """Return a session's place in the order that samples of this seed are drawn in."""
+    return hash_of(text_of(session), seed=seed)

@@ -1,0 +1,87 @@
+"""Which sets are measured: those that are given, a corpus, and what stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from augesc_builder.config.recipe import Recipe
+from augesc_builder.errors import InputError
+from augesc_builder.metrics.distinct import hash_of
+from augesc_builder.metrics.query_effect.counts import QueryCounts
+from augesc_builder.readers.parquet import read_table
+from augesc_builder.sources.registry import find_source, source_label
+from augesc_builder.sources.sessions import find_sessions, sessions_files
+
+Sets = dict[str, list[Path]]
+
+
+def given_sets(given: Sequence[str]) -> Sets:
+    """Name the sets of ``PATH`` and ``NAME=PATH``: as the user does, or by their file or folder.
+
+    Raises :class:`~augesc_builder.errors.InputError` for two of one name, and where no file is.
+    """
+    sets: Sets = {}
+    for text in given:
+        name, equals, rest = text.partition("=")
+        if not equals or Path(text).exists():
+            path = Path(text)
+            name = path.stem if path.is_file() else path.resolve().name
+        else:
+            path = Path(rest)
+        if name in sets:
+            raise InputError(f"a second set called {name}; name it, as in other={path}", path)
+        sets[name] = sessions_files(path)
+    return sets
+
+
+def sets_beside(recipe: Recipe, commit: str | None, columns: Iterable[str]) -> Sets:
+    """Return what ``statistics.beside`` names: by default what the model was fine-tuned on.
+
+    ``commit`` is that of the fine-tuning sessions. A name that one of the ``columns`` has already
+    is told apart. Raises :class:`~augesc_builder.errors.InputError` where there are no files.
+    """
+    asked, settings = recipe.statistics.beside, recipe.finetune
+    if asked is None:
+        source = find_sessions(settings.sessions)
+        if source is not None and source.session_files is None:
+            return {}
+        name = Path(settings.sessions).stem if source is None else source.label
+        asked = {name: settings.sessions}
+    taken = {*columns, *map(source_label, columns)}
+    return {
+        f"{name} (sessions)" if name in taken else name: _files(
+            where, commit if where == settings.sessions else None
+        )
+        for name, where in asked.items()
+    }
+
+
+def _files(where: str, revision: str | None) -> list[Path]:
+    source = find_source(where)
+    if source is not None and source.session_files is not None:
+        return source.session_files(revision)
+    return sessions_files(Path(where))
+
+
+def queries_before_filtering(
+    measured: Sequence[Path], sample: int | None, seed: int
+) -> dict[str, QueryCounts]:
+    """Count Figure 3 of each source by what the filter stage measured of every generation.
+
+    What it measured are the lengths of all utterances, of kept and of rejected texts; the query is
+    the seeker's first. A text that is no conversation has none.
+    """
+    found: dict[str, QueryCounts] = {}
+    names = ["query_id", "sample", "source", "seeker_words", "supporter_words"]
+    for file in measured:
+        table = read_table(file, names)
+        for key, n, source, seeker, supporter in zip(
+            *(table[name].to_pylist() for name in names), strict=True
+        ):
+            counts = found.setdefault(source, QueryCounts(sample, seed))
+            if seeker:
+                others = [*seeker[1:], *supporter]
+                rank = hash_of(f"{key} {n}", seed=seed)
+                counts.add_lengths(seeker[0], sum(others), len(others), rank)
+    return found
