@@ -40,7 +40,7 @@ def stats(
     ] = False,
     stop_words: Annotated[
         str | None,
-        typer.Option(metavar="keep|drop", help="Stop words in Figure 4. [default: drop]"),
+        typer.Option(metavar="keep|drop", help="Stop words in Figure 4. [default: keep]"),
     ] = None,
     prior: Annotated[
         str | None,

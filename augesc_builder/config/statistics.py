@@ -48,6 +48,6 @@ class Statistics(Section):
 
 STATISTICS = {
     **{"beside": None, "query_sample": 2000, "topic_sample": 10_000},
-    **{"stop_words": "drop", "prior": "pooled"},
+    **{"stop_words": "keep", "prior": "pooled"},
 }
 """What recipes of before there was such a section are read with: what is shipped."""
