@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GPTJConfig,
     GPTJForCausalLM,
     PreTrainedTokenizerFast,
@@ -25,6 +23,7 @@ from transformers.utils import logging
 from augesc_builder.config.recipe import FromScratch
 from augesc_builder.engine.tensor_parallel import tensor_parallel_options, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
+from augesc_builder.models import pretrained
 
 END = "<|endoftext|>"
 """GPT-J's end-of-sequence token; the tokenizer made here uses the same."""
@@ -90,12 +89,9 @@ def load(
         how = tensor_parallel_options(tensor_parallel)
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
-            tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision or "main")
-            model = AutoModelForCausalLM.from_pretrained(
-                str(name),
-                revision=revision or "main",
-                dtype=getattr(torch, dtype),
-                **how,
+            tokenizer = pretrained.load_tokenizer(name, revision)
+            model = pretrained.load_pretrained(
+                AutoModelForCausalLM, name, revision, dtype=getattr(torch, dtype), **how
             )
     except Exception as error:
         raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
@@ -196,7 +192,7 @@ def config_of(shape: FromScratch | None, name: str | Path | None, revision: str 
     if str(name).lower() == "eleutherai/gpt-j-6b":
         return GPTJConfig()  # its defaults are GPT-J-6B's shape: no need to ask the Hub
     try:
-        return AutoConfig.from_pretrained(str(name), revision=revision or "main")
+        return pretrained.load_config(str(name), revision)
     except Exception as error:
         raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
 
@@ -204,7 +200,7 @@ def config_of(shape: FromScratch | None, name: str | Path | None, revision: str 
 def size_of(config: Any) -> tuple[int, int]:
     """Return a model's number of parameters and of layers without making its weights."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = pretrained.empty_model(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return parameters, int(config.num_hidden_layers)
 

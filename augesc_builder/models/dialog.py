@@ -9,10 +9,8 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     BlenderbotSmallConfig,
     BlenderbotSmallForConditionalGeneration,
     BlenderbotSmallTokenizer,
@@ -20,6 +18,7 @@ from transformers import (
 
 from augesc_builder.config.training import Model, Shape
 from augesc_builder.errors import CheckpointError
+from augesc_builder.models import pretrained
 from augesc_builder.models.causal_lm import (
     brief,
     check_fit,
@@ -91,11 +90,9 @@ def load(
     local = Path(name).is_dir()
     try:
         with quiet_bars() if local else contextlib.nullcontext():
-            config = AutoConfig.from_pretrained(str(name), revision=revision or "main")
+            config = pretrained.load_config(name, revision)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model = kind.from_pretrained(
-                str(name), revision=revision or "main", dtype=torch.float32
-            )
+            model = pretrained.load_pretrained(kind, name, revision, dtype=torch.float32)
     except Exception as error:
         raise CheckpointError(
             f"{name}: cannot be loaded as a dialog model: {brief(error)}"
@@ -114,7 +111,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     files = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     try:
         if files & {"config.json", "tokenizer.json", "tokenizer_config.json"} or not files:
-            return AutoTokenizer.from_pretrained(name, revision=revision or "main")
+            return pretrained.load_tokenizer(name, revision)
         return BlenderbotSmallTokenizer(
             vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt")
         )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import pipeline
 
 from augesc_builder.errors import CheckpointError
+from augesc_builder.models.pretrained import load_text_classifier
 from augesc_builder.readers.hub import resolve_model
 
 
@@ -23,12 +23,8 @@ def load_classifier(
     """
     commit = None if Path(name).is_dir() else resolve_model(name, revision, key)
     try:
-        model = pipeline(
-            "text-classification",
-            model=name,
-            revision=commit or revision,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_text_classifier(name, commit or revision, device)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error

@@ -39,6 +39,8 @@ def load_counter(name: str, revision: str | None = None) -> TokenCounter:
     """
     from transformers import AutoTokenizer, GPT2Tokenizer
 
+    from augesc_builder.models import pretrained
+
     folder = Path(name)
     if not folder.is_dir() and (folder.exists() or folder.is_absolute() or name.startswith(".")):
         raise CheckpointError(f"{name}: expected the folder of a tokenizer, or a name on the Hub")
@@ -46,7 +48,7 @@ def load_counter(name: str, revision: str | None = None) -> TokenCounter:
     bare = {"vocab.json", "merges.txt"} <= files and not files & {"config.json", "tokenizer.json"}
     try:
         kind = GPT2Tokenizer if bare else AutoTokenizer
-        tokenizer = kind.from_pretrained(name, revision=revision or "main")
+        tokenizer = pretrained.load_tokenizer(name, revision, kind)
         definition = tokenizer.backend_tokenizer.to_str()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

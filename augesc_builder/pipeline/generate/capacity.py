@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.memory import available_memory, slots_that_fit
 from augesc_builder.errors import CheckpointError
+from augesc_builder.models.pretrained import load_config
 from augesc_builder.run.workers import cores
 
 _SMALL = 1 << 30
@@ -65,7 +65,7 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
         return settings.slots
     weights = _bytes_of_weights(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(str(checkpoint))
+        config = load_config(checkpoint)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}: its config cannot be read: {error}") from error
     dtype = getattr(torch, settings.dtype)
