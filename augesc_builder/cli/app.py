@@ -6,7 +6,6 @@ and an exit code, and sets what libraries want set before they are imported.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ import typer
 
 from augesc_builder import __version__
 from augesc_builder.cli import hub, statistics, training
+from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
@@ -24,9 +24,10 @@ from augesc_builder.cli.options import (
     QuietOption,
     RecipeOption,
     SetOption,
+    name_or_path,
+    path,
 )
-from augesc_builder.errors import AugescError
-from augesc_builder.run.progress import Progress
+from augesc_builder.run.progress import Progress, output_errors
 from augesc_builder.run.workers import warm_up
 
 app = typer.Typer(
@@ -39,7 +40,10 @@ app = typer.Typer(
 
 
 _SOURCE = typer.Option(
-    "--source", metavar="NAME[=PATH]", help="Where posts are from; repeatable. [default: recipe's]"
+    "--source",
+    metavar="NAME[=PATH]",
+    parser=name_or_path,
+    help="Where posts are from; repeatable. [default: recipe's]",
 )
 
 
@@ -105,7 +109,11 @@ def finetune(
     out: OutOption,
     sessions: Annotated[
         str | None,
-        typer.Option(help="sample, esconv, or a file in ESConv's format. Default: the recipe's."),
+        typer.Option(
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="sample, esconv, or a file in ESConv's format. Default: the recipe's.",
+        ),
     ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
@@ -123,8 +131,12 @@ def finetune(
 
 @app.command()
 def generate(
-    queries: Annotated[Path, typer.Argument(help="A queries table: a Parquet file or a folder.")],
-    checkpoint: Annotated[Path, typer.Option(help="A checkpoint folder of transformers.")],
+    queries: Annotated[
+        Path, typer.Argument(parser=path, help="A queries table: a Parquet file or a folder.")
+    ],
+    checkpoint: Annotated[
+        Path, typer.Option(metavar="DIR", parser=path, help="A checkpoint folder of transformers.")
+    ],
     out: OutOption,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
@@ -144,14 +156,18 @@ def filter_(
     generations: Annotated[
         Path | None,
         typer.Argument(
-            help="Parquet or JSON lines with text (and query) or messages; a file or a folder."
+            parser=path,
+            help="Parquet or JSON lines with text (and query) or messages; a file or a folder.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to fill.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", parser=path, help="The folder to fill.")
+    ] = None,
     reuse: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
+            parser=path,
             help="Decide again what DIR, of a filter or a build, measured. No --out: only print.",
         ),
     ] = None,
@@ -165,12 +181,18 @@ def filter_(
         str | None,
         typer.Option(
             metavar="NAME|DIR",
+            parser=name_or_path,
             help="Counts tokens where rows have no counts. Default: that of --recipe, if given.",
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Thresholds. Default: paper, or those of --reuse."),
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="Thresholds. Default: paper, or those of --reuse.",
+        ),
     ] = None,
     override: SetOption = None,
     num_proc: ProcessesOption = None,
@@ -233,39 +255,22 @@ def version(
 ) -> None:
     """Print the version, where asked for."""
     if show:
-        typer.echo(__version__)
+        Progress().say(__version__)
         raise typer.Exit
 
 
 def main() -> None:
     """Run the command line: a mistake of the user's is one line and exit code 2."""
-    _calm_libraries()
     arguments = sys.argv[1:] or ["--help"]
-    if {"-h", "--help"} & set(arguments):
+
+    def command() -> Any:
+        if not {"-h", "--help", "--version"} & set(arguments):
+            return app(arguments, standalone_mode=False)
         _describe_additions()
-    try:
-        code = app(arguments, standalone_mode=False) or 0
-    except AugescError as error:
-        _complain(str(error))
-        if "--debug" in arguments:
-            raise
-        sys.exit(2)
-    except _UsageError as error:
-        _complain(f"{error.format_message()}; see augesc --help")
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        _complain("stopped; run the same command again to resume")
-    sys.exit(code)
+        with output_errors():
+            return app(arguments, standalone_mode=False)
 
-
-_INTERRUPTED = 130
-"""128 and the number of SIGINT, as shells have it; typer returns it too."""
-
-
-_UsageError: type[Any] = typer.BadParameter.__mro__[2]
-"""click's root of usage errors, wherever typer keeps its click."""
+    sys.exit(run(command, arguments))
 
 
 def _describe_additions() -> None:
@@ -287,15 +292,6 @@ def _describe_additions() -> None:
         name = command.name or getattr(command.callback, "__name__", "")
         if name in epilogs:
             command.epilog = epilogs[name]
-
-
-def _complain(text: str) -> None:
-    typer.echo(f"augesc: {' '.join(text.split())}", err=True)
-
-
-def _calm_libraries() -> None:
-    """Silence a warning that tokenizers give whenever a process forks."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, DryRunOption, FolderArgument, QuietOption
+from augesc_builder.cli.options import (
+    DebugOption,
+    DryRunOption,
+    FolderArgument,
+    ProcessesOption,
+    QuietOption,
+    name_or_path,
+)
 from augesc_builder.run.progress import Progress
 
 
@@ -74,9 +81,14 @@ def safety(
 def check_builder(
     name: Annotated[str | None, typer.Option(help="One configuration. Default: all.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The recipe of `regenerated`. Default: quickstart.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="The recipe of `regenerated`. Default: quickstart.",
+        ),
     ] = None,
-    num_proc: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    num_proc: ProcessesOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Run `datasets-cli test` on load_dataset("augesc") itself, every configuration."""
@@ -85,6 +97,9 @@ def check_builder(
 
     import augesc
 
+    names = [config.name for config in augesc.AugESC.BUILDER_CONFIGS]
+    if name is not None and name not in names:
+        raise typer.BadParameter(f"--name {name}: expected one of {', '.join(names)}")
     if recipe is not None:
         for config in augesc.AugESC.BUILDER_CONFIGS:
             if config.name == "regenerated":

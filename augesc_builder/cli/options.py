@@ -7,9 +7,31 @@ from typing import Annotated
 
 import typer
 
+from augesc_builder.config.paths import check_path
+
+
+def path(text: str) -> Path:
+    """Take an option that is a path."""
+    return Path(name_or_path(text))
+
+
+def name_or_path(text: str) -> str:
+    """Take an option that is a name or a path; ``NAME=PATH`` too is looked at as a whole."""
+    try:
+        check_path(text.rpartition("=")[2])
+        return check_path(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 RecipeOption = Annotated[
     str,
-    typer.Option("--recipe", help="A shipped recipe (quickstart, paper, paper-lora) or a file."),
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        parser=name_or_path,
+        help="A shipped recipe (quickstart, paper, paper-lora) or a file.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -19,13 +41,16 @@ SetOption = Annotated[
         help="Override a key of the recipe or config; repeatable.",
     ),
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="The folder to fill.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", parser=path, help="The folder to fill.")
+]
 ProcessesOption = Annotated[
-    int | None, typer.Option("--num-proc", min=1, help="Processes at work. Default: one a core.")
+    int | None,
+    typer.Option("--num-proc", min=1, max=1024, help="Processes at work. Default: one a core."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-FolderArgument = Annotated[Path, typer.Argument(help="The folder of a build.")]
+FolderArgument = Annotated[Path, typer.Argument(parser=path, help="The folder of a build.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
 ]

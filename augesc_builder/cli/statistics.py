@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, OutOption, ProcessesOption, QuietOption
+from augesc_builder.cli.options import (
+    DebugOption,
+    OutOption,
+    ProcessesOption,
+    QuietOption,
+    name_or_path,
+    path,
+)
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.workers import warm_up
 
@@ -22,6 +29,7 @@ def stats(
         list[str],
         typer.Argument(
             metavar="[NAME=]PATH...",
+            parser=name_or_path,
             help="Sets: tables or lines of messages, corpus folders, ESConv's or AugESC's lines; "
             "generations and rejected rows.",
         ),
@@ -30,7 +38,11 @@ def stats(
     paper: Annotated[bool, typer.Option("--paper", help="Print the paper's columns too.")] = False,
     finetuned_on: Annotated[
         Path | None,
-        typer.Option(help="Fine-tuning sessions in ESConv's format: what of them is memorized?"),
+        typer.Option(
+            metavar="FILE",
+            parser=path,
+            help="Fine-tuning sessions in ESConv's format: what of them is memorized?",
+        ),
     ] = None,
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")

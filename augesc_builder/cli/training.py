@@ -8,9 +8,21 @@ from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, QuietOption, SeedOption, SetOption
+from augesc_builder.cli.options import (
+    DebugOption,
+    OutOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    name_or_path,
+    path,
+)
 from augesc_builder.run.progress import Progress
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(parser=name_or_path, help="The folder of a training or model, or a Hub name."),
+]
 BeamsOption = Annotated[int, typer.Option(min=1, help="Beams of beam search.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Of sampling.")]
 NoRepeatOption = Annotated[
@@ -20,10 +32,14 @@ MaxTokensOption = Annotated[int, typer.Option(min=1, help="Tokens of a response 
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", help="The folder to fill.")],
+    out: OutOption,
     config: Annotated[
         str,
-        typer.Option(help="A shipped config (tiny, esconv, esconv_then_augesc) or a file."),
+        typer.Option(
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="A shipped config (tiny, esconv, esconv_then_augesc) or a file.",
+        ),
     ] = "tiny",
     override: SetOption = None,
     leave_out: Annotated[
@@ -32,7 +48,11 @@ def train(
     ] = None,
     resume_from: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Go on from this checkpoint. Default: the newest in OUT."),
+        typer.Option(
+            metavar="DIR",
+            parser=path,
+            help="Go on from this checkpoint. Default: the newest in OUT.",
+        ),
     ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -48,16 +68,25 @@ def train(
 
 
 def evaluate_model(
-    model: Annotated[str, typer.Argument(help="The folder of a training or model, or a Hub name.")],
+    model: ModelArgument,
     sessions: Annotated[
         str,
-        typer.Option(help="esconv:SPLIT, sample:SPLIT, a table, a corpus folder, a file of lines."),
+        typer.Option(
+            parser=name_or_path,
+            help="esconv:SPLIT, sample:SPLIT, a table, a corpus folder, a file of lines.",
+        ),
     ] = "esconv:test",
     against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Compare with this model, pair by pair.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", parser=name_or_path, help="Compare with this model, pair by pair."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="A folder for all numbers and responses.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", parser=path, help="A folder for all numbers and responses."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Sessions at most, drawn.")] = None,
     perplexity_only: Annotated[
@@ -74,7 +103,10 @@ def evaluate_model(
     resamples: Annotated[int, typer.Option(min=100, help="Of intervals and tests.")] = 1000,
     seed: SeedOption = 13,
     esconv_folder: Annotated[
-        str | None, typer.Option(metavar="DIR", help="ESConv's files. Default: the Hub's.")
+        str | None,
+        typer.Option(
+            metavar="DIR", parser=name_or_path, help="ESConv's files. Default: the Hub's."
+        ),
     ] = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -94,7 +126,7 @@ def evaluate_model(
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="The folder of a training or model, or a Hub name.")],
+    model: ModelArgument,
     beams: BeamsOption = 1,
     top_p: Annotated[
         float,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from augesc_builder.config.paths import check_path
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -34,10 +43,10 @@ class Place:
 
 FILE, MODEL = Place(), Place(named=True)
 
-PathText = Annotated[str, FILE]
+PathText = Annotated[str, AfterValidator(check_path), FILE]
 """A file or folder, or the name of something that may stand in its place."""
 
-ModelText = Annotated[str, MODEL]
+ModelText = Annotated[str, AfterValidator(check_path), MODEL]
 """The folder of a model, or its name."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from augesc_builder.config.paths import check_path
+from augesc_builder.config.yaml_text import LimitError, load_yaml
 from augesc_builder.errors import RecipeError
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -101,7 +102,7 @@ class ConfigLoader:
         if path in seen:
             raise RecipeError(f"{path}: the {self.noun} extends itself; remove one `extends:`")
         try:
-            values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+            values = load_yaml(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise RecipeError(f"{path}: not a YAML file in UTF-8: {reason}") from None
@@ -116,11 +117,21 @@ class ConfigLoader:
         base = values.pop("extends", None)
         if base is None:
             return values
-        if (path.parent / str(base)).is_file():
-            base = path.parent / str(base)
+        if not isinstance(base, str):
+            raise RecipeError(f"{path}: extends: expected a name or a file, found {base!r:.80}")
+        beside = path.parent / self._checked(base)
+        if beside.is_file():
+            base = str(beside)
         return merge(self._read(base, (*seen, path)), values)
 
+    def _checked(self, name: str | Path) -> str:
+        try:
+            return check_path(str(name))
+        except ValueError as error:
+            raise RecipeError(f"{self.noun}: {error}") from None
+
     def _find(self, name: str | Path) -> Path:
+        name = self._checked(name)
         shipped = self.folder / f"{name}.yaml"
         if str(name) in self.shipped():
             return shipped
@@ -137,7 +148,9 @@ class ConfigLoader:
         if not equals or not key.strip():
             raise RecipeError(f"--set {override}: expected key.path=value, such as {self.example}")
         try:
-            value = _Loader(text).get_single_data()
+            value = load_yaml(text)
+        except LimitError as error:
+            raise RecipeError(f"--set {override:.60}: {error.problem}") from None
         except yaml.YAMLError:
             value = text
         key = key.strip()
@@ -232,17 +245,6 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 KIND = "type"
 """The key by which a section says which of several kinds it is."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML, with numbers such as ``6e-5`` read as numbers (YAML 1.1 wants ``6.0e-5``)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
 
 
 def _locate(model: type[BaseModel], path: Sequence[str]) -> tuple[list[str], type[BaseModel]]:

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
+
+from augesc_builder.errors import DiskError
+from augesc_builder.run.escape import for_terminal
+
+
+@contextlib.contextmanager
+def output_errors() -> Iterator[None]:
+    """Turn a failure to write to standard output, as to a full disk, into one line.
+
+    A reader that has gone, such as ``head``, is no failure, and passes as it is. Raises
+    :class:`~augesc_builder.errors.DiskError` for the others.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise DiskError(f"standard output cannot be written: {reason}") from None
 
 
 class Bar:
@@ -39,9 +60,13 @@ class Progress:
         self._bars = not quiet and sys.stderr.isatty() and not os.environ.get("CI")
 
     def say(self, text: str = "") -> None:
-        """Print a line."""
+        """Print lines; what would command the terminal is written out.
+
+        Raises :class:`~augesc_builder.errors.DiskError` where they cannot be written.
+        """
         if not self.quiet:
-            print(text, flush=True)  # noqa: T201
+            with output_errors():
+                print(for_terminal(text), flush=True)  # noqa: T201
 
     def bar(self, total: int | None, what: str, unit: str, *, done: int = 0) -> Bar:
         """Return a bar over ``total`` units, ``done`` of them by an earlier run."""
