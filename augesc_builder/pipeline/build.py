@@ -13,7 +13,6 @@ a completion mark is not run again.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.versions import versions
+from augesc_builder.run.workers import launch_rank
 
 Stage = Callable[[RunFolder, Recipe, Progress], None]
 
@@ -60,7 +60,7 @@ def build(
     """
     progress = progress or Progress()
     wanted = _stages_until(until)
-    rank = int(os.environ.get("RANK", "0"))
+    rank = launch_rank()
     if rank:
         if "finetune" in wanted:
             finetune.join(recipe, Path(folder))

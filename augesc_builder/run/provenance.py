@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,14 @@ def digest(paths: Sequence[Path]) -> str:
     running = hashlib.sha256()
     for path in paths:
         try:
-            size = path.stat().st_size
+            facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode):
+                raise InputError(
+                    "not a regular file: a pipe or device can be read once and not again; save "
+                    "what it gives as a file",
+                    path,
+                )
+            size = facts.st_size
             with path.open("rb") as file:
                 if size > _HUGE:
                     running.update(f"{size}/".encode() + file.read(_BLOCK))
@@ -52,7 +60,11 @@ def content_of(folder: Path) -> str:
     """Return a short digest of the names and all the bytes of the files below a folder."""
     running = hashlib.sha256()
     for path in files_below(folder):
-        running.update(f"{path.relative_to(folder).as_posix()}/{sha256(path)}/".encode())
+        running.update(
+            f"{path.relative_to(folder).as_posix()}/{sha256(path)}/".encode(
+                errors="surrogateescape"
+            )
+        )
     return running.hexdigest()[:16]
 
 

@@ -154,7 +154,8 @@ class Storage:
     def write_text(self, name: str | Path, text: str) -> None:
         """Write a text file in UTF-8."""
         with self._staging(name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            # Only names of files can hold what is not UTF-8; JSON reads the same name back.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def write_json(self, name: str | Path, value: Any) -> None:
         """Write a JSON file; NaN raises :class:`ValueError`, undefined numbers are ``null``."""

@@ -8,17 +8,17 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from augesc_builder.errors import RunFolderError
+from augesc_builder.errors import RunFolderError, TrainingError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -41,7 +41,10 @@ def ordered_map(
         return
     # Not ``pool.map``, which takes all items at once: here only some are read ahead.
     items = iter(items)
-    with ProcessPoolExecutor(num_proc, _context(preload), _begin, (os.getpid(),)) as pool:
+    with (
+        lifeline() as watched,
+        ProcessPoolExecutor(num_proc, _context(preload), _begin, (watched,)) as pool,
+    ):
         try:
             waiting = deque(pool.submit(function, x) for x in islice(items, _AHEAD * num_proc))
             while waiting:
@@ -102,24 +105,55 @@ def block_sigint() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(process: int) -> None:
-    """Prepare a worker of ``process``."""
+def _begin(lifeline: Connection) -> None:
+    """Prepare a worker."""
     # Nearly all that it makes is freed as soon as nothing refers to it. The search for cycles would
     # look through the caches again and again, and take a third of the time.
     gc.set_threshold(200_000, 20, 100)
-    exit_with_parent(process)
+    exit_with_parent(lifeline)
 
 
-def exit_with_parent(process: int) -> None:
-    """End this worker soon after the process it works for: a killed one cannot end its workers."""
+@contextlib.contextmanager
+def lifeline() -> Iterator[Connection]:
+    """Give the end of a pipe for workers to watch; nothing is ever sent on it.
 
-    # Polled: under a fork server ``process`` is not the parent, whose end a system could tell.
+    Its other end is this process's alone, and the system closes it with the process, however that
+    ends: also of a killed one that nobody has reaped yet, which signals still find.
+    """
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        yield reader
+
+
+def exit_with_parent(reader: Connection) -> None:
+    """End this worker with the process that has the other end of its :func:`lifeline`.
+
+    A killed process cannot end its workers, and under a fork server it is not their parent, whose
+    end the system could tell.
+    """
+
     def watch() -> None:
-        while True:
-            time.sleep(1)
-            try:
-                os.kill(process, 0)
-            except ProcessLookupError:
-                os._exit(1)
+        reader.poll(None)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def launch_rank() -> int:
+    """Return the number of this process under ``accelerate launch``; 0 without.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where the environment is no launcher's.
+    """
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        value = os.environ.get(name, "0")
+        if not (value.isascii() and value.isdigit()):
+            raise TrainingError(
+                f"{name}={value[:40]!r} in the environment: a launcher such as accelerate sets a "
+                f"whole number; unset it"
+            )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" not in os.environ:
+        raise TrainingError(
+            "WORLD_SIZE is set in the environment, and MASTER_ADDR is not: start several processes "
+            "with accelerate launch, or unset WORLD_SIZE"
+        )
+    return int(os.environ.get("RANK", "0"))

@@ -50,7 +50,7 @@ def sessions_files(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise InputError("no such file; check the path", path)
-    if path.is_file():
+    if not path.is_dir():
         return [checked(path)]
     for folder in (path / layout.CORPUS / layout.DATA, path / layout.DATA, path):
         if files := parquet_files(folder):

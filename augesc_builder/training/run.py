@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest
 from augesc_builder.run.versions import versions
+from augesc_builder.run.workers import launch_rank
 from augesc_builder.training import folders
 from augesc_builder.training.card import render_model_card
 from augesc_builder.training.loop import Fill, Mixed, Outputs, Training, TrainingState
@@ -59,7 +59,7 @@ def train(
     check_trackers(config)
     if resume_from is not None and config.method == "sft":
         raise TrainingError("--resume-from is for method: seq2seq; sft takes the newest in OUT")
-    rank = int(os.environ.get("RANK", "0"))
+    rank = launch_rank()
     saved = None
     if resume_from is not None and not rank:
         saved, place = folders.check_checkpoint(resume_from, config)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 
-from augesc_builder.errors import InputError, RunFolderError
+from augesc_builder.errors import InputError, RunFolderError, TrainingError
 from augesc_builder.run import workers
-from augesc_builder.run.workers import ordered_map, warm_up
+from augesc_builder.run.workers import launch_rank, ordered_map, warm_up
+from tests.conftest import ROOT
 
 PRELOAD = "augesc_builder.errors"
 
@@ -94,3 +99,69 @@ def test_an_interrupt_does_not_reach_what_is_started_meanwhile():
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert signal.SIGINT not in before
+
+
+def stay(folder: str) -> None:
+    """Say which process this is, and stay in it for longer than a test waits."""
+    import time
+    from pathlib import Path
+
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def is_at_work(process: int) -> bool:
+    """Whether a process runs: not gone, and no zombie that waits to be reaped."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(what, seconds: float = 120) -> bool:
+    """Wait until something holds, for as long as a busy machine may take."""
+    end = time.monotonic() + seconds
+    while not (held := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return held
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_workers_end_with_a_killed_parent_that_nobody_reaps(tmp_path):
+    script = (
+        "from augesc_builder.run.workers import ordered_map\n"
+        "from tests.run.test_workers import PRELOAD, stay\n"
+        f"list(ordered_map(stay, [{str(tmp_path)!r}] * 4, 2, PRELOAD))\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    try:
+        assert until(lambda: len(list(tmp_path.iterdir())) == 2)
+        at_work = [int(path.name) for path in tmp_path.iterdir()]
+        assert all(map(is_at_work, at_work))
+        os.kill(parent.pid, signal.SIGKILL)
+        assert until(lambda: not is_at_work(parent.pid))
+        os.kill(parent.pid, 0)  # a zombie, which signals still find
+        assert until(lambda: not any(map(is_at_work, at_work)), 60)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"])
+@pytest.mark.parametrize("value", ["x", "", "-1", "1.5", "²"])
+def test_an_environment_of_no_launcher_is_refused(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=rf"{name}='.*' in the environment.*unset it"):
+        launch_rank()
+
+
+def test_the_rank_is_the_launchers(monkeypatch):
+    assert launch_rank() == 0
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(TrainingError, match="MASTER_ADDR is not"):
+        launch_rank()
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    assert launch_rank() == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import is_new, pin_backbone
+from augesc_builder.run.workers import launch_rank
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
@@ -50,7 +50,7 @@ def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
     Raises :class:`~augesc_builder.errors.TrainingError` where it cannot continue, and
     :class:`~augesc_builder.errors.CheckpointError` for a backbone that cannot be loaded.
     """
-    if int(os.environ.get("RANK", "0")):
+    if launch_rank():
         join(recipe, out)
         return
     check_inputs(recipe)

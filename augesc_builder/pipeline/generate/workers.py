@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import queue
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from augesc_builder.pipeline.generate.backends.base import OnStep
 from augesc_builder.pipeline.generate.capacity import settings_of, threads_for
 from augesc_builder.pipeline.generate.generator import Generator
 from augesc_builder.pipeline.generate.tasks import Row, Task
-from augesc_builder.run.workers import block_sigint, exit_with_parent
+from augesc_builder.run.workers import block_sigint, exit_with_parent, lifeline
 
 _PATIENCE = 1.0
 """Seconds after which the processes are looked at when none says a word."""
@@ -74,8 +74,8 @@ def _in_processes(
             each.put(list(shard))
         for _ in range(n // len(todo)):
             each.put(None)
-    with tempfile.TemporaryDirectory() as folder:
-        given = (checkpoint, recipe, slots, news, os.getpid(), Path(folder) / "meeting")
+    with tempfile.TemporaryDirectory() as folder, lifeline() as watched:
+        given = (checkpoint, recipe, slots, news, watched, Path(folder) / "meeting")
         workers = [
             context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
             for i in range(n)
@@ -135,11 +135,11 @@ def _work(
     recipe: Recipe,
     slots: int,
     news: Any,
-    parent: int,
+    watched: Connection,
     meeting: Path,
 ) -> None:
     """Generate the shards of a list; of processes that share a model, only the first tells."""
-    exit_with_parent(parent)
+    exit_with_parent(watched)
     parts = settings_of(recipe).tensor_parallel
     tells = parts == 1 or number == 0
     if torch.cuda.is_available():
