@@ -44,7 +44,7 @@ def bytes_per_slot(
     return int(kv_bytes + _BYTES_A_LOGIT * config.vocab_size)  # logits are whole in each process
 
 
-def slots_that_fit(
+def room_for_slots(
     config: Any,
     dtype: torch.dtype,
     max_tokens: int,
@@ -53,17 +53,20 @@ def slots_that_fit(
     n_processes: int = 1,
     spread: bool = False,
     tensor_parallel: int = 1,
-) -> int:
-    """Return the number of slots for the memory that is free now, before the model is loaded.
+) -> float:
+    """Return how many slots would take all memory that is free now, before the model is loaded.
 
     ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own, which
     stands on one GPU or is ``spread`` over all; with ``tensor_parallel`` above 1 they shard one.
     """
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
     left = _free(n_processes, spread=spread) - weights / tensor_parallel
-    slot = bytes_per_slot(config, dtype, max_tokens, tensor_parallel)
-    fitting = int(_SHARE[kind] * left / slot)
-    return max(1, min(fitting, MOST[kind]))
+    return left / bytes_per_slot(config, dtype, max_tokens, tensor_parallel)
+
+
+def slots_that_fit(room: float) -> int:
+    """Return the number of slots to use where there is :func:`room_for_slots` for so many."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return max(1, min(int(_SHARE[kind] * room), MOST[kind]))
 
 
 def _free(n_processes: int, *, spread: bool) -> float:

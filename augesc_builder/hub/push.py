@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from augesc_builder.errors import PublishError
+from augesc_builder.readers.hub import hub_answers
 
 Kind = Literal["dataset", "model"]
 Content = Path | bytes
@@ -121,6 +122,7 @@ def carry_out(push: Push, *, private: bool, message: str) -> str:
 
     api = HfApi()
     with push_errors(push.repo):
+        check_answers(push.repo)
         check_token(api.whoami(), push.repo)
         commit = push.remote.commit
         if not push.remote.exists:
@@ -208,6 +210,18 @@ def push_errors(repo: str) -> Iterator[None]:
         raise PublishError(f"{repo} was not changed: {_reason(error)}; {hint}") from error
 
 
+def check_answers(repo: str) -> None:
+    """Refuse to wait for a Hub that does not answer.
+
+    Raises :class:`~augesc_builder.errors.PublishError`.
+    """
+    if not hub_answers():
+        raise PublishError(
+            f"{repo} was not changed: the Hub does not answer; look at the connection and at "
+            f"HF_ENDPOINT, and run the same command again"
+        )
+
+
 _CONFLICT = 412
 """The status for a commit whose parent is not the newest any more."""
 
@@ -231,6 +245,7 @@ def _look_at(repo: str, kind: Kind) -> Remote:
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi()
+    check_answers(repo)
     try:
         info = api.repo_info(repo, repo_type=kind)
     except RepositoryNotFoundError:

@@ -14,13 +14,21 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from augesc_builder.readers.hub import hub_answers
+
 _NO_CODE = {"trust_remote_code": False}
+
+
+def _place(name: str | Path, revision: str | None) -> dict[str, Any]:
+    """Return the revision of a model, and whether the cache alone is to be looked at."""
+    from_cache = not Path(name).is_dir() and not hub_answers()
+    return {"revision": revision or "main", "local_files_only": from_cache}
 
 
 def load_config(name: str | Path, revision: str | None = None) -> Any:
     """Load a model's config. Raises ``OSError`` or ``ValueError`` where there is none."""
     with _no_code():
-        config = AutoConfig.from_pretrained(str(name), revision=revision or "main", **_NO_CODE)
+        config = AutoConfig.from_pretrained(str(name), **_place(name, revision), **_NO_CODE)
     attention = str(getattr(config, "_attn_implementation", None))
     if "/" in attention:  # a repo of compiled kernels, which would be fetched and run
         raise ValueError(f"it asks to run the kernels of {attention[:80]!r}, which {_NEVER}")
@@ -37,8 +45,8 @@ def load_pretrained(kind: Any, name: str | Path, revision: str | None = None, **
         return kind.from_pretrained(
             str(name),
             config=config,
-            revision=revision or "main",
             weights_only=True,
+            **_place(name, revision),
             **_NO_CODE,
             **how,
         )
@@ -47,7 +55,7 @@ def load_pretrained(kind: Any, name: str | Path, revision: str | None = None, **
 def load_tokenizer(name: str | Path, revision: str | None = None, kind: Any = AutoTokenizer) -> Any:
     """Load a tokenizer. Raises what ``transformers`` raises."""
     with _no_code():
-        return kind.from_pretrained(str(name), revision=revision or "main", **_NO_CODE)
+        return kind.from_pretrained(str(name), **_place(name, revision), **_NO_CODE)
 
 
 def load_text_classifier(name: str, revision: str | None, device: str) -> Any:

@@ -1,4 +1,10 @@
-"""Downloads from the Hugging Face Hub, each pinned to a commit."""
+"""Downloads from the Hugging Face Hub, each pinned to a commit.
+
+A Hub that takes a connection and never answers must not hold a command: the clients of
+``huggingface_hub`` wait for ever unless told otherwise, and then try again several times a file. So
+it is asked once whether it answers, and what does not is left alone. ``HF_HUB_DOWNLOAD_TIMEOUT``
+says how many seconds it has (10).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +23,39 @@ def download_errors(what: str, hint: str) -> Iterator[None]:
 
     Raises :class:`~augesc_builder.errors.DownloadError` for it.
     """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         yield
+    except LocalEntryNotFoundError as error:
+        reason = "it does not answer, and the cache has none"
+        raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {hint}") from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DownloadError(f"{what} cannot be had from the Hub ({reason}); {hint}") from error
+
+
+def hub_answers() -> bool:
+    """Whether the Hub answers at all; from here on no request waits for ever."""
+    from huggingface_hub import constants, get_session
+
+    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    session = get_session()
+    session.timeout = _PATIENCE * seconds
+    if constants.ENDPOINT not in _answered:
+        try:
+            session.head(constants.ENDPOINT, timeout=seconds)
+        except Exception:  # no connection, no answer, or offline: whatever the client calls it
+            return False
+        _answered.add(constants.ENDPOINT)
+    return True
+
+
+_answered: set[str] = set()
+"""Hubs that have answered this process."""
+
+_PATIENCE = 6
+"""Times as long as it has to answer at all, the Hub has for a commit of many files."""
 
 
 _LISTED = 1000
@@ -45,6 +79,13 @@ def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
+    from huggingface_hub import HfApi, constants
+
+    hint = f"check the name, or give a local folder with --set {key}=PATH"
+    with download_errors(f"model {name} at revision {revision}", hint):
+        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        return HfApi().model_info(name, revision=revision, timeout=seconds).sha or str(revision)
+
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -88,6 +129,12 @@ def download_dataset(repo: str, revision: str, patterns: list[str], hint: str) -
 
     with download_errors(f"{repo} at revision {revision}", hint):
         folder = Path(
-            snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns)
+            snapshot_download(
+                repo,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=patterns,
+                local_files_only=not hub_answers(),
+            )
         )
         return folder, folder.name  # the cache names a snapshot by its commit

@@ -10,7 +10,7 @@ from augesc_builder.engine import generate
 from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.gptj import GPTJ
-from augesc_builder.engine.memory import bytes_per_slot, slots_that_fit
+from augesc_builder.engine.memory import bytes_per_slot, room_for_slots, slots_that_fit
 from augesc_builder.engine.models import Family, network_of
 from augesc_builder.errors import CheckpointError
 from tests.engine.test_continuous import PAPER, QUIET, run
@@ -33,7 +33,7 @@ def test_the_number_of_slots_follows_the_memory(model, monkeypatch):
 
     def slots(n, **how):
         free["bytes"] = n
-        return slots_that_fit(config, torch.float32, 100, **how)
+        return slots_that_fit(room_for_slots(config, torch.float32, 100, **how))
 
     assert slots(6 * one, weights=0) == 3
     assert slots(8 * one, weights=2 * one) == 3
@@ -50,7 +50,8 @@ def test_processes_share_gpus_and_a_spread_model_has_all_of_them(model, monkeypa
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ((10 + 20 * gpu) * one, 99 * one))
 
     def slots(**how):
-        return slots_that_fit(model.config, torch.float32, 100, weights=0, **how)
+        room = room_for_slots(model.config, torch.float32, 100, weights=0, **how)
+        return slots_that_fit(room)
 
     assert slots() == int(0.85 * 10)
     assert slots(n_processes=2) == int(0.85 * 10)

@@ -6,8 +6,11 @@ import json
 import os
 import re
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +51,7 @@ def hub(tmp_path, built):
         yield server
 
 
-def augesc(hub, tmp_path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def augesc(hub, tmp_path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **{k: v for k, v in os.environ.items() if k not in {"HF_HUB_OFFLINE", "HF_TOKEN"}},
         "HF_ENDPOINT": hub.url,
@@ -56,6 +59,7 @@ def augesc(hub, tmp_path, *arguments: object) -> subprocess.CompletedProcess[str
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONPATH": str(ROOT),
+        **more,
     }
     command = [sys.executable, "-m", "augesc_builder", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -221,3 +225,56 @@ def test_every_classifier_is_recorded_at_the_commit_that_was_used(with_classifie
         assert any(f"/{name}/resolve/{commit}/" in path for path in asked)
     assert not any("/resolve/main/" in path for path in asked)
     assert manifest["tables"]["queries"] > 0
+
+
+class Silent(socketserver.ThreadingTCPServer):
+    """A Hub that takes every connection and never says a word."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.taken: list[socket.socket] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def process_request(self, request, _) -> None:
+        self.taken.append(request)
+
+
+@pytest.fixture
+def silent():
+    with Silent() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+        for connection in server.taken:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "chat some/model",
+        "filter {rows} --tokenizer some/model --out {out}",
+        "finetune --out {out} --set backbone.from_scratch=null --set backbone.name=some/model",
+        "finetune --out {out} --sessions esconv",
+        "queries --out {out} --source reddit=hf://datasets/some/posts",
+        "train --config tiny --out {out} --set model.tokenizer=some/model",
+        "push {run} --repo someone/corpus --allow-flagged",
+    ],
+    ids=lambda command: " ".join(command.split()[:2]),
+)
+def test_a_hub_that_never_answers_is_asked_once(command, silent, built, tmp_path):
+    """A client that waits, and then tries every file again and again, holds a command for minutes;
+    one that waits for ever holds it until it is killed, as this test would."""
+    rows, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    rows.write_text('{"query": "I feel low.", "text": " I am sorry."}\n')
+    shutil.copytree(built, run)
+    arguments = command.format(rows=rows, out=tmp_path / "out", run=run).split()
+    done = augesc(silent, tmp_path, *arguments, HF_HUB_DOWNLOAD_TIMEOUT="1", HF_TOKEN="hf_write")
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert 1 <= len(silent.taken) <= 2, done.stderr

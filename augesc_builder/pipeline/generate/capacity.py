@@ -15,8 +15,8 @@ import torch
 
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.engine.memory import available_memory, slots_that_fit
-from augesc_builder.errors import CheckpointError
+from augesc_builder.engine.memory import available_memory, room_for_slots, slots_that_fit
+from augesc_builder.errors import CheckpointError, RecipeError
 from augesc_builder.models.pretrained import load_config
 from augesc_builder.run.workers import cores
 
@@ -58,18 +58,17 @@ def n_workers(recipe: Recipe, checkpoint: Path, n_tasks: int, n_shards: int) -> 
 def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
     """Return how many conversations a process decodes together.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint without a config.
+    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint without a config, and
+    :class:`~augesc_builder.errors.RecipeError` for more slots than main memory can hold.
     """
     settings = settings_of(recipe)
-    if settings.slots is not None:
-        return settings.slots
     weights = _bytes_of_weights(checkpoint)
     try:
         config = load_config(checkpoint)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}: its config cannot be read: {error}") from error
     dtype = getattr(torch, settings.dtype)
-    return slots_that_fit(
+    room = room_for_slots(
         config,
         dtype,
         recipe.generate.max_tokens,
@@ -78,6 +77,17 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
         spread=settings.device_map is not None,
         tensor_parallel=settings.tensor_parallel,
     )
+    if settings.slots is None:
+        return slots_that_fit(room)
+    # A GPU says when it is full, and slots are halved; main memory ends the process instead.
+    most = max(1, int(room))
+    if settings.slots > most and not torch.cuda.is_available():
+        raise RecipeError(
+            f"generate.backend.slots: {settings.slots:,} conversations of up to "
+            f"{recipe.generate.max_tokens:,} tokens in each of {n_processes} processes do not fit "
+            f"in memory, {most:,} would; lower it, or set it to null"
+        )
+    return settings.slots
 
 
 @contextlib.contextmanager
