@@ -1,10 +1,19 @@
-"""Tables in Markdown, aligned so that they also read well as plain text."""
+"""Tables in Markdown, aligned so that they also read well as plain text; and templates of cards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from augesc_builder.run.escape import for_markdown_cell
+from augesc_builder.run.escape import (
+    for_markdown,
+    for_markdown_cell,
+    markdown_block,
+    markdown_code,
+)
+
+if TYPE_CHECKING:
+    import jinja2
 
 NOTHING = "-"
 """Stands where a number is undefined."""
@@ -27,3 +36,18 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     rule = [("-" * w if i == 0 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
     return "\n".join([write(lines[0]), f"| {' | '.join(rule)} |", *map(write, lines[1:])])
+
+
+def markdown_template(text: str) -> jinja2.Template:
+    """Return a template of Markdown, in which an unknown slot is an error.
+
+    What a slot is filled with from data goes through one of its filters: ``text``, ``code`` (a code
+    span) or ``block`` (a block of code, in a language).
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+    )
+    environment.filters |= {"text": for_markdown, "code": markdown_code, "block": markdown_block}
+    return environment.from_string(text)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from augesc_builder.config.published import label_of, local_places, relabelled
 from augesc_builder.config.training import Config, dump_config
 from augesc_builder.dialog.examples import is_named
 from augesc_builder.run.escape import markdown_block
+from augesc_builder.run.markdown import markdown_template
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
 
@@ -38,9 +38,7 @@ def render_model_card(config: Config, facts: Mapping[str, Any], manifest: Mappin
     }
     if config.model.name is not None and "model.name" not in local:
         metadata["base_model"] = config.model.name
-    template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
-    ).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = markdown_template(_TEMPLATE.read_text(encoding="utf-8"))
     return (
         template.render(
             metadata=yaml.safe_dump(metadata, sort_keys=False).strip(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from augesc_builder.citations import cite
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.run.escape import markdown_code
 from augesc_builder.sources.base import FREE, NON_COMMERCIAL, OTHER, SourceInfo
 from augesc_builder.sources.registry import find_source
 from augesc_builder.sources.sessions import find_sessions
@@ -89,9 +90,10 @@ def citation(recipe: Recipe, made_of: Sequence[SourceInfo]) -> str:
 
 
 def _names(infos: Any) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(info.name for info in infos))
+    return ", ".join(markdown_code(name) for name in sorted(info.name for info in infos))
 
 
 def _unknown(name: str) -> SourceInfo:
     """Return what can be said of a source whose plugin is not installed here."""
-    return SourceInfo(name, name, "", OTHER, f"Who wrote the posts of `{name}` is not known here.")
+    unknown = f"Who wrote the posts of {markdown_code(name)} is not known here."
+    return SourceInfo(name, name, "", OTHER, unknown)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow.parquet as pq
 import yaml
 
@@ -36,7 +35,7 @@ from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
 from augesc_builder.run.layout import load_report, reviewed_sessions
-from augesc_builder.run.markdown import markdown_table
+from augesc_builder.run.markdown import markdown_table, markdown_template
 from augesc_builder.sources.registry import find_source
 from augesc_builder.text.prompts import PLAIN, Message
 from augesc_builder.text.safety import LexiconScanner
@@ -86,9 +85,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
 
 def render(template: str, **slots: Any) -> str:
     """Fill a template of ``dataset_card/``; an unknown slot is an error."""
-    found = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
-    ).from_string(card_file(template))
+    found = markdown_template(card_file(template))
     return found.render(**slots, begin=BEGIN, end=END) + "\n"
 
 
