@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.paper import differences_from_paper
@@ -205,3 +206,51 @@ def test_what_strangers_wrote_stays_in_its_quote(built, tmp_path, end):
     assert not re.search(r"(?<!\\)\]\(https://evil", card)
     assert "<script" not in card
     assert card.count("Heading") == 3
+
+
+STRANGE = (
+    "a <script>x</script>\r# Mine\r\n\n![i](http://x/i.png)\n\n- ``` [l](http://x) **b** | &lt; "
+    "\x1b[2J"
+)
+
+
+def structure(card: str) -> list[str]:
+    """Give what is more than text in a card: headings, pictures, links, HTML, blocks."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(split_card(card)[1])
+    inner = [child for token in tokens for child in token.children or ()]
+    return [
+        f"{token.type} {token.attrs or ''} {token.content if 'html' in token.type else ''}"
+        for token in (*tokens, *inner)
+        if token.type not in {"text", "softbreak", "hardbreak", "text_special", "inline"}
+    ]
+
+
+def test_what_strangers_wrote_is_text_in_the_card(built, tmp_path):
+    def card_with(text: str, name: str) -> str:
+        run = tmp_path / name
+        shutil.copytree(built, run)
+        for folder in ("data", "rejected"):
+            for path in (run / "corpus" / folder).glob("*.parquet"):
+                table = pq.read_table(path)
+                rows = table.to_pylist()
+                for row in rows:
+                    if folder == "data":
+                        row["safety_flags"] = []
+                        row["messages"] = [
+                            {"role": role, "content": text} for role in ("user", "assistant")
+                        ]
+                    else:
+                        row |= {"query": "Hello.", "text": text, "violations": ["balanced"]}
+                pq.write_table(type(table).from_pylist(rows, schema=table.schema), path)
+        settings = yaml.safe_load((run / "recipe.yaml").read_text())
+        (run / "recipe.yaml").write_text(yaml.safe_dump({**settings, "name": text, "about": text}))
+        return render_card(run, run / "corpus", read_manifest(run))
+
+    strange = card_with(STRANGE, "strange")
+    assert "&lt;script>x&lt;/script>" in strange
+    assert strange.count("# Mine") >= 4
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", strange)
+    plain = card_with("a", "plain")
+    assert [part for part in structure(strange) if "paragraph" not in part] == [
+        part for part in structure(plain) if "paragraph" not in part
+    ]
