@@ -11,7 +11,9 @@ from augesc_builder.config.paths import check_path
 
 
 def path(text: str) -> Path:
-    """Take an option that is a path."""
+    """Take an option that is a path on this machine."""
+    if "://" in text:
+        raise typer.BadParameter(f"{text[:80]} is an address; give a path on this machine")
     return Path(name_or_path(text))
 
 

@@ -168,7 +168,7 @@ class ConfigLoader:
             target = target[_place_in(target, section, override)]
             if not isinstance(target, dict | list):
                 raise RecipeError(f"--set {override}: {'.'.join(sections[: i + 1])} holds no keys")
-        if last == KIND and isinstance(target, dict) and target.get(KIND) not in {None, value}:
+        if last == KIND and isinstance(target, dict) and target.get(KIND) not in (None, value):
             target.clear()  # another kind of thing, with keys of its own
         target[_place_in(target, last, override)] = value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ def check_path(path: Path_) -> Path_:
     """Return a path that a file could have, whether or not there is one.
 
     Raises ``ValueError`` where the name is not UTF-8, has a NUL character, or is too long, where
-    links lead in a circle, and where the system lets nobody look.
+    links lead in a circle or to nothing, where the system lets nobody look, and where there is
+    something else than a file or a folder.
     """
     text = str(path)
     try:
@@ -40,11 +42,18 @@ def check_path(path: Path_) -> Path_:
     if len(raw) > LONGEST_PATH:
         raise ValueError(f"the path {text[:40]!r}... has {len(raw):,} bytes; give a shorter one")
     try:
-        Path(path).stat()
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ValueError(
+                f"{text} is a device, a pipe or a socket, which may have no end and cannot be read "
+                f"twice; give a file or a folder"
+            )
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ValueError(f"the links of {text} lead in a circle; mend them") from None
         if error.errno not in _IS_MISSING:
             why = os.strerror(error.errno or 0)
             raise ValueError(f"the path {text} cannot be looked up: {why}") from None
+        if Path(path).is_symlink():
+            raise ValueError(f"the link {text} leads to nothing; mend it") from None
     return path

@@ -33,7 +33,7 @@ def standalone(
     """
     from augesc_builder.models.causal_lm import check_folder
 
-    check_folder(checkpoint)
+    check_folder(checkpoint.absolute())  # no name on the Hub
     files = table_files(queries_at, layout.QUERIES)
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
