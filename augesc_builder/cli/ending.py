@@ -72,7 +72,8 @@ def run(command: Callable[[], Any], arguments: Sequence[str]) -> int:
 def complain(text: str) -> None:
     """Say in one line what is wrong; where even that cannot be said, the exit code does."""
     with contextlib.suppress(OSError):
-        typer.echo(f"augesc: {for_terminal(' '.join(text.split()))}", err=True)
+        sys.stderr.write(f"augesc: {for_terminal(' '.join(text.split()))}\n")
+        sys.stderr.flush()
 
 
 def _prepare() -> None:
