@@ -170,7 +170,8 @@ def check_messages(messages: Any, path: Path, number: int) -> list[Message]:
     for message in messages:
         if (
             not isinstance(message, dict)
-            or message.get("role") not in ROLE_WORD
+            or not isinstance(message.get("role"), str)
+            or message["role"] not in ROLE_WORD
             or not isinstance(message.get("content"), str)
         ):
             raise InputError(

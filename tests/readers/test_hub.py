@@ -255,12 +255,18 @@ def silent():
 @pytest.mark.parametrize(
     "command",
     [
-        "chat some/model",
-        "filter {rows} --tokenizer some/model --out {out}",
-        "finetune --out {out} --set backbone.from_scratch=null --set backbone.name=some/model",
-        "finetune --out {out} --sessions esconv",
+        pytest.param("chat some/model", marks=pytest.mark.slow),
+        pytest.param("filter {rows} --tokenizer some/model --out {out}", marks=pytest.mark.slow),
+        pytest.param(
+            "finetune --out {out} --set backbone.from_scratch=null --set backbone.name=some/model",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("finetune --out {out} --sessions esconv", marks=pytest.mark.slow),
         "queries --out {out} --source reddit=hf://datasets/some/posts",
-        "train --config tiny --out {out} --set model.tokenizer=some/model",
+        pytest.param(
+            "train --config tiny --out {out} --set model.tokenizer=some/model",
+            marks=pytest.mark.slow,
+        ),
         "push {run} --repo someone/corpus --allow-flagged",
     ],
     ids=lambda command: " ".join(command.split()[:2]),
