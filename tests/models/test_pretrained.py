@@ -124,7 +124,7 @@ COMMANDS = {
     " --set model.name={model}",
     "classifier": "filter {rows} --out {out} --set safety.classifier.model={model}"
     " --set safety.classifier.revision=null --set safety.classifier.threshold=0.5"
-    " --set safety.classifier.labels={toxic:crisis}",
+    " --set safety.classifier.labels.toxic=crisis",
 }
 
 
