@@ -80,19 +80,14 @@ def resolve_model(name: str, revision: str | None, key: str = "backbone.name") -
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi, constants
-
-    hint = f"check the name, or give a local folder with --set {key}=PATH"
-    with download_errors(f"model {name} at revision {revision}", hint):
-        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        return HfApi().model_info(name, revision=revision, timeout=seconds).sha or str(revision)
-
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     hint = f"check the name, or give a local folder with --set {key}=PATH"
     with download_errors(f"model {name} at revision {revision}", hint):
         try:
-            return HfApi().model_info(name, revision=revision).sha or str(revision)
+            seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+            found = HfApi().model_info(name, revision=revision, timeout=seconds)
+            return found.sha or str(revision)
         except RepositoryNotFoundError as error:
             if isinstance(error, GatedRepoError) or not (near := _models_like(name)):
                 raise
@@ -110,7 +105,7 @@ def _models_like(name: str) -> list[str]:
     from huggingface_hub import HfApi
 
     owner, slash, _ = name.partition("/")
-    if not slash:
+    if not slash or not hub_answers():
         return []
     try:
         known = [model.id for model in HfApi().list_models(author=owner, limit=_LISTED)]
