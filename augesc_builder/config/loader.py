@@ -31,7 +31,8 @@ class ConfigLoader:
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
     override that could be given. ``moved`` has the keys of earlier versions with today's, and
     ``renamed``, for a key of today, values that have another name now; ``added`` has the keys that
-    they lacked, with what was done then; ``kinds`` has the type of a section that did not say it.
+    they lacked, with what was done then, where all of ``known_by`` tell a whole file; ``kinds`` has
+    the type of a section that did not say it.
     """
 
     noun: str
@@ -41,6 +42,7 @@ class ConfigLoader:
     moved: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     added: Mapping[str, Any] = field(default_factory=dict)
+    known_by: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     def shipped(self) -> list[str]:
@@ -88,7 +90,7 @@ class ConfigLoader:
             if holder is not None and holder.get(last) in names:
                 before, holder[last] = holder[last], names[holder[last]]
                 self._tell(told, f"{key}: {before} is now {holder[last]}")
-        if "name" in modern and "extends" not in modern:  # whole, and of before there were these
+        if modern.keys() >= set(self.known_by) and "extends" not in modern:
             for key, value in self.added.items():
                 modern.setdefault(key, copy.deepcopy(value))
         return modern

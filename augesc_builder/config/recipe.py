@@ -171,6 +171,7 @@ _LOADER = ConfigLoader(
     moved=MOVED,
     renamed=RENAMED,
     added={"statistics": STATISTICS},
+    known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},
 )
 

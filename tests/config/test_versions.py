@@ -73,6 +73,8 @@ def test_modernize_changes_nothing_of_today():
     settings = load_recipe("paper").settings()
     assert modernize(settings) == settings
     assert modernize({"stage": "queries"}) == {"stage": "queries"}
+    training = {"name": "esconv", "train": {"seed": 1}}  # its run's folder is read as any other
+    assert modernize(training) == training
 
 
 def test_an_unknown_backend_and_unknown_keys_of_one():
