@@ -21,11 +21,24 @@ from typing import NamedTuple
 from augesc_builder.text.folding import STOP, Folder, Word
 from augesc_builder.text.lexicon import LEXICONS, load_lexicon
 
+_COMMON = frozenset(
+    "a about am and are be but can cant did do dont feel for from get go going good had has have he "
+    "help her him his how i if im in is it its ive just know life like make me my not now of on out "
+    "really she so that the them they think this time to up want was what when will with work would "
+    "you your friend friends family mom dad years day things people because been more no"
+    .split()
+)
+"""Words that most utterances have one of."""
+
 KINDS = (
     *("suicide", "self_harm", "overdose", "harm_to_others"),
     *("abuse", "sexual_violence", "eating_disorder"),
 )
 """What a sign can be a sign of."""
+
+
+_Hit = tuple[str, int, int]
+"""A kind, and the span of a phrase in the joined words."""
 
 
 class Sign(NamedTuple):
@@ -71,6 +84,11 @@ def _slot(token: str, forms: Mapping[str, str]) -> _Slot:
     return _Slot(frozenset(words), optional, f"(?:{pattern})?" if optional else pattern)
 
 
+def _rarity(words: frozenset[str]) -> tuple[int, int]:
+    """Rank the alternatives of a slot by how seldom a text is likely to have one of them."""
+    return -len(words & _COMMON), min(map(len, words))
+
+
 class _Phrases:
     """Phrases by the rarest of the words that they need."""
 
@@ -80,18 +98,27 @@ class _Phrases:
         for kind, entry in entries:
             phrase = _Phrase(kind, entry, forms)
             self.words.update(phrase.words())
-            key = max(phrase.needed, key=lambda words: min(map(len, words)))
-            for word in key:
+            for word in max(phrase.needed, key=_rarity):
                 self._by_word.setdefault(word, []).append(phrase)
 
-    def find(self, joined: str, said: frozenset[str]) -> list[tuple[str, int, int]]:
+    def can_stand(self, said: frozenset[str]) -> bool:
+        """Whether all words that a phrase needs were said."""
+        return next(self._candidates(said), None) is not None
+
+    def find(self, joined: str, said: frozenset[str]) -> list[_Hit]:
         """Return kind and span of every phrase in words that are joined by blanks."""
-        found = []
+        found = {
+            (phrase.kind, *m.span())
+            for phrase in self._candidates(said)
+            for m in phrase.pattern.finditer(joined)
+        }
+        return sorted(found, key=_by_place)
+
+    def _candidates(self, said: frozenset[str]) -> Iterator[_Phrase]:
         for word in said & self._by_word.keys():
             for phrase in self._by_word[word]:
                 if all(not said.isdisjoint(words) for words in phrase.needed):
-                    found += [(phrase.kind, *m.span()) for m in phrase.pattern.finditer(joined)]
-        return sorted(set(found), key=_by_place)
+                    yield phrase
 
 
 class DangerLexicon:
@@ -119,10 +146,13 @@ class DangerLexicon:
 
         Of signs of a kind that overlap, the first and longest is given.
         """
+        maybe = self._folder.may_say(text)
+        if maybe is not None and not any(signs_of.can_stand(maybe) for signs_of, _ in self._signs):
+            return []
         words = self._folder.fold(text)
         said = frozenset([STOP, *(word.text for word in words)])
         joined = "".join([" ", *(f"{word.text} " for word in words), f"{STOP} "])
-        hits: list[tuple[str, int, int]] = []
+        hits: list[_Hit] = []
         for signs_of, harmless in self._signs:
             if found := signs_of.find(joined, said):
                 hits += _uncovered(found, harmless.find(joined, said))
@@ -138,10 +168,6 @@ class DangerLexicon:
                 last = words[min(bisect_right(starts, end - 1), len(words)) - 1]
                 signs.append(Sign(kind, first.start, last.end))
         return signs
-
-
-_Hit = tuple[str, int, int]
-"""A kind, and the span of a phrase in the joined words."""
 
 
 def _by_place(hit: _Hit) -> tuple[int, int]:

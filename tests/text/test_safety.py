@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.tables import SESSIONS, to_table
+from augesc_builder.text.folding import Folder
 from augesc_builder.text.lexicon import PhraseMatcher
 from augesc_builder.text.safety import (
     FLAGS,
@@ -72,6 +73,7 @@ def test_the_quick_look_at_words_misses_nothing(monkeypatch):
     ]
     found = [SCANNER.scan(messages) for messages in sessions]
     monkeypatch.setattr(PhraseMatcher, "may_stand_in", lambda *_: True)
+    monkeypatch.setattr(Folder, "may_say", lambda *_: None)
     assert [SCANNER.scan(messages) for messages in sessions] == found
     assert sum(map(len, found)) > 100
 
@@ -106,8 +108,20 @@ class TestNegation:
 
 
 class TestWhoSaysIt:
-    def test_a_crisis_is_the_seekers_and_advice_the_supporters(self):
-        assert not scan("A: Are you suicidal?")
+    @pytest.mark.parametrize(
+        ("said", "flag"),
+        [
+            ("suicide is on {} mind", "crisis"),
+            ("did {} stepfather beat you?", "abuse"),
+            ("rape is never {} fault", "sexual_violence"),
+            ("the bulimia of {} sister", "eating_disorder"),
+        ],
+    )
+    def test_danger_is_flagged_whoever_speaks_of_it(self, said, flag):
+        for role, whose in (("S", "my"), ("A", "your")):
+            assert [f.flag for f in scan(f"{role}: {said.format(whose)}")] == [flag]
+
+    def test_advice_is_the_supporters(self):
         assert not scan("S: You should take Xanax.")
         assert not scan("S: Cheating on your wife is a great idea.")
 
@@ -172,6 +186,9 @@ def test_a_table_is_flagged_and_counted():
         "not_scanned": 0,
         "flags": {
             "crisis": {"sessions": 2, "spans": 3},
+            "abuse": {"sessions": 0, "spans": 0},
+            "sexual_violence": {"sessions": 0, "spans": 0},
+            "eating_disorder": {"sessions": 0, "spans": 0},
             "medical_advice": {"sessions": 0, "spans": 0},
             "harmful_agreement": {"sessions": 0, "spans": 0},
             "personal_data": {"sessions": 1, "spans": 1},
