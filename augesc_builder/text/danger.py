@@ -21,15 +21,6 @@ from typing import NamedTuple
 from augesc_builder.text.folding import STOP, Folder, Word
 from augesc_builder.text.lexicon import LEXICONS, load_lexicon
 
-_COMMON = frozenset(
-    "a about am and are be but can cant did do dont feel for from get go going good had has have he "
-    "help her him his how i if im in is it its ive just know life like make me my not now of on out "
-    "really she so that the them they think this time to up want was what when will with work would "
-    "you your friend friends family mom dad years day things people because been more no"
-    .split()
-)
-"""Words that most utterances have one of."""
-
 KINDS = (
     *("suicide", "self_harm", "overdose", "harm_to_others"),
     *("abuse", "sexual_violence", "eating_disorder"),
@@ -86,7 +77,13 @@ def _slot(token: str, forms: Mapping[str, str]) -> _Slot:
 
 def _rarity(words: frozenset[str]) -> tuple[int, int]:
     """Rank the alternatives of a slot by how seldom a text is likely to have one of them."""
-    return -len(words & _COMMON), min(map(len, words))
+    return -len(words & _common_words()), min(map(len, words))
+
+
+@functools.cache
+def _common_words() -> frozenset[str]:
+    lines = (LEXICONS / "stop_words.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 
 class _Phrases:
@@ -175,10 +172,10 @@ def _by_place(hit: _Hit) -> tuple[int, int]:
 
 
 def _uncovered(hits: Iterable[_Hit], covers: Iterable[_Hit]) -> Iterator[_Hit]:
-    """Yield the hits that lie within no cover; both are in order, and looked at once."""
+    """Yield the hits whose last word lies in no cover: "want to die" in "want to die my hair"."""
     waiting, safe_until = deque(covers), 0
-    for hit in hits:
-        while waiting and waiting[0][1] <= hit[1]:
+    for hit in sorted(hits, key=lambda hit: hit[2]):
+        while waiting and waiting[0][1] < hit[2]:
             safe_until = max(safe_until, waiting.popleft()[2])
         if hit[2] > safe_until:
             yield hit

@@ -31,7 +31,9 @@ _LOOK_ALIKE = str.maketrans(
 _TOKEN = re.compile(r"[^\W_]+(?:['@$*]+[^\W_]+)*|[.!?;\n]")
 _SPELLED = re.compile(r"(?<![^\W_])(?:[^\W_][ .*_-]{1,2}){3,}[^\W_](?![^\W_])")
 _PLAIN_TOKEN = re.compile(r"[a-z0-9]+(?:'+[a-z0-9]+)*")
-_ODD = re.compile(r"[@$*`]|[^\W_][!./|+~_-][^\W_]|(?<![^\W_])[^\W_][ .*_-]{1,2}[^\W_][ .*_-]{1,2}[^\W_](?![^\W_])")
+_ODD = re.compile(
+    r"[@$*`]|[^\W_][!./|+~_-][^\W_]|(?<![^\W_])[^\W_][ .*_-]{1,2}[^\W_][ .*_-]{1,2}[^\W_](?![^\W_])"
+)
 _BROKEN = re.compile(r"[^\W_]+(?:[!./|+~_-][^\W_]+)+")
 _LEET = str.maketrans("013457@$!", "oieastasi", "./|+~_-")
 _RUN = re.compile(r"(.)\1{2,}")
@@ -147,7 +149,7 @@ class Folder:
                 return plain
             if "*" in word and (found := self._uncensored(word)):
                 return found
-        elif found := _RUN.search(word):
+        elif _RUN.search(word):
             for keep in (r"\1\1", r"\1"):
                 if (plain := _RUN.sub(keep, word)) in self._known:
                     return plain
@@ -180,10 +182,10 @@ def _is_near(word: str, other: str) -> bool:
     if len(word) != len(other):
         return False
     apart = [i for i, (a, b) in enumerate(zip(word, other, strict=True)) if a != b]
-    if len(apart) == 2:
-        a, b = apart
-        return b == a + 1 and word[a] == other[b] and word[b] == other[a]
-    return len(apart) <= 1
+    if not apart[1:]:
+        return True
+    a, b = apart[0], apart[-1]
+    return b == a + 1 and word[a] == other[b] and word[b] == other[a]
 
 
 def _plain(text: str) -> tuple[str, list[int] | None]:

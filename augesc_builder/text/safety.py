@@ -11,9 +11,10 @@ A scanner returns flags with the span of characters that raised them. Whoever sa
 - ``personal_data``: an e-mail address, phone number, user name, long number or street address
 
 :class:`LexiconScanner` finds words and phrases of ``lexicons/danger.yaml`` (the first four) and
-``lexicons/safety.yaml`` that no negation stands in front of. It knows no context beyond that: its flags are for a person to look at, and what it
-does not flag is not thereby safe. How often it is right is measured on sentences made for that by
-``benchmarks/safety.py``. :class:`ClassifierScanner` does the same by a model.
+``lexicons/safety.yaml`` that no negation stands in front of. It knows no context beyond that: its
+flags are for a person to look at, and what it does not flag is not thereby safe. How often it is
+right is measured on sentences made for that by ``benchmarks/safety.py``. :class:`ClassifierScanner`
+does the same by a model, and :class:`DangerScanner` looks at what a person writes to a program.
 """
 
 from __future__ import annotations
@@ -185,6 +186,32 @@ class LexiconScanner:
             return False
         void = list(self._not_negations.find(window))
         return any(not any(a <= x and y <= b for a, b in void) for x, y in spans)
+
+
+class DangerScanner:
+    """Finds all signs of danger that a person gives, hints too: made to miss little.
+
+    No negation silences it ("I am not okay, I want to end my life"), so it raises false alarms. The
+    flags are the kinds of :data:`~augesc_builder.text.danger.KINDS`.
+    """
+
+    def __init__(self) -> None:
+        self._danger = DangerLexicon(hints=True)
+
+    def scan(self, messages: Sequence[Message]) -> list[Flag]:
+        """Return the flags of what the user says, in order; a sign may begin a message before."""
+        found: list[Flag] = []
+        before = ""
+        for i, message in enumerate(messages):
+            if message["role"] == "user":
+                new = len(before) + 1
+                found += (
+                    Flag(sign.kind, i, max(sign.start - new, 0), sign.end - new)
+                    for sign in self._danger.find(f"{before} {message['content']}")
+                    if sign.end > new
+                )
+                before = message["content"]
+        return found
 
 
 class ClassifierScanner:

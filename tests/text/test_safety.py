@@ -228,35 +228,40 @@ def test_the_docs_say_how_often_it_is_right():
     assert f"{len(sentences)} sentences" in page
 
 
-def test_a_classifier_behind_the_same_interface(tmp_path):
+def always_says(folder, label: str) -> None:
+    """Make a text classifier that gives a label to whatever is said."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    from augesc_builder.config.recipe import SafetyClassifier
-    from augesc_builder.errors import CheckpointError
-    from augesc_builder.text.safety import scanner_of
 
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "vile": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", model_max_length=32
-    ).save_pretrained(tmp_path)
+    ).save_pretrained(folder)
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     model = BertForSequenceClassification(
         BertConfig(
             vocab_size=3,
             intermediate_size=8,
             num_labels=2,
-            id2label={0: "Toxic", 1: "other"},
+            id2label={0: label, 1: "other"},
             max_position_embeddings=32,
             **size,
         )
     )
-    with torch.no_grad():  # toxic whatever is said
+    with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.copy_(torch.tensor([9.0, -9.0]))
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
+
+
+def test_a_classifier_behind_the_same_interface(tmp_path):
+    from augesc_builder.config.recipe import SafetyClassifier
+    from augesc_builder.errors import CheckpointError
+    from augesc_builder.text.safety import scanner_of
+
+    always_says(tmp_path, "Toxic")
     settings = SafetyClassifier(
         model=str(tmp_path), revision=None, threshold=0.5, labels={"toxic": "toxicity"}
     )
