@@ -32,6 +32,10 @@ _Hit = tuple[str, int, int]
 """A kind, and the span of a phrase in the joined words."""
 
 
+_WIDER = 2
+"""Words more in every gap of a phrase where hints are looked for, too."""
+
+
 class Sign(NamedTuple):
     """A sign of danger, and the span of its characters in the text."""
 
@@ -43,9 +47,9 @@ class Sign(NamedTuple):
 class _Phrase:
     """A phrase, the words that it cannot do without, and its pattern, made when first needed."""
 
-    def __init__(self, kind: str, entry: str, forms: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, entry: str, forms: Mapping[str, str], wider: int) -> None:
         self.kind = kind
-        self._slots = [_slot(token, forms) for token in entry.split()]
+        self._slots = [_slot(token, forms, wider) for token in entry.split()]
         self.needed = [s.words for s in self._slots if s.words and not s.optional]
 
     @functools.cached_property
@@ -62,10 +66,10 @@ class _Slot(NamedTuple):
     pattern: str
 
 
-def _slot(token: str, forms: Mapping[str, str]) -> _Slot:
+def _slot(token: str, forms: Mapping[str, str], wider: int) -> _Slot:
     if token[0] in "~*":
         anything = "[^ ]+" if token[0] == "~" else "[^ .]+"
-        return _Slot(frozenset(), True, f"(?:{anything} ){{0,{int(token[1:])}}}?")
+        return _Slot(frozenset(), True, f"(?:{anything} ){{0,{int(token[1:]) + wider}}}?")
     optional = token.endswith("?")
     words: set[str] = set()
     for part in token.removesuffix("?").split("|"):
@@ -87,13 +91,15 @@ def _common_words() -> frozenset[str]:
 
 
 class _Phrases:
-    """Phrases by the rarest of the words that they need."""
+    """Phrases by the rarest of the words that they need; ``wider`` are words more in each gap."""
 
-    def __init__(self, entries: Iterable[tuple[str, str]], forms: Mapping[str, str]) -> None:
+    def __init__(
+        self, entries: Iterable[tuple[str, str]], forms: Mapping[str, str], wider: int = 0
+    ) -> None:
         self._by_word: dict[str, list[_Phrase]] = {}
         self.words: set[str] = set()
         for kind, entry in entries:
-            phrase = _Phrase(kind, entry, forms)
+            phrase = _Phrase(kind, entry, forms, wider)
             self.words.update(phrase.words())
             for word in max(phrase.needed, key=_rarity):
                 self._by_word.setdefault(word, []).append(phrase)
@@ -128,7 +134,11 @@ class DangerLexicon:
         covers = [lists["harmless"], [*lists["harmless"], *lists["harmless_hints"]]]
         self._signs = [
             (
-                _Phrases([(kind, entry) for kind in KINDS for entry in entries[kind]], forms),
+                _Phrases(
+                    [(kind, entry) for kind in KINDS for entry in entries[kind]],
+                    forms,
+                    _WIDER if hints else 0,
+                ),
                 _Phrases([("", entry) for entry in harmless], forms),
             )
             for entries, harmless in zip(by_kind, covers, strict=False)
