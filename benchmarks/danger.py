@@ -17,6 +17,7 @@ from augesc_builder.run.markdown import markdown_table
 from augesc_builder.sources.base import BadLines, Post
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.reddit import parse_posts, read_posts
+from augesc_builder.text.danger import KINDS
 from augesc_builder.text.prompts import Message
 from augesc_builder.text.safety import DangerScanner, LexiconScanner
 from benchmarks.harness import SHARED, options, parse
@@ -55,14 +56,15 @@ _NOTICE, _FLAGS = DangerScanner(), LexiconScanner()
 
 def notice_table() -> str:
     """Write how many statements of each list the notice comes for, by kind."""
+    lists = [read_list(name) for name in NOTICE_LISTS]
     rows = []
-    for name in NOTICE_LISTS:
-        lines = read_list(name)
-        kinds = [kind for kind in dict.fromkeys(label for label, _ in lines) if kind != "none"]
-        for kind in [*kinds, "all danger", "none"]:
+    for kind in (*KINDS, "all danger", "none"):
+        cells = [kind]
+        for lines in lists:
             texts = [t for k, t in lines if k == kind or (kind == "all danger" and k != "none")]
-            rows.append([f"`{name}`", kind, f"{sum(map(noticed, texts))} of {len(texts)}"])
-    return markdown_table(["list", "kind", "noticed"], rows)
+            cells.append(f"{sum(map(noticed, texts))} of {len(texts)}")
+        rows.append(cells)
+    return markdown_table(["noticed", *(f"`{name}`" for name in NOTICE_LISTS)], rows)
 
 
 def flags_table() -> str:
@@ -70,13 +72,13 @@ def flags_table() -> str:
     rows = []
     lines = read_list(FLAGS_LIST)
     for kind in dict.fromkeys(line[0] for line in lines):
-        cells = [kind]
+        cells = [f"`{kind}`"]
         for role in "SA":
             found = [flags_of(text, _ROLES[role]) for k, r, text in lines if (k, r) == (kind, role)]
             right = [f for f in found if (f if kind == "none" else _FLAG.get(kind, kind) in f)]
             cells.append(f"{len(right)} of {len(found)}")
         rows.append(cells)
-    return markdown_table(["kind", "seeker", "supporter"], rows)
+    return markdown_table(["flagged", "seeker", "supporter"], rows)
 
 
 def seekers() -> list[list[Message]]:
@@ -94,8 +96,8 @@ def false_alarms(drawn: Sequence[Sequence[Message]]) -> str:
     utterances = [text for texts in said for text in texts]
     n = sum(map(noticed, utterances))
     return (
-        f"{first} of {len(said)} first utterances, {n:,} of all {len(utterances):,} utterances, and "
-        f"at least one in {some} of {len(said)} sessions"
+        f"{first} of {len(said)} first utterances, {n:,} of all {len(utterances):,} utterances, "
+        f"and at least one in {some} of {len(said)} sessions"
     )
 
 
