@@ -81,6 +81,16 @@ def flags_table() -> str:
     return markdown_table(["flagged", "seeker", "supporter"], rows)
 
 
+def flags_recall() -> tuple[int, int]:
+    """Count how many utterances of the three kinds with a flag of their own carry it, of how many.
+
+    They are those of both held-out lists.
+    """
+    lines = [(k, r, t) for k, r, t in read_list(FLAGS_LIST) if k in _OF_DANGER]
+    lines += [(k, "S", t) for k, t in read_list(NOTICE_LISTS[1]) if k in _OF_DANGER]
+    return sum(kind in flags_of(text, _ROLES[role]) for kind, role, text in lines), len(lines)
+
+
 def seekers() -> list[list[Message]]:
     """Draw the sessions of 500 seekers of ESConv, all splits."""
     files = [SHARED / "esconv" / f"{split}.txt" for split in ("train", "valid", "test")]
@@ -123,7 +133,9 @@ def main() -> None:
         for label, text in read_list("danger_dev.tsv"):
             if noticed(text) == (label == "none"):
                 print(f"{label}: {text}")
-    print(f"{notice_table()}\n\n{flags_table()}")
+    found, n = flags_recall()
+    print(f"{notice_table()}\n\n{flags_table()}\n")
+    print(f"Abuse, sexual violence and eating disorders: {found} of {n}.")
     if given.tiny or not SHARED.is_dir():
         return
     print(f"\nOrdinary seekers: {false_alarms(seekers())}.\n\n{reddit_table()}")

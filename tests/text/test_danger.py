@@ -31,21 +31,23 @@ class TestLists:
         assert len(missed) <= 0.05 * len(said), missed
 
     def test_the_flags_stand_on_nearly_all_utterances_of_either_role(self):
-        lines = benchmark.read_list(benchmark.FLAGS_LIST)
-        new = {"eating_disorder", "sexual_violence", "abuse"}
-        said = [(k, r, text) for k, r, text in lines if k != "none"]
-        assert len([k for k, _, _ in said if k in new]) >= 130
-        assert len(said) >= 180
         roles = {"S": "user", "A": "assistant"}
-        missed = [text for kind, role, text in said if not benchmark.flags_of(text, roles[role])]
+        lines = benchmark.read_list(benchmark.FLAGS_LIST)
+        said = [(role, text) for kind, role, text in lines if kind != "none"]
+        missed = [text for role, text in said if not benchmark.flags_of(text, roles[role])]
         assert len(missed) <= 0.05 * len(said), missed
-        wrong = [t for k, r, t in lines if k == "none" and benchmark.flags_of(t, roles[r])]
-        assert len(wrong) <= 5, wrong
+        ordinary = [(role, text) for kind, role, text in lines if kind == "none"]
+        wrong = [text for role, text in ordinary if benchmark.flags_of(text, roles[role])]
+        assert len(wrong) <= 0.07 * len(ordinary), wrong
+        found, n = benchmark.flags_recall()
+        assert n >= 200
+        assert found >= 0.95 * n
 
     def test_the_docs_say_what_was_found(self):
         page = (ROOT / "docs" / "danger.md").read_text()
         assert benchmark.notice_table() in page, benchmark.notice_table()
         assert benchmark.flags_table() in page, benchmark.flags_table()
+        assert "{} of {}".format(*benchmark.flags_recall()) in page, benchmark.flags_recall()
 
     def test_the_docs_say_how_often_it_is_wrong(self):
         shared("esconv/train.txt")
