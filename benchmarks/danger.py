@@ -64,7 +64,7 @@ def notice_table() -> str:
             texts = [t for k, t in lines if k == kind or (kind == "all danger" and k != "none")]
             cells.append(f"{sum(map(noticed, texts))} of {len(texts)}")
         rows.append(cells)
-    return markdown_table(["noticed", *(f"`{name}`" for name in NOTICE_LISTS)], rows)
+    return markdown_table(["noticed", *NOTICE_LISTS], rows)
 
 
 def flags_table() -> str:
@@ -72,7 +72,7 @@ def flags_table() -> str:
     rows = []
     lines = read_list(FLAGS_LIST)
     for kind in dict.fromkeys(line[0] for line in lines):
-        cells = [f"`{kind}`"]
+        cells = [f"{kind}, flag"]
         for role in "SA":
             found = [flags_of(text, _ROLES[role]) for k, r, text in lines if (k, r) == (kind, role)]
             right = [f for f in found if (f if kind == "none" else _FLAG.get(kind, kind) in f)]

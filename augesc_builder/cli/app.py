@@ -18,7 +18,6 @@ from augesc_builder.cli import hub, statistics, training
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
-    FolderArgument,
     OutOption,
     ProcessesOption,
     QuietOption,
@@ -209,31 +208,6 @@ def filter_(
 
 
 statistics.register(app)
-
-
-@app.command()
-def card(
-    folder: FolderArgument,
-    title: Annotated[str | None, typer.Option(help="Of a folder of `augesc filter`.")] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Its licence, as the Hub writes it: cc-by-nc-4.0.")
-    ] = None,
-    about: Annotated[str | None, typer.Option(help="Which model wrote the texts, how.")] = None,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Write the dataset card of a build again, or that of a folder of `augesc filter`."""
-    from augesc_builder.pipeline.card import filtered, stage
-    from augesc_builder.run.layout import find_corpus, run_of
-
-    progress, corpus = Progress(quiet=quiet), find_corpus(folder)
-    told = {"title": title, "licence": licence, "about": about}
-    if run_of(corpus) == corpus:
-        filtered.write_card(corpus, told, progress)
-    elif any(told.values()):
-        raise typer.BadParameter("a build knows its title, licence and model itself")
-    else:
-        stage.standalone(run_of(corpus), progress)
 
 
 hub.register(app)

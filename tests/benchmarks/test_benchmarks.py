@@ -34,8 +34,8 @@ SCRIPTS = {
     ],
     "danger.py": [
         *("suicide", "self_harm", "overdose", "harm_to_others", "abuse", "sexual_violence"),
-        *("eating_disorder", "all danger", "none", "`eating_disorder`", "`sexual_violence`"),
-        *("`abuse`", "`suicide`", "`self_harm`", "`none`"),
+        *("eating_disorder", "all danger", "none", "eating_disorder, flag"),
+        *("sexual_violence, flag", "abuse, flag", "suicide, flag", "self_harm, flag", "none, flag"),
     ],
     "safety.py": [
         *("crisis", "abuse", "sexual_violence", "eating_disorder"),

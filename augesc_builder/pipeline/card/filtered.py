@@ -15,6 +15,7 @@ from augesc_builder.pipeline.card.render import render
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.run import layout
+from augesc_builder.run.escape import for_markdown, markdown_block
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.layout import load_report
 from augesc_builder.run.progress import Progress
@@ -55,19 +56,16 @@ def render_filtered(corpus: Path, told: Mapping[str, str], settings: Mapping[str
     return render(
         "filtered.md",
         metadata=yaml.safe_dump(values, sort_keys=False).strip(),
-        title=_line(told["title"]),
-        about=_line(told["about"]),
-        licence=_line(told["licence"]),
+        title=for_markdown(told["title"]),
+        about=for_markdown(told["about"]),
+        licence=for_markdown(told["licence"]),
         made_with=__version__,
         report=report,
         filter_table=filter_table(report),
-        requirements=yaml.safe_dump(settings["requirements"], sort_keys=False).strip(),
+        requirements=markdown_block(
+            yaml.safe_dump(settings["requirements"], sort_keys=False).strip(), "yaml"
+        ),
         safety_table=safety_table(safety),
         safety_text=safety_text(safety, corpus),
         not_scanned=safety["not_scanned"],
     )
-
-
-def _line(text: str) -> str:
-    """Keep what an owner tells on one line, and from being read as HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")
