@@ -129,12 +129,13 @@ def push_model(
     )
 
 
-def corpus_files(corpus: Path) -> dict[str, Content]:
+def corpus_files(folder: Path) -> dict[str, Content]:
     """Return the files of a push by their paths in the repo, all but the card.
 
     Of the corpus they are those that the run's marks list, and the review; of a build its settings
     too. (The manifest of ``augesc filter`` names files of this machine.)
     """
+    corpus = find_corpus(folder)
     run = run_of(corpus)
     found: dict[str, Content] = {**settings_files(run)} if run != corpus else {}
     for file in Marks(run).files():
