@@ -12,6 +12,7 @@
     ├── TrainingError           fine-tuning cannot continue (loss not finite, batch not divisible)
     ├── DownloadError           something on the Hub could not be had
     ├── PublishError            a corpus is not fit to be published, or the Hub did not take it
+    ├── HandOverError           who was to be told of danger could not be
     └── MissingExtraError       an optional package is needed
 
 A message says what was expected, what was found, and what mends it.
@@ -72,6 +73,10 @@ class DownloadError(AugescError):
 
 class PublishError(AugescError):
     """A corpus or model is not fit to be published as it is, or the Hub did not take it."""
+
+
+class HandOverError(AugescError):
+    """What a person in danger wrote could not be handed over to people."""
 
 
 class MissingExtraError(AugescError):

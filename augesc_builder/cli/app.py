@@ -18,7 +18,6 @@ from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
-    FolderArgument,
     OutOption,
     ProcessesOption,
     QuietOption,
@@ -231,18 +230,6 @@ def filter_(
 
 
 statistics.register(app)
-
-
-@app.command()
-def card(
-    folder: FolderArgument,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Write the dataset card of a build again, from the build's own files."""
-    from augesc_builder.pipeline.card import stage
-
-    stage.standalone(folder, Progress(quiet=quiet))
 
 
 hub.register(app)

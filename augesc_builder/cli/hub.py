@@ -18,6 +18,30 @@ from augesc_builder.cli.options import (
 from augesc_builder.run.progress import Progress
 
 
+def card(
+    folder: FolderArgument,
+    title: Annotated[str | None, typer.Option(help="Of a folder of `augesc filter`.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Its licence, as the Hub writes it: cc-by-nc-4.0.")
+    ] = None,
+    about: Annotated[str | None, typer.Option(help="Which model wrote the texts, how.")] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write the dataset card of a build again, or that of a folder of `augesc filter`."""
+    from augesc_builder.pipeline.card import filtered, stage
+    from augesc_builder.run.layout import find_corpus, run_of
+
+    progress, corpus = Progress(quiet=quiet), find_corpus(folder)
+    told = {"title": title, "licence": licence, "about": about}
+    if run_of(corpus) == corpus:
+        filtered.write_card(corpus, told, progress)
+    elif any(told.values()):
+        raise typer.BadParameter("a build knows its title, licence and model itself")
+    else:
+        stage.standalone(run_of(corpus), progress)
+
+
 def push(
     folder: FolderArgument,
     repo: Annotated[str, typer.Option(metavar="USER/NAME", help="The repo on the Hub.")],
@@ -118,6 +142,7 @@ def check_builder(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
+    app.command()(card)
     app.command()(push)
     app.command()(safety)
     app.command("test")(check_builder)

@@ -52,7 +52,9 @@ ProcessesOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-FolderArgument = Annotated[Path, typer.Argument(parser=path, help="The folder of a build.")]
+FolderArgument = Annotated[
+    Path, typer.Argument(parser=path, help="The folder of a build or of `augesc filter`.")
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
 ]

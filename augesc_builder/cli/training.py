@@ -136,16 +136,54 @@ def chat(
     no_repeat_ngram: NoRepeatOption = 3,
     max_tokens: MaxTokensOption = 64,
     seed: SeedOption = 13,
+    on_danger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND|URL", help="Hand on what sounds like danger: JSON to stdin, or POSTed."
+        ),
+    ] = None,
+    danger_classifier: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="A text classifier that looks for danger, too."),
+    ] = None,
+    danger_label: Annotated[
+        list[str] | None, typer.Option(help="A label of it that means danger; repeatable.")
+    ] = None,
+    danger_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Its score from which on it counts.")
+    ] = 0.5,
     debug: DebugOption = False,
 ) -> None:
     """Talk to a dialog model in the terminal; /reset, /save FILE and /quit are commands."""
+    if (danger_classifier is None) != (not danger_label):
+        raise typer.BadParameter("--danger-classifier and --danger-label belong together")
+    from augesc_builder.config.recipe import SafetyClassifier
     from augesc_builder.dialog.chat import Chat
+    from augesc_builder.dialog.handover import hand_over_to
     from augesc_builder.dialog.model import Decoding, DialogModel
+    from augesc_builder.text.safety import ClassifierScanner
+
+    told = hand_over_to(on_danger) if on_danger else None
+    classifier = None
+    if danger_classifier is not None:
+        classifier = ClassifierScanner(
+            SafetyClassifier(
+                model=danger_classifier,
+                revision=None,
+                threshold=danger_threshold,
+                labels={label.lower(): "danger" for label in danger_label or ()},
+            )
+        )
 
     decoding = Decoding(
         max_tokens, beams, top_p if beams == 1 else None, temperature, no_repeat_ngram, seed
     )
-    Chat(DialogModel(model), decoding, sys.stdin, sys.stdout).run()
+    chatting = Chat(
+        *(DialogModel(model), decoding, sys.stdin, sys.stdout),
+        classifier=classifier,
+        on_danger=told,
+    )
+    chatting.run()
 
 
 def register(app: typer.Typer) -> None:

@@ -53,7 +53,8 @@ class Encoder:
 
     Raises :class:`~augesc_builder.errors.TrainingError` where the settings want more tokens than
     the model has positions, and :class:`~augesc_builder.errors.CheckpointError` where the tokenizer
-    lacks a chat template, or the config a decoder's first token.
+    lacks a chat template, or the config a decoder's first token. Encoding raises the latter where a
+    chat template fails.
     """
 
     def __init__(self, model: Any, tokenizer: Any, examples: Examples) -> None:
@@ -123,14 +124,31 @@ class Encoder:
     def _chat(self, history: Sequence[Message]) -> list[int]:
         messages, limit = list(history), int(self.max_source or 0)
         while True:
-            ids: list[int] = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+            ids = self._templated(messages)
             if len(ids) <= limit:
                 return ids
             if len(messages) == 1:
                 return ids[-limit:]
             messages.pop(0)
+
+    def _templated(self, messages: Sequence[Message]) -> list[int]:
+        """Apply the chat template, a program of whoever made the model: it can fail in any way."""
+        try:
+            ids: list[int] = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(
+                f"the model's chat template fails: {reason}; set model.chat_template to another, "
+                f"or to plain"
+            ) from error
+        if not ids:
+            raise CheckpointError(
+                "the model's chat template writes nothing; set model.chat_template to another, or "
+                "to plain"
+            )
+        return ids
 
     def _tokenize(self, text: str, prefix: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(prefix + text, add_special_tokens=False)["input_ids"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.training import Config
+from augesc_builder.config.training import Config, Examples
 from augesc_builder.errors import CheckpointError
 from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
@@ -32,9 +33,32 @@ def write_facts(
 
 
 def read_facts(folder: str | Path) -> dict[str, Any] | None:
-    """Read how a model was trained, where it was trained here."""
+    """Read how a model was trained, where it was trained here.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where that file is damaged.
+    """
     path = Path(folder) / layout.TRAINED
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        _check_facts(facts)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: damaged ({type(error).__name__}: {reason}); put it back as the training left "
+            f"it, or move it away: the model is then taken for one that was trained elsewhere"
+        ) from None
+    return facts
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse facts without what is read of them, with whichever error Python has for it."""
+    config = facts["config"]
+    Examples.model_validate(config["examples"])
+    for value in (config["model"]["chat_template"], *config["data"]["leave_out"]):
+        if not isinstance(value, str | None):
+            raise TypeError(f"expected a text, found {value!r}")
 
 
 def find_model(name: str) -> str:

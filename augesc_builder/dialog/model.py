@@ -124,9 +124,18 @@ class DialogModel:
     def reply(
         self, history: Sequence[Message], decoding: Decoding, key: str, streamer: Any = None
     ) -> str:
-        """Return the answer to one history; ``streamer`` (of transformers) gets tokens at once."""
-        source = self.encoder.source(history)
-        return self._generate([source], [key], decoding, streamer)[0]
+        """Return the answer to one history; ``streamer`` (of transformers) gets tokens at once.
+
+        Raises :class:`~augesc_builder.errors.CheckpointError` out of memory, and where the model's
+        chat template fails.
+        """
+        said: list[str] = []
+
+        def answer(_: Sequence[int]) -> None:
+            said[:] = self._generate([self.encoder.source(history)], [key], decoding, streamer)
+
+        in_batches([1], 1, answer)
+        return said[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, on one line and with the blanks that people write."""

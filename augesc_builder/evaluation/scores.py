@@ -28,7 +28,10 @@ from augesc_builder.text.prompts import Message
 from augesc_builder.text.words import tokenize
 
 ORDERS = (1, 2, 3, 4)
-FLAGS = ("harmful_agreement", "medical_advice", "personal_data")
+FLAGS = (
+    *("crisis", "abuse", "sexual_violence", "eating_disorder"),
+    *("harmful_agreement", "medical_advice", "personal_data"),
+)
 """The flags of ``safety.py`` that a supporter can raise."""
 
 _LIKELIHOOD = ("nats", "tokens", "reference_words")

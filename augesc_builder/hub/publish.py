@@ -32,7 +32,13 @@ from augesc_builder.pipeline.card.public import PublicRun, settings_files
 from augesc_builder.pipeline.card.render import describe_finetuning, describe_model, render
 from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
-from augesc_builder.run.layout import find_run, load_report, reviewed_sessions
+from augesc_builder.run.layout import (
+    find_corpus,
+    find_run,
+    load_report,
+    reviewed_sessions,
+    run_of,
+)
 from augesc_builder.run.markdown import markdown_table
 from augesc_builder.run.marks import Files, Marks
 from augesc_builder.run.progress import Progress
@@ -62,7 +68,7 @@ def push_corpus(
     dry_run: bool = False,
     allow_flagged: bool = False,
 ) -> None:
-    """Push the corpus of a run in one commit, or print what that would change.
+    """Push the corpus of a build or of ``augesc filter`` in one commit, or print the changes.
 
     A new repo is private unless ``public``; ``replace`` lets files of others go that are in the
     way.
@@ -70,18 +76,21 @@ def push_corpus(
     Raises :class:`~augesc_builder.errors.PublishError` where the run is not finished, its reports
     do not match its data, safety flags were not reviewed, or the Hub refuses.
     """
-    run = find_run(folder)
-    corpus = run / layout.CORPUS
-    check_corpus(run)
+    corpus = find_corpus(folder)
+    run = run_of(corpus)
+    check_corpus(corpus)
     check_flags(corpus, allow_flagged=allow_flagged)
     script = f"{repo.rpartition('/')[2]}.py"  # of its repo's own name `datasets` takes none
     card = (corpus / CARD).read_text(encoding="utf-8")
     card = card.replace(f'load_dataset("{corpus.name}"', f'load_dataset("{repo}"')
-    files: dict[str, Content] = {**corpus_files(run), CARD: card.encode()}
-    recipe = load_recipe(run / layout.RECIPE)
+    files: dict[str, Content] = {**corpus_files(corpus), CARD: card.encode()}
+    if run == corpus:
+        message = read_manifest(run)["card"]["title"]
+    else:
+        message = f"AugESC by the recipe {load_recipe(run / layout.RECIPE).name}"
     _go(
         plan_push(repo, "dataset", files, merge_cards, {script, _HIDES_DATA}),
-        f"AugESC by the recipe {recipe.name}",
+        message,
         progress,
         public=public,
         replace=replace,
@@ -120,13 +129,15 @@ def push_model(
     )
 
 
-def corpus_files(run: Path) -> dict[str, Content]:
+def corpus_files(folder: Path) -> dict[str, Content]:
     """Return the files of a push by their paths in the repo, all but the card.
 
-    Of the corpus they are those that the run's marks list, and the review.
+    Of the corpus they are those that the run's marks list, and the review; of a build its settings
+    too. (The manifest of ``augesc filter`` names files of this machine.)
     """
-    corpus = run / layout.CORPUS
-    found: dict[str, Content] = {**settings_files(run)}
+    corpus = find_corpus(folder)
+    run = run_of(corpus)
+    found: dict[str, Content] = {**settings_files(run)} if run != corpus else {}
     for file in Marks(run).files():
         path = run / file
         if path.is_relative_to(corpus):
@@ -155,19 +166,21 @@ def model_files(run: Path, repo: str, manifest: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def check_corpus(run: Path) -> None:
+def check_corpus(corpus: Path) -> None:
     """Refuse a corpus whose reports or card do not match its data.
 
     Raises :class:`~augesc_builder.errors.PublishError`, naming the first number that does not.
     """
-    corpus = run / layout.CORPUS
+    run = run_of(corpus)
     read_manifest(run)
     marks = Marks(run)
     if "card" not in marks or not (corpus / CARD).is_file():
+        if run == corpus:
+            raise PublishError(f"{run}: no card there; write one with `augesc card {run}` first")
         raise PublishError(f"{run}: not finished; run `augesc build --out {run}` first")
     card = (corpus / CARD).relative_to(run).as_posix()  # where people add words of their own
     files = {n: f for n, f in marks.files().items() if n != card}
-    corpus_alone = {n: f for n, f in files.items() if n.startswith(f"{layout.CORPUS}/")}
+    corpus_alone = {n: f for n, f in files.items() if (run / n).is_relative_to(corpus)}
     _check_files(marks, corpus_alone)
     for what, expected, found in _claims(corpus):
         if expected != found:
@@ -192,7 +205,7 @@ def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
         raise PublishError(
             f"{corpus}: {len(open_ones):,} sessions carry safety flags that nobody has looked at "
             f"({names}{', ...' if len(open_ones) > _LOOKED_AT else ''}); see them with `augesc "
-            f"safety {corpus.parent}`, and let them stand with --reviewed SESSION_ID there, or "
+            f"safety {run_of(corpus)}`, and let them stand with --reviewed SESSION_ID there, or "
             f"publish them all with --allow-flagged"
         )
 
@@ -288,7 +301,7 @@ def _table(push: Push) -> str:
 
 def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield what the reports claim and what the data holds: (where, claimed, found)."""
-    report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
+    report = load_report(corpus, "filter")
     kept, rejected = _n_rows(corpus / layout.DATA), _n_rows(corpus / layout.REJECTED)
     yield f"{layout.FILTER_REPORT}, retained", report["retained"], kept
     yield f"{layout.FILTER_REPORT}, rejected", report["total"] - report["retained"], rejected
@@ -297,14 +310,16 @@ def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
         violations.update(row["violations"])
     for name, numbers in report["violations"].items():
         yield f"{layout.FILTER_REPORT}, {name}", numbers["count"], violations[name]
-    yield f"{layout.STATISTICS}, sessions", statistics["sessions"], kept
     sources: Counter[str] = Counter()
     flags = []
     for row in _rows(corpus / layout.DATA):
         sources[row["source"]] += 1
         flags.append(row["safety_flags"])
-    for name, part in statistics["by_source"].items():
-        yield f"{layout.STATISTICS}, sessions of {name}", part["sessions"], sources[name]
+    if run_of(corpus) != corpus:  # `augesc filter` measures none
+        statistics = load_report(corpus, "statistics")
+        yield f"{layout.STATISTICS}, sessions", statistics["sessions"], kept
+        for name, part in statistics["by_source"].items():
+            yield f"{layout.STATISTICS}, sessions of {name}", part["sessions"], sources[name]
     found = count_flags(flags)
     for key, claimed in load_report(corpus, "safety").items():
         yield f"{layout.SAFETY_REPORT}, {key}", claimed, found[key]

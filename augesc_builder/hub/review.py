@@ -3,63 +3,115 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
-from augesc_builder.errors import InputError
+from augesc_builder.errors import InputError, RunFolderError
 from augesc_builder.run import layout
-from augesc_builder.run.layout import find_run, load_report, reviewed_sessions
+from augesc_builder.run.disk import disk_errors, write_synced
+from augesc_builder.run.layout import find_corpus, reviewed_sessions, run_of
+from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import Progress
+from augesc_builder.text.prompts import Message
 
 _AROUND = 40
 """Characters shown on each side of a span."""
 
 
 def show_flags(folder: Path, progress: Progress) -> None:
-    """Print every flagged span of a corpus with its session, utterance and surroundings."""
-    corpus = find_run(folder) / layout.CORPUS
+    """Print every flagged span of a corpus with its session, utterance and surroundings.
+
+    Raises :class:`~augesc_builder.errors.PublishError` where there is no corpus, and
+    :class:`~augesc_builder.errors.InputError` for one without flags.
+    """
+    corpus = find_corpus(folder)
     reviewed = reviewed_sessions(corpus)
-    for path in layout.parquet_files(corpus / layout.DATA):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                for flag in row["safety_flags"] or ():
-                    text = row["messages"][flag["utterance"]]["content"]
-                    start, end = flag["start"], flag["end"]
-                    around = text[max(0, start - _AROUND) : start]
-                    behind = text[end : end + _AROUND]
-                    seen = " (looked at)" if row["session_id"] in reviewed else ""
-                    progress.say(
-                        f"{row['session_id']}{seen}, utterance {flag['utterance']}, "
-                        f"{flag['flag']}: {around}[{text[start:end]}]{behind}"
-                    )
-    found = load_report(corpus, "safety")
+    n_sessions = n_flagged = 0
+    for row in _rows(corpus, "session_id", "messages", "safety_flags"):
+        n_sessions += 1
+        n_flagged += bool(row["safety_flags"])
+        seen = " (looked at)" if row["session_id"] in reviewed else ""
+        try:
+            for flag in row["safety_flags"] or ():
+                progress.say(f"{row['session_id']}{seen}, {_shown(flag, row['messages'])}")
+        except (IndexError, KeyError, TypeError):  # a table of others can hold anything
+            raise InputError(
+                f"the flags of session {row['session_id']!r} are not as `augesc filter` writes "
+                f"them; filter it again",
+                corpus,
+            ) from None
     progress.say(
-        f"{found['flagged']:,} of {found['sessions']:,} sessions are flagged, "
-        f"{len(reviewed):,} were looked at"
+        f"{n_flagged:,} of {n_sessions:,} sessions are flagged, {len(reviewed):,} were looked at"
     )
+
+
+def _shown(flag: Mapping[str, Any], messages: Sequence[Message]) -> str:
+    text, start, end = messages[flag["utterance"]]["content"], flag["start"], flag["end"]
+    around, behind = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
+    return f"utterance {flag['utterance']}, {flag['flag']}: {around}[{text[start:end]}]{behind}"
 
 
 def mark_reviewed(folder: Path, sessions: Sequence[str], progress: Progress) -> None:
     """Note that a person looked at these sessions and let them stand; write the card again.
 
-    Raises :class:`~augesc_builder.errors.InputError` where one of them is not flagged.
+    Two people may do so at the same time. Raises :class:`~augesc_builder.errors.InputError` where
+    one of the sessions is not flagged, and :class:`~augesc_builder.errors.RunFolderError` where a
+    run is at work there.
     """
-    from augesc_builder.pipeline.card import stage
-
-    run = find_run(folder)
-    corpus = run / layout.CORPUS
+    corpus = find_corpus(folder)
+    run = run_of(corpus)
     flagged = {
         row["session_id"]
-        for path in layout.parquet_files(corpus / layout.DATA)
-        for row in pq.read_table(path, columns=["session_id", "safety_flags"]).to_pylist()
+        for row in _rows(corpus, "session_id", "safety_flags")
         if row["safety_flags"]
     }
     if unknown := [name for name in sessions if name not in flagged]:
         raise InputError(
             f"no flagged session {unknown[0]!r} there; `augesc safety {run}` lists them", corpus
         )
-    done = sorted(reviewed_sessions(corpus) | set(sessions))
-    (corpus / layout.SAFETY_REVIEW).write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
-    stage.standalone(run, progress)
+    try:
+        with disk_errors(run), FileLock(run / layout.LOCK, timeout=_PATIENCE):
+            done = sorted(reviewed_sessions(corpus) | set(sessions))
+            write_synced(corpus / layout.SAFETY_REVIEW, json.dumps(done, indent=2) + "\n")
+    except Timeout:
+        raise RunFolderError(
+            f"{run}: another run is at work there; wait for it or stop it"
+        ) from None
+    if "card" in Marks(run):
+        _write_card(run, corpus, progress)
+    else:
+        progress.say(f"Wrote {corpus / layout.SAFETY_REVIEW}")
+
+
+_PATIENCE = 10.0
+"""Seconds to wait for whoever else notes something."""
+
+
+def _write_card(run: Path, corpus: Path, progress: Progress) -> None:
+    from augesc_builder.pipeline.card import filtered, stage
+
+    if run == corpus:
+        filtered.write_card(run, {}, progress)
+    else:
+        stage.standalone(run, progress)
+
+
+def _rows(corpus: Path, *columns: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a corpus.
+
+    Raises :class:`~augesc_builder.errors.InputError` where a column is missing.
+    """
+    for path in layout.parquet_files(corpus / layout.DATA):
+        with pq.ParquetFile(path) as file:
+            if missing := set(columns) - set(file.schema_arrow.names):
+                raise InputError(
+                    f"no column {min(missing)}; give the folder of `augesc build` or `augesc "
+                    f"filter`, which write it",
+                    path,
+                )
+            for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
+                yield from batch.to_pylist()

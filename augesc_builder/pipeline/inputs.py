@@ -12,7 +12,7 @@ from augesc_builder.readers.hub import is_on_the_hub
 from augesc_builder.run.provenance import content_of, digest, files_below
 from augesc_builder.text.lexicon import LEXICONS
 
-SAFETY_LISTS = [LEXICONS / "safety.yaml", LEXICONS / "medications.yaml"]
+SAFETY_LISTS = [LEXICONS / f"{name}.yaml" for name in ("safety", "danger", "medications")]
 """What the safety pass of the filter stage looks for."""
 
 

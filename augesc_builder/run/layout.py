@@ -96,6 +96,26 @@ def find_run(folder: Path) -> Path:
     return run
 
 
+def find_corpus(folder: Path) -> Path:
+    """Return the folder below which sessions stand in ``data/``: ``folder``, or a build's corpus.
+
+    Raises :class:`~augesc_builder.errors.PublishError` where there are none.
+    """
+    for place in (folder / CORPUS, folder):
+        if parquet_files(place / DATA):
+            return place
+    raise PublishError(
+        f"{folder}: no {DATA}/*.parquet there; give the folder of `augesc build`, of `augesc "
+        f"filter`, or of another corpus"
+    )
+
+
+def run_of(corpus: Path) -> Path:
+    """Return the folder whose manifest tells of a corpus: that of its build, or itself."""
+    is_of_build = corpus.name == CORPUS and (corpus.parent / RECIPE).is_file()
+    return corpus.parent if is_of_build else corpus
+
+
 def load_report(corpus: Path, name: Literal["filter", "safety", "statistics"]) -> Any:
     """Read a report of a corpus folder.
 

@@ -1,16 +1,20 @@
 """The safety pass: every session is scanned for ethical risks that readers must know (section 6.2).
 
-A scanner returns flags with the span of characters that raised them:
+A scanner returns flags with the span of characters that raised them. Whoever says it:
 
-- ``crisis``: suicide, self-harm, abuse or violence, in what the seeker says
+- ``crisis``: suicide, self-harm, an overdose, or harm that somebody has in mind for others
+- ``abuse``: violence, threats or cruelty by relatives, partners and others who are close
+- ``sexual_violence``: rape, sexual abuse, coercion
+- ``eating_disorder``: starving, purging, and what goes with them
 - ``medical_advice``: advice to take or leave a medicine or a test, by the supporter
 - ``harmful_agreement``: the supporter encourages a harmful act, or agrees with the seeker's
 - ``personal_data``: an e-mail address, phone number, user name, long number or street address
 
-:class:`LexiconScanner` finds words and phrases of ``lexicons/safety.yaml`` that no negation stands
-in front of. It knows no context beyond that: its flags are for a person to look at, and what it
-does not flag is not thereby safe. How often it is right is measured on sentences made for that by
-``benchmarks/safety.py``. :class:`ClassifierScanner` does the same by a model.
+:class:`LexiconScanner` finds words and phrases of ``lexicons/danger.yaml`` (the first four) and
+``lexicons/safety.yaml`` that no negation stands in front of. It knows no context beyond that: its
+flags are for a person to look at, and what it does not flag is not thereby safe. How often it is
+right is measured on sentences made for that by ``benchmarks/safety.py``. :class:`ClassifierScanner`
+does the same by a model, and :class:`DangerScanner` looks at what a person writes to a program.
 """
 
 from __future__ import annotations
@@ -24,12 +28,18 @@ import pyarrow as pa
 
 from augesc_builder.config.recipe import SafetyClassifier
 from augesc_builder.tables import SESSIONS, plain_schema
+from augesc_builder.text.danger import KINDS, DangerLexicon
 from augesc_builder.text.lexicon import LEXICONS, PhraseMatcher, bare_words, load_lexicon
 from augesc_builder.text.personal_data import find_personal_data, may_have_personal_data
 from augesc_builder.text.prompts import Message
 
-FLAGS = ("crisis", "medical_advice", "harmful_agreement", "personal_data")
+FLAGS = (
+    *("crisis", "abuse", "sexual_violence", "eating_disorder"),
+    *("medical_advice", "harmful_agreement", "personal_data"),
+)
 """What :class:`LexiconScanner` raises."""
+
+_FLAG_OF = {kind: kind if kind in FLAGS else "crisis" for kind in KINDS}
 
 WINDOW = 5
 """Words before a phrase among which a negation counts."""
@@ -80,7 +90,7 @@ class LexiconScanner:
         def phrases(*names: str) -> PhraseMatcher:
             return PhraseMatcher([entry for name in names for entry in lists[name]], forms)
 
-        self._crisis, self._harmless = phrases("crisis"), phrases("harmless")
+        self._danger = DangerLexicon(hints=False)
         self._advice = phrases("advice")
         self._medical = PhraseMatcher([*medicines, *lists["remedies"]], forms)
         self._acts, self._intention = phrases("harmful_acts"), phrases("intention")
@@ -98,9 +108,8 @@ class LexiconScanner:
             words = frozenset(bare_words(text))
             acts = self._acts.may_stand_in(words)
             spans: list[tuple[str, tuple[int, int]]] = []
+            spans += self._dangers(raw, text)
             if message["role"] == "user":
-                if self._crisis.may_stand_in(words):
-                    spans += [("crisis", span) for span in self._crises(text)]
                 intended = acts and self._intends(text)
             else:
                 if self._medical.may_stand_in(words):
@@ -117,15 +126,13 @@ class LexiconScanner:
             found += [Flag(flag, i, *span) for flag, span in spans]
         return found
 
-    def _crises(self, text: str) -> Iterator[tuple[int, int]]:
-        hits = list(self._crisis.find(text))
-        if not hits:
-            return
-        harmless = list(self._harmless.find(text))
-        for start, end in hits:
-            meant = not any(a <= start and end <= b for a, b in harmless)
-            if meant and not self._negated(text, start):
-                yield start, end
+    def _dangers(self, raw: str, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+        reached: dict[str, int] = {}
+        for sign in self._danger.find(raw):
+            flag = _FLAG_OF[sign.kind]
+            if sign.start >= reached.get(flag, 0) and not self._negated(text, sign.start):
+                reached[flag] = sign.end
+                yield flag, (sign.start, sign.end)
 
     def _medical_advice(self, text: str) -> Iterator[tuple[int, int]]:
         for start, end in self._medical.find(text):
@@ -179,6 +186,32 @@ class LexiconScanner:
             return False
         void = list(self._not_negations.find(window))
         return any(not any(a <= x and y <= b for a, b in void) for x, y in spans)
+
+
+class DangerScanner:
+    """Finds all signs of danger that a person gives, hints too: made to miss little.
+
+    No negation silences it ("I am not okay, I want to end my life"), so it raises false alarms. The
+    flags are the kinds of :data:`~augesc_builder.text.danger.KINDS`.
+    """
+
+    def __init__(self) -> None:
+        self._danger = DangerLexicon(hints=True)
+
+    def scan(self, messages: Sequence[Message]) -> list[Flag]:
+        """Return the flags of what the user says, in order; a sign may begin a message before."""
+        found: list[Flag] = []
+        before = ""
+        for i, message in enumerate(messages):
+            if message["role"] == "user":
+                new = len(before) + 1
+                found += (
+                    Flag(sign.kind, i, max(sign.start - new, 0), sign.end - new)
+                    for sign in self._danger.find(f"{before} {message['content']}")
+                    if sign.end > new
+                )
+                before = message["content"]
+        return found
 
 
 class ClassifierScanner:

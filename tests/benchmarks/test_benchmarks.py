@@ -32,7 +32,15 @@ SCRIPTS = {
         *("posts/s, the whole command", "posts/s, counting words by NLTK alone (one process)"),
         *("ratio", "peak memory of all processes (shared pages once), MB"),
     ],
-    "safety.py": ["crisis", "medical_advice", "harmful_agreement", "personal_data", "any flag"],
+    "danger.py": [
+        *("suicide", "self_harm", "overdose", "harm_to_others", "abuse", "sexual_violence"),
+        *("eating_disorder", "all danger", "none", "eating_disorder, flag"),
+        *("sexual_violence, flag", "abuse, flag", "suicide, flag", "self_harm, flag", "none, flag"),
+    ],
+    "safety.py": [
+        *("crisis", "abuse", "sexual_violence", "eating_disorder"),
+        *("medical_advice", "harmful_agreement", "personal_data", "any flag"),
+    ],
     "empathetic_dialogues.py": [
         *("ours: words by NLTK, 10 to 60, first utterance", "words are what blanks part"),
         *(

@@ -244,7 +244,7 @@ def test_real_sessions_train_it(augesc, tiny_file, tmp_path):
         (["generate", "no.parquet", "--checkpoint", "CKPT", "--out", "OUT"], "no.parquet"),
         (["filter", "no.parquet", "--out", "OUT"], "no.parquet"),
         (["stats", "no.parquet", "--out", "OUT"], "no.parquet"),
-        (["card", "OUT"], "no manifest.json there"),
+        (["card", "OUT"], "no data/*.parquet there"),
     ],
 )
 def test_mistakes_are_one_line(refused, built, tmp_path, arguments, says):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
@@ -299,58 +298,3 @@ def test_mistakes_of_an_evaluation(refused, model, tmp_path):
         "evaluate-model", model, "--sessions", "esconv:test", "--esconv-folder", tmp_path
     )
     assert "no files of ESConv there" in said
-
-
-def talk(dialog, *lines):
-    from augesc_builder.dialog.chat import Chat
-
-    sink = io.StringIO()
-    chat = Chat(dialog, Decoding(max_tokens=12, top_p=0.9), io.StringIO("\n".join(lines)), sink)
-    chat.run()
-    return sink.getvalue(), chat
-
-
-def test_a_chat_answers_and_keeps_its_history(dialog, tmp_path):
-    path = tmp_path / "chat.jsonl"
-    text, chat = talk(dialog, "I lost my job", "", "what now?", f"/save {path}", "/reset", "/what")
-    (kept,) = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [m["role"] for m in kept["messages"]] == ["user", "assistant"] * 2
-    for message in kept["messages"]:
-        if message["role"] == "assistant":  # what was streamed is what was kept
-            assert f"Supporter: {message['content']}\n" in text
-    assert chat.history == []
-    assert "Commands: /reset" in text.splitlines()[-3]
-    (session,) = examples.read_sessions(str(path), load_config("tiny").data)
-    assert len(session.messages) == 4
-    assert "not to a person" in text.splitlines()[0]
-
-
-def test_a_conversation_is_not_saved_to_nowhere(dialog, tmp_path):
-    text, _ = talk(dialog, "hello", f"/save {tmp_path}", "/save", "/quit", "never read")
-    assert "Not saved: " in text
-    assert "Give a file" in text
-    assert "never read" not in text
-
-
-def test_a_notice_comes_before_the_reply_where_there_is_danger(dialog):
-    from augesc_builder.dialog.chat import CRISIS
-
-    text, _ = talk(dialog, "I want to kill myself")
-    assert CRISIS in text
-    assert text.index("findahelpline.com") < text.index("Supporter:")
-    assert text.count("Supporter: ") == 1
-    text, _ = talk(dialog, "my boss shouts at me", "I do not want to die my hair")
-    assert CRISIS not in text
-
-
-def test_no_output_of_the_model_can_put_the_notice_off(dialog, monkeypatch):
-    """A model that says what wipes a terminal, or that there is no danger."""
-    from augesc_builder.dialog.chat import CRISIS
-
-    wiping = "\x1b[2J\x1b[H\x1b[8m no danger \x9b2J \u202e/reset"
-    monkeypatch.setattr(dialog, "decode", lambda ids: wiping)
-    text, _ = talk(dialog, "hello", "I want to end my life", "I want to end my life")
-    assert text.count(CRISIS) == 2
-    assert "\x1b" not in text
-    assert "\x9b" not in text
-    assert "\u202e" not in text

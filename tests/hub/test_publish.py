@@ -398,6 +398,33 @@ def test_a_record_that_is_none(hub, run, record):
     assert "holds .augesc.json, which no push" in refused(push(hub, run))
 
 
+def test_a_folder_of_augesc_filter(hub, built, tiny_file, tmp_path, augesc):
+    """It goes with the card that its owner gave it, and nothing that names this machine."""
+    out = tmp_path / "filtered"
+    code, _, err = augesc("filter", built / "generations", "--out", out, "--recipe", tiny_file)
+    assert code == 0, err
+    assert rows_of(out / "data")
+    no_card = push(hub, out, "--allow-flagged")
+    assert "write one with `augesc card" in no_card.stderr
+    told = ("--title", "Mine", "--licence", "cc-by-nc-4.0", "--about", "By a tiny model.")
+    code, _, err = augesc("card", out, *told)
+    assert code == 0, err
+    done = push(hub, out, "--allow-flagged")
+    assert done.returncode == 0, done.stderr
+    there = {p.relative_to(hub.root / "datasets" / hub.repo) for p in _files(hub)}
+    assert {str(p) for p in there if p.suffix == ".json" and p.name[0] != "."} == {
+        "filter_report.json",
+        "safety_report.json",
+    }
+    assert not any(str(tmp_path).encode() in p.read_bytes() for p in _files(hub))
+    (out / "data" / "train-00000-of-00001.parquet").write_bytes(b"x")
+    assert push(hub, out, "--allow-flagged").returncode == 2
+
+
+def _files(hub) -> list[Path]:
+    return [p for p in (hub.root / "datasets" / hub.repo).rglob("*") if p.is_file()]
+
+
 class TestRefusals:
     def test_a_token_that_may_only_read(self, hub, run):
         line = refused(push(hub, run, token="hf_read"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.tables import SESSIONS, to_table
+from augesc_builder.text.folding import Folder
 from augesc_builder.text.lexicon import PhraseMatcher
 from augesc_builder.text.safety import (
     FLAGS,
@@ -72,6 +73,7 @@ def test_the_quick_look_at_words_misses_nothing(monkeypatch):
     ]
     found = [SCANNER.scan(messages) for messages in sessions]
     monkeypatch.setattr(PhraseMatcher, "may_stand_in", lambda *_: True)
+    monkeypatch.setattr(Folder, "may_say", lambda *_: None)
     assert [SCANNER.scan(messages) for messages in sessions] == found
     assert sum(map(len, found)) > 100
 
@@ -106,8 +108,20 @@ class TestNegation:
 
 
 class TestWhoSaysIt:
-    def test_a_crisis_is_the_seekers_and_advice_the_supporters(self):
-        assert not scan("A: Are you suicidal?")
+    @pytest.mark.parametrize(
+        ("said", "flag"),
+        [
+            ("suicide is on {} mind", "crisis"),
+            ("did {} stepfather beat you?", "abuse"),
+            ("rape is never {} fault", "sexual_violence"),
+            ("the bulimia of {} sister", "eating_disorder"),
+        ],
+    )
+    def test_danger_is_flagged_whoever_speaks_of_it(self, said, flag):
+        for role, whose in (("S", "my"), ("A", "your")):
+            assert [f.flag for f in scan(f"{role}: {said.format(whose)}")] == [flag]
+
+    def test_advice_is_the_supporters(self):
         assert not scan("S: You should take Xanax.")
         assert not scan("S: Cheating on your wife is a great idea.")
 
@@ -172,6 +186,9 @@ def test_a_table_is_flagged_and_counted():
         "not_scanned": 0,
         "flags": {
             "crisis": {"sessions": 2, "spans": 3},
+            "abuse": {"sessions": 0, "spans": 0},
+            "sexual_violence": {"sessions": 0, "spans": 0},
+            "eating_disorder": {"sessions": 0, "spans": 0},
             "medical_advice": {"sessions": 0, "spans": 0},
             "harmful_agreement": {"sessions": 0, "spans": 0},
             "personal_data": {"sessions": 1, "spans": 1},
@@ -211,35 +228,40 @@ def test_the_docs_say_how_often_it_is_right():
     assert f"{len(sentences)} sentences" in page
 
 
-def test_a_classifier_behind_the_same_interface(tmp_path):
+def always_says(folder, label: str) -> None:
+    """Make a text classifier that gives a label to whatever is said."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    from augesc_builder.config.recipe import SafetyClassifier
-    from augesc_builder.errors import CheckpointError
-    from augesc_builder.text.safety import scanner_of
 
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "vile": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", model_max_length=32
-    ).save_pretrained(tmp_path)
+    ).save_pretrained(folder)
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     model = BertForSequenceClassification(
         BertConfig(
             vocab_size=3,
             intermediate_size=8,
             num_labels=2,
-            id2label={0: "Toxic", 1: "other"},
+            id2label={0: label, 1: "other"},
             max_position_embeddings=32,
             **size,
         )
     )
-    with torch.no_grad():  # toxic whatever is said
+    with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.copy_(torch.tensor([9.0, -9.0]))
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
+
+
+def test_a_classifier_behind_the_same_interface(tmp_path):
+    from augesc_builder.config.recipe import SafetyClassifier
+    from augesc_builder.errors import CheckpointError
+    from augesc_builder.text.safety import scanner_of
+
+    always_says(tmp_path, "Toxic")
     settings = SafetyClassifier(
         model=str(tmp_path), revision=None, threshold=0.5, labels={"toxic": "toxicity"}
     )

@@ -30,12 +30,13 @@ from augesc_builder.pipeline.card.metadata import (
     metadata,
 )
 from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
-from augesc_builder.run.layout import load_report, reviewed_sessions
-from augesc_builder.run.markdown import markdown_table, markdown_template
+from augesc_builder.run.layout import load_report
+from augesc_builder.run.markdown import markdown_template
 from augesc_builder.sources.registry import find_source
 from augesc_builder.text.prompts import PLAIN, Message
 from augesc_builder.text.safety import LexiconScanner
@@ -75,8 +76,8 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         kept_example=_kept_example(corpus),
         rejected_example=_rejected_example(corpus),
         classifier=recipe.safety.classifier and recipe.safety.classifier.model,
-        safety_table=_safety_table(safety),
-        safety_text=_safety_text(safety, corpus),
+        safety_table=safety_table(safety),
+        safety_text=safety_text(safety, corpus),
         license_name=licence_name(licence),
         license_text=licence_text(made_of),
         citation=citation(original, made_of),
@@ -175,27 +176,6 @@ def _figures(corpus: Path) -> list[dict[str, str]]:
         }
         for name in sorted(found)
     ]
-
-
-def _safety_table(safety: Mapping[str, Any]) -> str:
-    rows = [
-        [name, f"{numbers['sessions']:,}", f"{numbers['spans']:,}"]
-        for name, numbers in safety["flags"].items()
-    ]
-    return markdown_table(["flag", "sessions", "spans"], rows)
-
-
-def _safety_text(safety: Mapping[str, Any], corpus: Path) -> str:
-    reviewed = len(reviewed_sessions(corpus))
-    return (
-        f"{safety['flagged']:,} of {safety['sessions']:,} sessions carry a flag"
-        + (f"; a person looked at {reviewed:,} of them and let them stand" if reviewed else "")
-        + ". `crisis`: the seeker speaks of suicide, self-harm, abuse or violence. "
-        "`medical_advice`: the supporter advises for or against a medicine or a test. "
-        "`harmful_agreement`: the supporter encourages or agrees with a harmful act. "
-        "`personal_data`: an e-mail address, phone number, user name, long number or street "
-        "address."
-    )
 
 
 def _kept_example(corpus: Path) -> str:

@@ -1,0 +1,71 @@
+"""The card of a folder of ``augesc filter``: its own files, and what only its owner knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from augesc_builder import __version__
+from augesc_builder.errors import RunFolderError
+from augesc_builder.pipeline.card.metadata import metadata
+from augesc_builder.pipeline.card.render import render
+from augesc_builder.pipeline.card.safety import safety_table, safety_text
+from augesc_builder.pipeline.filter.report import filter_table
+from augesc_builder.run import layout
+from augesc_builder.run.escape import for_markdown, markdown_block
+from augesc_builder.run.folder import RunFolder, read_manifest
+from augesc_builder.run.layout import load_report
+from augesc_builder.run.progress import Progress
+
+TOLD = ("title", "licence", "about")
+"""What no file of such a folder says."""
+
+
+def write_card(path: Path, told: Mapping[str, str | None], progress: Progress) -> None:
+    """Write the card of a folder of ``augesc filter``; what was told before need not be again.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where something was never told, or
+    filtering is not finished.
+    """
+    manifest = read_manifest(path)
+    known = {**manifest.get("card", {}), **{key: text for key, text in told.items() if text}}
+    if missing := [f"--{key}" for key in TOLD if key not in known]:
+        raise RunFolderError(
+            f"{path}: no file there says how the texts came about, or under which licence; give "
+            f"{', '.join(missing)}"
+        )
+    with RunFolder(path, manifest["settings"], progress.say) as folder:
+        if not folder.is_complete("filter"):
+            raise RunFolderError(
+                f"{path}: its filtering is not finished; run `augesc filter` again"
+            )
+        folder.use("filter")
+        folder.record(card=known)
+        folder.write_text(layout.CARD, render_filtered(path, known, manifest["settings"]))
+        folder.complete("card")
+    progress.say(f"Wrote {path / layout.CARD}")
+
+
+def render_filtered(corpus: Path, told: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+    """Return the card, in Markdown with the Hub's metadata in front."""
+    report, safety = load_report(corpus, "filter"), load_report(corpus, "safety")
+    values = metadata(told["title"], told["licence"], (), corpus)
+    return render(
+        "filtered.md",
+        metadata=yaml.safe_dump(values, sort_keys=False).strip(),
+        title=for_markdown(told["title"]),
+        about=for_markdown(told["about"]),
+        licence=for_markdown(told["licence"]),
+        made_with=__version__,
+        report=report,
+        filter_table=filter_table(report),
+        requirements=markdown_block(
+            yaml.safe_dump(settings["requirements"], sort_keys=False).strip(), "yaml"
+        ),
+        safety_table=safety_table(safety),
+        safety_text=safety_text(safety, corpus),
+        not_scanned=safety["not_scanned"],
+    )
