@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from augesc_builder.text.folding import STOP, Folder, Word
-from augesc_builder.text.lexicon import LEXICONS, load_lexicon
+from augesc_builder.text.lexicon import LEXICONS, bare_words, load_lexicon
 
 KINDS = (
     *("suicide", "self_harm", "overdose", "harm_to_others"),
@@ -50,7 +50,8 @@ class _Phrase:
     def __init__(self, kind: str, entry: str, forms: Mapping[str, str], wider: int) -> None:
         self.kind = kind
         self._slots = [_slot(token, forms, wider) for token in entry.split()]
-        self.needed = [s.words for s in self._slots if s.words and not s.optional]
+        needed = (s.words for s in self._slots if s.words and not s.optional)
+        self.needed = sorted(needed, key=_rarity, reverse=True)
 
     @functools.cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -79,15 +80,19 @@ def _slot(token: str, forms: Mapping[str, str], wider: int) -> _Slot:
     return _Slot(frozenset(words), optional, f"(?:{pattern})?" if optional else pattern)
 
 
-def _rarity(words: frozenset[str]) -> tuple[int, int]:
+def _rarity(words: frozenset[str]) -> int:
     """Rank the alternatives of a slot by how seldom a text is likely to have one of them."""
-    return -len(words & _common_words()), min(map(len, words))
+    stop, everyday = _common_words()
+    return -sum(100 if word in stop else 10 if word in everyday else 1 for word in words)
 
 
 @functools.cache
-def _common_words() -> frozenset[str]:
+def _common_words() -> tuple[frozenset[str], frozenset[str]]:
+    """Return stop words, and what else people say all the time."""
     lines = (LEXICONS / "stop_words.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+    said = {word for line in lines if not line.startswith("#") for word in line.split()}
+    stop = frozenset(word for word in said if not word.endswith(("self", "selves")))
+    return stop | {STOP}, frozenset(load_lexicon(LEXICONS / "danger.yaml")["everyday"].split())
 
 
 class _Phrases:
@@ -101,8 +106,9 @@ class _Phrases:
         for kind, entry in entries:
             phrase = _Phrase(kind, entry, forms, wider)
             self.words.update(phrase.words())
-            for word in max(phrase.needed, key=_rarity):
+            for word in phrase.needed[0]:
                 self._by_word.setdefault(word, []).append(phrase)
+        self.keys = frozenset(self._by_word)
 
     def can_stand(self, said: frozenset[str]) -> bool:
         """Whether all words that a phrase needs were said."""
@@ -118,9 +124,12 @@ class _Phrases:
         return sorted(found, key=_by_place)
 
     def _candidates(self, said: frozenset[str]) -> Iterator[_Phrase]:
-        for word in said & self._by_word.keys():
+        for word in said & self.keys:
             for phrase in self._by_word[word]:
-                if all(not said.isdisjoint(words) for words in phrase.needed):
+                for words in phrase.needed:
+                    if said.isdisjoint(words):
+                        break
+                else:
                     yield phrase
 
 
@@ -145,18 +154,22 @@ class DangerLexicon:
         ]
         self._folder = Folder(
             set().union(*(phrases.words for pair in self._signs for phrases in pair)),
+            set().union(*(signs_of.keys for signs_of, _ in self._signs)),
             *(lists[name] for name in ("spellings", "joins", "typos", "hidden", "broken")),
         )
 
-    def find(self, text: str) -> list[Sign]:
+    def find(self, text: str, bare: frozenset[str] | None = None) -> list[Sign]:
         """Return the signs in a text that nothing harmless covers, in order.
 
-        Of signs of a kind that overlap, the first and longest is given.
+        Of signs of a kind that overlap, the first and longest is given. ``bare`` are the
+        :func:`~augesc_builder.text.lexicon.bare_words` of the text, where they are known.
         """
-        maybe = self._folder.may_say(text)
+        maybe = self._folder.may_say(
+            text, frozenset(bare_words(text.lower())) if bare is None else bare
+        )
         if maybe is not None and not any(signs_of.can_stand(maybe) for signs_of, _ in self._signs):
             return []
-        words = self._folder.fold(text)
+        words = self._folder.fold(text, marked=maybe is None)
         said = frozenset([STOP, *(word.text for word in words)])
         joined = "".join([" ", *(f"{word.text} " for word in words), f"{STOP} "])
         hits: list[_Hit] = []

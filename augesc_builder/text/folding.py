@@ -30,10 +30,12 @@ _LOOK_ALIKE = str.maketrans(
 )
 _TOKEN = re.compile(r"[^\W_]+(?:['@$*]+[^\W_]+)*|[.!?;\n]")
 _SPELLED = re.compile(r"(?<![^\W_])(?:[^\W_][ .*_-]{1,2}){3,}[^\W_](?![^\W_])")
-_PLAIN_TOKEN = re.compile(r"[a-z0-9]+(?:'+[a-z0-9]+)*")
-_ODD = re.compile(
-    r"[@$*`]|[^\W_][!./|+~_-][^\W_]|(?<![^\W_])[^\W_][ .*_-]{1,2}[^\W_][ .*_-]{1,2}[^\W_](?![^\W_])"
+_MARKED = re.compile(r"[@$*`_!./|+~-](?:(?<=[@$*`_])|(?<=[a-zA-Z0-9].)(?=[a-zA-Z0-9]))")
+_LETTERS = re.compile(
+    r"[ .*_-](?<=[^a-zA-Z0-9][a-zA-Z0-9].)[ .*_-]?[a-zA-Z0-9][ .*_-]{1,2}[a-zA-Z0-9](?![a-zA-Z0-9])"
 )
+"""Marks within a word, and words spelled out; what they begin with is seldom, so they are fast."""
+
 _BROKEN = re.compile(r"[^\W_]+(?:[!./|+~_-][^\W_]+)+")
 _LEET = str.maketrans("013457@$!", "oieastasi", "./|+~_-")
 _RUN = re.compile(r"(.)\1{2,}")
@@ -52,7 +54,7 @@ class Word(NamedTuple):
 
 
 class Folder:
-    """Folds texts, mending towards a vocabulary.
+    """Folds texts, mending towards a vocabulary; what has none of its ``keys`` matters not.
 
     ``spellings`` gives other spellings of words and ``joins`` two words that count as one; both by
     what is typed, apostrophes left out. ``typos`` are long words that are known with a letter
@@ -63,13 +65,14 @@ class Folder:
     def __init__(
         self,
         vocabulary: Iterable[str],
+        keys: Iterable[str],
         spellings: Mapping[str, str],
         joins: Mapping[str, str],
         typos: Iterable[str],
         hidden: Mapping[str, str],
         broken: Iterable[str],
     ) -> None:
-        self._known = frozenset(vocabulary)
+        self._known, self._keys = frozenset(vocabulary), frozenset(keys)
         self._spellings = {typed: tuple(meant.split()) for typed, meant in spellings.items()}
         self._joins = {tuple(typed.split()): meant for typed, meant in joins.items()}
         self._seconds: dict[str, list[tuple[str, str]]] = {}
@@ -78,29 +81,39 @@ class Folder:
         self._hidden = dict(hidden)
         self._broken = frozenset(broken)
         self._meant = functools.lru_cache(_REMEMBERED)(self._read)
+        self._may_mean = functools.lru_cache(_REMEMBERED)(self._any_meaning)
+        self._heard: set[str] = set()
+        self._unheard: set[str] = set()
         self._by_hole: dict[str, str] = {}
         for word in typos:
             for hole in (word, *_holes(word)):
                 self._by_hole.setdefault(hole, word)
 
-    def may_say(self, text: str) -> frozenset[str] | None:
+    def may_say(self, text: str, words: frozenset[str]) -> frozenset[str] | None:
         """Return words among which are all that :meth:`fold` finds, many times as fast.
 
-        ``None`` where only folding tells: look-alikes, or marks within words.
+        ``words`` are those of the text in lowercase without apostrophes. No words are returned
+        where none of the ``keys`` is among them, and ``None`` where only folding tells:
+        look-alikes, or marks within words.
         """
-        if not text.isascii() or _ODD.search(text):
+        if not text.isascii() or _MARKED.search(text) or _LETTERS.search(f" {text}"):
             return None
-        tokens = set(_PLAIN_TOKEN.findall(text.lower()))
-        said = {STOP}.union(*map(self._meant, tokens))
+        if not self._has_key(words):
+            return frozenset()
+        said = {STOP}.union(*map(self._may_mean, words))
         for first in said & self._seconds.keys():
             said.update(meant for other, meant in self._seconds[first] if other in said)
         return frozenset(said)
 
-    def fold(self, text: str) -> list[Word]:
-        """Return the plain words of a text; a :data:`STOP` stands where a sentence ends."""
+    def fold(self, text: str, *, marked: bool = True) -> list[Word]:
+        """Return the plain words of a text; a :data:`STOP` stands where a sentence ends.
+
+        ``marked`` is whether there may be marks or blanks within its words.
+        """
         plain, places = _plain(text)
         words: list[Word] = []
-        for token, start, end in self._tokens(plain):
+        tokens = self._tokens(plain) if marked else _words(plain, 0, len(plain))
+        for token, start, end in tokens:
             first = places[start] if places else start
             last = places[end - 1] + 1 if places else end
             words += [Word(meant, first, last) for meant in self._meant(token)]
@@ -142,6 +155,26 @@ class Folder:
         if bare.isdecimal():
             return (MANY if len(bare) > 1 or int(bare) >= _MANY else FEW,)
         return (self._mended(bare),)
+
+    def _has_key(self, words: frozenset[str]) -> bool:
+        """Whether a word may mean a key, by itself or joined to one before it."""
+        if not words.isdisjoint(self._heard):
+            return True
+        for word in words - self._unheard:
+            meanings = self._may_mean(word)
+            joined = (meant for pair, meant in self._joins.items() if pair[1] in meanings)
+            is_key = not self._keys.isdisjoint((*meanings, *joined))
+            known = self._heard if is_key else self._unheard
+            if len(known) < _REMEMBERED:
+                known.add(word)
+            if is_key:
+                return True
+        return False
+
+    def _any_meaning(self, bare: str) -> tuple[str, ...]:
+        """Return the words that a token may mean of which the apostrophes are not known."""
+        spelled = (m for typed, m in self._spellings.items() if typed.replace("'", "") == bare)
+        return sum(spelled, self._read(bare))
 
     def _mended(self, word: str) -> str:
         if not word.isalpha():

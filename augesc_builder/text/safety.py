@@ -108,7 +108,7 @@ class LexiconScanner:
             words = frozenset(bare_words(text))
             acts = self._acts.may_stand_in(words)
             spans: list[tuple[str, tuple[int, int]]] = []
-            spans += self._dangers(raw, text)
+            spans += self._dangers(raw, text, words)
             if message["role"] == "user":
                 intended = acts and self._intends(text)
             else:
@@ -126,9 +126,11 @@ class LexiconScanner:
             found += [Flag(flag, i, *span) for flag, span in spans]
         return found
 
-    def _dangers(self, raw: str, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    def _dangers(
+        self, raw: str, text: str, words: frozenset[str]
+    ) -> Iterator[tuple[str, tuple[int, int]]]:
         reached: dict[str, int] = {}
-        for sign in self._danger.find(raw):
+        for sign in self._danger.find(raw, words):
             flag = _FLAG_OF[sign.kind]
             if sign.start >= reached.get(flag, 0) and not self._negated(text, sign.start):
                 reached[flag] = sign.end
