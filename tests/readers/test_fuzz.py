@@ -223,18 +223,7 @@ def test_mutated_files(tmp_path, source, n_files):
 
 
 NAMES = sorted(
-    {
-        *POST,
-        *GENERATION,
-        *ESCONV,
-        *TRIGGER,
-        "messages",
-        "role",
-        "content",
-        "speaker",
-        "text",
-        "body",
-    }
+    {*POST, *GENERATION, *ESCONV, *TRIGGER, "messages", "role", "content", "speaker", "body"}
 )
 VALUE = st.recursive(
     st.sampled_from(VALUES) | st.text(max_size=20) | st.integers() | st.floats(),

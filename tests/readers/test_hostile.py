@@ -272,8 +272,8 @@ DEEP = "[" * 5000 + "]" * 5000
 REDDIT_LINES = {
     "half of a pair": '{"title": "x \\ud83d"}',
     "a reference of 5,000 digits": json.dumps({"title": f"&#{'1' * 5000};"}),
-    "brackets nested 5,000 deep": '{"title": "x", "more": %s}' % DEEP,
-    "a number of 5,000 digits": '{"title": "x", "score": %s}' % ("1" * 5000),
+    "brackets nested 5,000 deep": '{"title": "x", "more": ' + DEEP + "}",
+    "a number of 5,000 digits": '{"title": "x", "score": ' + "1" * 5000 + "}",
     "bytes": b'{"title": "caf\xe9"}',
     "a list as text": '{"title": ["x"]}',
     "a key that is half of a pair": '{"\\ud83d": "x"}',
@@ -302,7 +302,7 @@ SESSION_LINES = {
     "half of a pair": '{"messages": [{"role": "user", "content": "\\ud83d"}]}',
     "a list as speaker": {"dialog": [{"speaker": ["usr"], "text": "hi"}]},
     "an object as speaker": '[[{"usr": 1}, "hi"]]',
-    "a number of 5,000 digits": '{"messages": %s}' % ("1" * 5000),
+    "a number of 5,000 digits": '{"messages": ' + "1" * 5000 + "}",
 }
 
 
