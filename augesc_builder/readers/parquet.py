@@ -27,11 +27,7 @@ def open_table(path: Path) -> Iterator[Any]:
     or as it is read.
     """
     try:
-        # What is buffered ahead is kept until the file is closed, all of it.
-        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
-            names = _names(file, path)
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise InputError(f"several columns called {', '.join(twice)}; name them anew", path)
+        with _opened(path) as file:
             yield file
     except FileNotFoundError:
         raise InputError("no such file; check the path", path) from None
@@ -40,11 +36,16 @@ def open_table(path: Path) -> Iterator[Any]:
         raise InputError(f"not a readable Parquet file ({reason})", path) from None
 
 
-def _names(file: Any, path: Path) -> list[str]:
+def _opened(path: Path) -> Any:
     try:
-        return list(file.schema_arrow.names)
+        # What is buffered ahead is kept until the file is closed, all of it.
+        file = pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+        names = list(file.schema_arrow.names)
     except UnicodeDecodeError:
         raise InputError("names of columns that are not UTF-8; name them anew", path) from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"several columns called {', '.join(twice)}; name them anew", path)
+    return file
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:
@@ -89,6 +90,8 @@ def rows_of(
     table: pa.Table | pa.RecordBatch, path: Path, first: int, limits: Limits = USUAL
 ) -> list[Row]:
     """Return the rows of a table, the first of them number ``first``; a bad one spoils no other."""
+    if not table.num_rows:
+        return []
     try:
         fits = table.nbytes <= limits.max_line_bytes
         if not fits and table.num_rows == 1:
