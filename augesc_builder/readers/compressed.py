@@ -20,9 +20,9 @@ _FREE = 64 * MIB
 _LONGEST_WINDOW = 1 << 31
 """Of zstd, as the public archives of Reddit have it."""
 
-_PIECE = 2048
+_PIECE = 512
 """Compressed bytes of zstd that are taken at a time. Four can stand for 128 KiB, and all that comes
-of a piece is in memory: 64 MiB at most."""
+of a piece is in memory: 16 MiB at most."""
 
 _SUFFIXES = {".zst": "zst", ".gz": "gz"}
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
@@ -69,7 +69,7 @@ def read_blocks(path: Path, kind: str | None, limits: Limits) -> Iterator[bytes]
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise DamagedStreamError(
-                f"{reason}: truncated, or not compressed as its name says; get the file again"
+                f"{reason}: truncated, or not compressed as its name says"
             ) from None
 
 

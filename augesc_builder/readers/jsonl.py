@@ -52,7 +52,10 @@ def read_lines(path: str | Path, limits: Limits = USUAL) -> Iterator[Line]:
         raise InputError(f"cannot be read: {error.strerror}", path) from None
     except DamagedStreamError as error:
         number += 1
-        yield number, InputError(f"cannot be read further ({error})", path, number)
+        yield (
+            number,
+            InputError(f"cannot be read further ({error}); get the file again", path, number),
+        )
         return
     if not number:
         rest = rest.removeprefix(_BOM)

@@ -80,7 +80,8 @@ class BadLines:
     def say(self, say: Callable[[str], None]) -> None:
         """Show how many there were, and the first of them; nothing where there were none."""
         if self.count:
-            say(f"  {self.count:,} lines are unreadable, and left out")
+            lines = "line is" if self.count == 1 else "lines are"
+            say(f"  {self.count:,} {lines} unreadable, and left out")
         for example in self.examples[:_SHOWN_OF_THEM]:
             say(f"  unreadable: {example}")
 

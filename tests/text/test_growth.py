@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.filter.measure import _RoleWords
@@ -22,6 +24,7 @@ from augesc_builder.text import personal_data, words
 from augesc_builder.text.personal_data import find_personal_data
 from augesc_builder.text.prompts import collapse, parse
 from augesc_builder.text.safety import LexiconScanner
+from tests.conftest import often
 from tests.test_architecture import modules
 
 SHORT, TIMES = 2_000, 4
@@ -223,6 +226,23 @@ def test_no_pattern_grows_like_a_square(place):
 def test_a_square_would_be_found(pattern):
     compiled = re.compile(pattern)
     assert any(grows_too_fast(applied(compiled), *attack) for attack in attacks(compiled))
+
+
+EMAIL = re.compile(
+    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+\s?(?:\.|\(dot\)|\[dot\])\s?[a-z]{2,}", re.IGNORECASE
+)
+"""What an e-mail address is: clear, and slow."""
+
+
+@settings(max_examples=often(2000))
+@given(
+    st.lists(
+        st.sampled_from(("a", "bb", ".", "@", " ", "-", "(at)", "[dot]", "+", "!")), max_size=14
+    )
+)
+def test_e_mail_addresses_are_those_of_one_pattern(parts):
+    text = "".join(parts)
+    assert list(personal_data._emails(text)) == [found.span() for found in EMAIL.finditer(text)]
 
 
 # -- what is made of patterns and loops ----------------------------------------------------------
