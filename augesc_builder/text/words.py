@@ -45,12 +45,12 @@ class _FoundAtOnce:
         return iter(list(self._pattern.finditer(text)))
 
 
-class _Language(PunktLanguageVars):
+class _Language(PunktLanguageVars):  # type: ignore[misc]
     def period_context_re(self) -> Any:
         return _FoundAtOnce(super().period_context_re())
 
 
-class _Sentences(PunktSentenceTokenizer):
+class _Sentences(PunktSentenceTokenizer):  # type: ignore[misc]
     """NLTK's, with a memory: what it asks of a mark depends on the words on both sides alone."""
 
     def text_contains_sentbreak(self, text: str) -> bool:
