@@ -235,7 +235,7 @@ EMAIL = re.compile(
 
 
 @settings(max_examples=often(2000))
-@given(st.lists(st.sampled_from([*"a bb . @ - (at) [dot] + !".split(), " "]), max_size=14))
+@given(st.lists(st.sampled_from((*"a.@-+! ", "bb", "(at)", "[dot]")), max_size=14))
 def test_e_mail_addresses_are_those_of_one_pattern(parts):
     text = "".join(parts)
     assert list(personal_data._emails(text)) == [found.span() for found in EMAIL.finditer(text)]
