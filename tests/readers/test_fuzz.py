@@ -212,7 +212,7 @@ def test_mutated_lines(tmp_path, source, n_lines):
 
 
 @pytest.mark.parametrize("source", FILES)
-@pytest.mark.parametrize("n_files", [40, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_files", [40, pytest.param(150, marks=pytest.mark.slow)])
 def test_mutated_files(tmp_path, source, n_files):
     name, data, reader = FILES[source]
     rng = random.Random(f"{source}/{n_files}")
