@@ -21,6 +21,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.filter.measure import _RoleWords
 from augesc_builder.pipeline.queries.rules import load_rules
 from augesc_builder.text import personal_data, words
+from augesc_builder.text.danger import DangerLexicon
 from augesc_builder.text.personal_data import find_personal_data
 from augesc_builder.text.prompts import collapse, parse
 from augesc_builder.text.safety import LexiconScanner
@@ -86,6 +87,7 @@ def _function(call: ast.Call) -> str:
 
 
 NOT_FOR_DATA = {
+    "augesc_builder.text.folding.Folder._uncensored": "tried on our own words",
     "augesc_builder.config.published.without_paths": "of a recipe",
     "augesc_builder.readers.hub.resolve_model": "of a recipe",
     "augesc_builder.engine.memory.available_memory": "of the kernel",
@@ -93,6 +95,13 @@ NOT_FOR_DATA = {
 """Calls that see nothing that a stranger wrote."""
 
 MADE_AT_RUN_TIME = {
+    "augesc_builder.text.danger._Phrase.pattern": [
+        phrase.pattern
+        for pair in DangerLexicon(hints=True)._signs
+        for phrases in pair
+        for some in list(phrases._by_word.values())[::20]
+        for phrase in some[:1]
+    ],
     "augesc_builder.text.lexicon.PhraseMatcher.__init__": [
         matcher._pattern
         for matcher in vars(LexiconScanner()).values()
@@ -260,6 +269,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "words by NLTK": words.tokenize_with_nltk,
     "safety, the seeker": lambda text: SCANNER.scan([{"role": "user", "content": text}]),
     "safety, the supporter": lambda text: SCANNER.scan([{"role": "assistant", "content": text}]),
+    "danger": DangerLexicon(hints=True).find,
     "conversations": parse,
     "blanks": collapse,
 }
