@@ -31,12 +31,14 @@ class InputError(AugescError):
     """A user's file is unreadable or breaks its format.
 
     ``path`` and ``line`` (1-based, where there are lines) are also put in front of the message.
+    What is shown of a file may be no text: the message can be written as UTF-8 all the same.
     """
 
     def __init__(self, message: str, path: str | PathLike[str], line: int | None = None) -> None:
         self.message, self.path, self.line = message, str(path), line
         where = self.path if line is None else f"{self.path}, line {line}"
-        super().__init__(f"{where}: {message}")
+        said = f"{where}: {message}"
+        super().__init__(said.encode("utf-8", "backslashreplace").decode())
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, int | None]]:
         """Let workers hand it back: by default an exception is made anew of its text alone."""

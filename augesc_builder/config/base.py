@@ -22,6 +22,10 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What random streams and the column ``seed`` of the generations take."""
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

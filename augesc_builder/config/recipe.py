@@ -24,6 +24,7 @@ from augesc_builder.config.base import (
     PathText,
     Positive,
     Section,
+    Seed,
 )
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
@@ -131,12 +132,29 @@ class Safety(Section):
     classifier: SafetyClassifier | None
 
 
+class Reading(Section):
+    """How much is read of a file that a stranger wrote; what is more is counted as unreadable."""
+
+    max_line_bytes: Positive
+    max_expansion: Positive
+
+    def unusual(self) -> dict[str, Any]:
+        """Return the section for the settings of a stage alone, empty where it is as shipped."""
+        found = self.model_dump()
+        return {} if found == READING else {"reading": found}
+
+
+READING = {"max_line_bytes": 1 << 20, "max_expansion": 200}
+"""What files of before had there been such a section hold."""
+
+
 class Recipe(Section):
     """Every setting of a run."""
 
     name: str
     about: str
-    seed: NotNegative
+    seed: Seed
+    reading: Reading
     prompt: Prompt
     backbone: Backbone
     finetune: Finetune
@@ -170,7 +188,7 @@ _LOADER = ConfigLoader(
     example="generate.top_p=0.95",
     moved=MOVED,
     renamed=RENAMED,
-    added={"statistics": STATISTICS},
+    added={"statistics": STATISTICS, "reading": READING},
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},
 )

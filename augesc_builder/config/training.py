@@ -20,6 +20,7 @@ from augesc_builder.config.base import (
     PathText,
     Positive,
     Section,
+    Seed,
 )
 from augesc_builder.config.loader import ConfigLoader
 
@@ -142,7 +143,7 @@ class Config(Section):
 
     name: str
     about: str
-    seed: NotNegative
+    seed: Seed
     method: Literal["seq2seq", "sft"]
     model: Model
     data: Data

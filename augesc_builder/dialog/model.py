@@ -242,6 +242,12 @@ def _try(work: Callable[[Sequence[int]], None], batch: Sequence[int]) -> bool:
 
 def tidy(text: str) -> str:
     """Return a text without the blanks that a word-level tokenizer put around punctuation."""
-    text = re.sub(r"\s+([.,!?;:)\]])", r"\1", text)
-    text = re.sub(r"([(\[])\s+", r"\1", text)
-    return re.sub(r"(\w)\s?'\s?(s|m|t|re|ve|ll|d)\b", r"\1'\2", text)
+    text = _BLANK_BEFORE.sub(r"\1", text)
+    text = _BLANK_BEHIND.sub(r"\1", text)
+    return _CONTRACTION.sub(r"\1'\2", text)
+
+
+# Of a long run of blanks, only the first is tried as its beginning.
+_BLANK_BEFORE = re.compile(r"(?<!\s)\s+([.,!?;:)\]])")
+_BLANK_BEHIND = re.compile(r"([(\[])\s+")
+_CONTRACTION = re.compile(r"(\w)\s?'\s?(s|m|t|re|ve|ll|d)\b")

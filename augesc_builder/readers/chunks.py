@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from augesc_builder.errors import InputError
-from augesc_builder.readers.jsonl import json_of, read_json_rows
-from augesc_builder.readers.parquet import open_table
+from augesc_builder.readers.jsonl import Line, json_of, read_json_rows
+from augesc_builder.readers.parquet import open_table, rows_of
+from augesc_builder.readers.records import USUAL, Limits, parse_each
 
 PARQUET = ".parquet"
 
@@ -26,7 +26,8 @@ class Chunk:
     path: Path
     first: int
     first_in_file: int
-    rows: pa.Table | list[tuple[int, str]]
+    rows: pa.Table | list[Line]
+    limits: Limits = USUAL
 
     def numbers(self) -> Iterable[int]:
         """Return the row or line number of each row, from 1."""
@@ -37,44 +38,37 @@ class Chunk:
     def values(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
         """Yield ``(row or line number, value)`` of each row, of a table with ``columns`` alone.
 
-        Raises :class:`~augesc_builder.errors.InputError` with file and row.
+        The value of a row that cannot be read is the error that says so.
         """
         if isinstance(self.rows, list):
-            for number, line in self.rows:
-                yield number, json_of(line, self.path, number)
+            lines = parse_each(self.rows, lambda line, n: json_of(line, self.path, n), self.path)
+            yield from zip(self.numbers(), lines, strict=True)
             return
-        try:
-            named = [name for name in columns or () if name in self.rows.column_names]
-            rows = (self.rows.select(named) if named else self.rows).to_pylist()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"text that is not UTF-8 ({error.reason}) behind this row; write the file anew",
-                self.path,
-                self.first_in_file + 1,
-            ) from None
-        yield from zip(self.numbers(), rows, strict=True)
+        named = [name for name in columns or () if name in self.rows.column_names]
+        table = self.rows.select(named) if named else self.rows
+        yield from rows_of(table, self.path, self.first_in_file + 1, self.limits)
 
 
-def count_rows(path: Path) -> int:
-    """Return the number of rows of a file without parsing them.
+def count_rows(path: Path, limits: Limits = USUAL) -> int:
+    """Return the number of rows of a file without parsing them, those that are bad among them.
 
     Raises :class:`~augesc_builder.errors.InputError` where it cannot be read.
     """
     if path.suffix == PARQUET:
         with open_table(path) as file:
             return int(file.metadata.num_rows)
-    return sum(1 for _ in read_json_rows(path))
+    return sum(1 for _ in read_json_rows(path, limits))
 
 
-def read_chunks(path: Path, first: int, size: int) -> Iterator[Chunk]:
+def read_chunks(path: Path, first: int, size: int, limits: Limits = USUAL) -> Iterator[Chunk]:
     """Yield a file in chunks of ``size`` rows; ``first`` rows stand before it in other files.
 
     Raises :class:`~augesc_builder.errors.InputError` where it cannot be read.
     """
     start = 0
-    parts = _table_chunks(path, size) if path.suffix == PARQUET else _line_chunks(path, size)
-    for rows in parts:
-        yield Chunk(path, first + start, start, rows)
+    table = path.suffix == PARQUET
+    for rows in _table_chunks(path, size) if table else _line_chunks(path, size, limits):
+        yield Chunk(path, first + start, start, rows, limits)
         start += len(rows)
 
 
@@ -95,9 +89,9 @@ def _table_chunks(path: Path, size: int) -> Iterator[pa.Table]:
             yield pa.Table.from_batches(rest)
 
 
-def _line_chunks(path: Path, size: int) -> Iterator[list[tuple[int, str]]]:
-    part: list[tuple[int, str]] = []
-    for line in read_json_rows(path):
+def _line_chunks(path: Path, size: int, limits: Limits) -> Iterator[list[Line]]:
+    part: list[Line] = []
+    for line in read_json_rows(path, limits):
         part.append(line)
         if len(part) == size:
             yield part

@@ -21,6 +21,7 @@ _MARKUP = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it emphasizes nothing
 )
 _BLOCK = re.compile(r"^(\d*)([-+=#>.)])")
+_TICKS = re.compile("`+")
 _LINK = re.compile(r"\]$")
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 _LONGEST_LABEL = 60
@@ -77,7 +78,7 @@ def _one_line(text: str) -> str:
 
 
 def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
+    return max(map(len, _TICKS.findall(text)), default=0)
 
 
 def _written_out(found: re.Match[str]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augesc_builder.config.recipe import Reading
 from augesc_builder.errors import InputError
+from augesc_builder.readers.records import BadLines, Limits
 from augesc_builder.text.prompts import Message
+
+__all__ = ["BadLines", "Post", "RawPosts", "Session", "SourceInfo"]
 
 FREE, NON_COMMERCIAL, OTHER = "apache-2.0", "cc-by-nc-4.0", "other"
 """Licences of sources, as the Hub calls them; ``other`` is for texts that their authors own."""
@@ -26,6 +30,15 @@ class Post:
     subreddit: str | None = None
     reasons: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what no table can store.
+
+        Raises ``UnicodeEncodeError``, a ``ValueError``, for half of a surrogate pair.
+        """
+        for text in (self.text, self.emotion, self.subreddit):
+            if text is not None and not text.isascii():
+                text.encode()
+
 
 @dataclass(frozen=True)
 class Session:
@@ -40,31 +53,17 @@ class Session:
     source: str = ""
 
 
-@dataclass
-class BadLines:
-    """Counts lines that could not be read; the first is fatal where the reader is ``strict``."""
-
-    strict: bool = False
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, error: InputError) -> None:
-        """Count a line, and keep what is wrong with it if it is among the first ten.
-
-        Raises the :class:`~augesc_builder.errors.InputError` itself where the reader is strict.
-        """
-        if self.strict:
-            raise error
-        self.count += 1
-        if len(self.examples) < 10:  # noqa: PLR2004
-            self.examples.append(str(error))
+def limits_of(reading: Reading) -> Limits:
+    """Return the limits of a recipe for readers."""
+    return Limits(**reading.model_dump())
 
 
 @dataclass(frozen=True)
 class RawPosts:
     """Consecutive posts of one file, not parsed yet: what a worker process is given at a time.
 
-    ``rows`` are pairs of a line or row number, from 1, and what stands there.
+    ``rows`` are pairs of a line or row number, from 1, and what stands there: raw, or the error of
+    a line that cannot be read.
     """
 
     path: str

@@ -10,15 +10,18 @@ import html
 import shutil
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import IO, Any, cast
 
 from augesc_builder import paper
 from augesc_builder.errors import InputError
+from augesc_builder.readers.compressed import DamagedStreamError, kind_by_content, read_blocks
 from augesc_builder.readers.hub import download_dataset
-from augesc_builder.readers.jsonl import read_lines
-from augesc_builder.readers.parquet import read_table
+from augesc_builder.readers.jsonl import Line, read_lines, text_of
+from augesc_builder.readers.parquet import read_rows
+from augesc_builder.readers.records import BROKEN, parse_each
 from augesc_builder.sources.base import NON_COMMERCIAL, BadLines, Post, SourceInfo
 
 REPO = "facebook/empathetic_dialogues"
@@ -59,78 +62,122 @@ def read_empathetic_dialogues(path: str | Path, bad: BadLines) -> Iterator[Post]
         raise InputError("no CSV files there; expected train.csv, valid.csv, test.csv", path)
     for file in files if path.is_dir() else [path]:
         if file.suffix == ".parquet":
-            yield from _read_parquet(file)
-        elif tarfile.is_tarfile(file) if file.is_file() else False:
-            yield from _read_tarball(file, bad)
+            yield from _read_parquet(file, bad)
+        elif kind := _compression(file):
+            yield from _read_tarball(file, kind, bad)
         else:
-            yield from _read_csv(read_lines(file), file, bad)
+            yield from _read_csv(read_lines(file, bad.limits), file, bad)
 
 
-def _read_tarball(path: Path, bad: BadLines) -> Iterator[Post]:
+def _compression(path: Path) -> str | None:
+    """Return how a tarball is compressed, ``tar`` where it is not; ``None`` for another file."""
     try:
-        with tarfile.open(path) as tarball, tempfile.TemporaryDirectory() as folder:
-            members = [m for m in tarball.getmembers() if m.isfile() and m.name.endswith(".csv")]
-            for member in sorted(members, key=lambda m: m.name):
-                data = tarball.extractfile(member)
-                if data is None:
-                    continue
-                file = Path(folder) / Path(member.name).name
-                with file.open("wb") as copy:
-                    shutil.copyfileobj(data, copy)
-                yield from _read_csv(read_lines(file), Path(f"{path}:{member.name}"), bad)
-            if not members:
-                raise InputError("no CSV files in the tarball", path)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"not a whole tarball ({error}); get it again", path) from None
+        return kind_by_content(path) or ("tar" if tarfile.is_tarfile(path) else None)
+    except OSError:  # said where it is read
+        return None
 
 
-def _read_csv(lines: Iterator[tuple[int, str]], path: Path, bad: BadLines) -> Iterator[Post]:
+def _read_tarball(path: Path, kind: str, bad: BadLines) -> Iterator[Post]:
+    """Read the CSV files of a tarball, once it is known to be whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Decompressed to its last byte first: a checksum stands at the end, behind all posts.
+        plain = Path(folder) / "plain.tar"
+        try:
+            with plain.open("wb") as copy:
+                for block in read_blocks(path, None if kind == "tar" else kind, bad.limits):
+                    copy.write(block)
+            with tarfile.open(plain, "r:") as tarball:
+                members = [m for m in tarball if _is_csv(m)]
+                for i, member in enumerate(members):
+                    with (Path(folder) / f"{i}.csv").open("wb") as copy:
+                        shutil.copyfileobj(cast("IO[bytes]", tarball.extractfile(member)), copy)
+        except (DamagedStreamError, tarfile.TarError, EOFError, *BROKEN) as error:
+            raise InputError(f"not a whole tarball ({error}); get it again", path) from None
+        if not members:
+            raise InputError("no CSV files in the tarball", path)
+        for i, member in sorted(enumerate(members), key=lambda pair: pair[1].name):
+            lines = read_lines(Path(folder) / f"{i}.csv", bad.limits)
+            yield from _read_csv(lines, Path(f"{path}:{member.name}"), bad)
+
+
+def _is_csv(member: tarfile.TarInfo) -> bool:
+    """Whether a member is one to read; raises ``tarfile.ReadError`` for one that no tool writes."""
+    if member.size < 0 or member.issparse():  # would be read again and again; or is made of nothing
+        raise tarfile.ReadError(f"a member of {member.size:,} bytes that are not there")
+    return member.isfile() and member.name.endswith(".csv")
+
+
+def _read_csv(lines: Iterator[Line], path: Path, bad: BadLines) -> Iterator[Post]:
+    def parse(line: bytes, number: int) -> Post | None:
+        cells = text_of(line, path, number).split(",")
+        if len(cells) != len(COLUMNS):
+            raise InputError(
+                f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is "
+                f"written _comma_; mend or remove the line",
+                path,
+                number,
+            )
+        return _first_utterance(dict(zip(COLUMNS, cells, strict=True)), number, path)
+
     header = next(lines, None)
     if header is None:
         raise InputError(f"empty; expected the header {','.join(COLUMNS)}", path)
-    if header[1].split(",") != COLUMNS:
+    found = header[1] if isinstance(header[1], InputError) else text_of(header[1], path, 1)
+    if isinstance(found, InputError):
+        raise found
+    if found.split(",") != COLUMNS:
         raise InputError(
-            f"expected the header {','.join(COLUMNS)}, found {header[1][:80]!r}; give a CSV file "
+            f"expected the header {','.join(COLUMNS)}, found {found[:80]!r}; give a CSV file "
             f"of EmpatheticDialogues",
             path,
             1,
         )
-    usable, last = False, None
-    for number, line in lines:
-        cells = line.split(",")
-        error = _wrong(cells)
-        if error:
-            last = InputError(error, path, number)
-            bad.add(last)
+    yield from _posts(parse_each(lines, parse, path), path, bad)
+
+
+def _read_parquet(path: Path, bad: BadLines) -> Iterator[Post]:
+    rows = read_rows(path, _IN_TABLES, bad.limits, needed=_IN_TABLES)
+    yield from _posts(parse_each(rows, partial(_first_utterance, path=path), path), path, bad)
+
+
+_IN_TABLES = ("utterance_idx", "context", "utterance")
+
+
+def _posts(found: Iterable[Post | InputError | None], path: Path, bad: BadLines) -> Iterator[Post]:
+    """Yield the posts of a file, which must have a line that can be read."""
+    usable, last = False, InputError("no line behind the header", path)
+    for post in found:
+        if isinstance(post, InputError):
+            last = post
+            bad.add(post)
             continue
         usable = True
-        row = dict(zip(COLUMNS, cells, strict=True))
-        if row["utterance_idx"] == "1":
-            yield _post(row["utterance"], row["context"])
+        if post is not None:
+            yield post
     if not usable:
-        raise last or InputError("no line behind the header", path)
+        raise last
 
 
-def _wrong(cells: list[str]) -> str | None:
-    if len(cells) != len(COLUMNS):
-        return (
-            f"expected {len(COLUMNS)} columns, found {len(cells)}; a comma in a text is written "
-            f"_comma_; mend or remove the line"
+def _first_utterance(row: dict[str, Any], number: int, path: Path) -> Post | None:
+    """Return the post of a conversation's first utterance; ``None`` for the others.
+
+    Raises :class:`~augesc_builder.errors.InputError` where the row breaks the format.
+    """
+    emotion, utterance, index = row["context"], row["utterance"], row["utterance_idx"]
+    if not isinstance(emotion, str) or emotion not in EMOTIONS:
+        found = str(emotion)[:60]
+        raise InputError(
+            f"unknown emotion {found!r}; expected one of the 32 labels, such as sad", path, number
         )
-    emotion = cells[COLUMNS.index("context")]
-    if emotion not in EMOTIONS:
-        return f"unknown emotion {emotion!r}; expected one of the 32 labels, such as sad"
-    return None
-
-
-def _post(utterance: str, emotion: str) -> Post:
+    if not isinstance(utterance, str):
+        raise InputError(f"utterance: expected a text, found {utterance!r:.60}", path, number)
+    if not str(index).isdecimal():
+        raise InputError(
+            f"utterance_idx: expected a number from 1 on, found {index!r:.60}", path, number
+        )
+    if int(index) != 1:
+        return None
     return Post(html.unescape(utterance.replace("_comma_", ",")), emotion=emotion)
-
-
-def _read_parquet(path: Path) -> Iterator[Post]:
-    for row in read_table(path, ["utterance_idx", "context", "utterance"]).to_pylist():
-        if int(row["utterance_idx"]) == 1:
-            yield _post(row["utterance"], row["context"])
 
 
 def download_empathetic_dialogues() -> tuple[Path, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from augesc_builder.errors import InputError
 from augesc_builder.readers.hub import download_dataset
 from augesc_builder.readers.jsonl import json_of, read_json_rows
+from augesc_builder.readers.records import BadLines, parse_each
 from augesc_builder.sources.base import NON_COMMERCIAL, Session, SourceInfo
 from augesc_builder.text.prompts import Message, collapse
 
@@ -29,10 +30,13 @@ def read_esconv(path: str | Path) -> list[Session]:
     Raises :class:`~augesc_builder.errors.InputError` with file and line.
     """
     path = Path(path)
-    sessions = [
-        parse_session(json_of(line, path, number), f"{path.stem}-{number}", path, number)
-        for number, line in read_json_rows(path)
-    ]
+
+    def parse(line: bytes, number: int) -> Session:
+        value = json_of(line, path, number)
+        return parse_session(value, f"{path.stem}-{number}", path, number)
+
+    bad = BadLines(strict=True)
+    sessions = list(bad.good(parse_each(read_json_rows(path, bad.limits), parse, path)))
     if not sessions:
         raise InputError("empty; expected a session a line", path)
     return sessions
@@ -67,7 +71,7 @@ def parse_session(
         if not isinstance(text, str):
             raise fail(f"utterance {i} lacks 'text', found {_brief(utterance)}")
         speaker = utterance.get("speaker")
-        if speaker not in _ROLES:
+        if not isinstance(speaker, str) or speaker not in _ROLES:
             raise fail(f"utterance {i}: expected the speaker usr or sys, found {_brief(speaker)}")
         if not text.strip():
             raise fail(f"utterance {i} has no words; remove it")

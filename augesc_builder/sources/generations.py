@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import Chunk, read_chunks
+from augesc_builder.readers.records import USUAL, BadLines, Limits, parse_each
 from augesc_builder.run import layout
 from augesc_builder.run.marks import checked, named, parquet_files
 from augesc_builder.sources.sessions import check_messages, messages_of
@@ -42,7 +44,9 @@ _SHARD = 20_000
 _OURS = ("query_id", "sample", "source", "query", "text")
 """What is filled in every row that augesc generated."""
 
-_COUNTS = ("n_prompt_tokens", "n_tokens", "seed")
+_TOKENS = ("n_prompt_tokens", "n_tokens")
+_COUNTS = (*_TOKENS, "seed")
+_INT32, _INT64 = 2**31 - 1, 2**63 - 1
 
 
 def generations_files(path: Path) -> list[Path]:
@@ -66,11 +70,11 @@ def generations_files(path: Path) -> list[Path]:
     raise InputError("no Parquet files there, nor JSON lines (*.jsonl)", path)
 
 
-def read_generations(files: Sequence[Path]) -> Iterator[Chunk]:
+def read_generations(files: Sequence[Path], limits: Limits = USUAL) -> Iterator[Chunk]:
     """Read files in chunks, one after the other."""
     first = 0
     for file in files:
-        for chunk in read_chunks(file, first, CHUNK):
+        for chunk in read_chunks(file, first, CHUNK, limits):
             yield chunk
             first = chunk.first + len(chunk.rows)
 
@@ -87,35 +91,60 @@ def shards_of(rows: Sequence[int]) -> list[tuple[int, int]]:
     return [*shards, (chunks, n_rows)] if chunks else shards
 
 
-def parse_generations(chunk: Chunk, *, includes_query: bool) -> pa.Table:
-    """Check the rows of a chunk; give a generations table, with ``messages`` where they are.
+def parse_generations(
+    chunk: Chunk, bad: BadLines | None = None, *, includes_query: bool
+) -> pa.Table:
+    """Return the rows of a chunk as a generations table, with ``messages`` where they are.
 
-    Raises :class:`~augesc_builder.errors.InputError` with file, row and column.
+    Rows that are none go to ``bad``, or are fatal without it: raises
+    :class:`~augesc_builder.errors.InputError` with file, row and column.
     """
-    if isinstance(chunk.rows, pa.Table) and not includes_query and _is_ours(chunk.rows):
-        return chunk.rows.select(_SCHEMA.names).cast(_SCHEMA)
-    rows = [
-        _row(value, chunk, number, chunk.first + i, includes_query=includes_query)
-        for i, (number, value) in enumerate(chunk.values())
-    ]
-    schema = _WITH_MESSAGES if rows and "messages" in rows[0] else _SCHEMA
-    for row, number in zip(rows, chunk.numbers(), strict=True):
-        if ("messages" in row) != (schema is _WITH_MESSAGES):
+    rows = chunk.rows
+    if isinstance(rows, pa.Table) and not includes_query and _is_ours(rows, chunk.limits):
+        return rows.select(_SCHEMA.names).cast(_SCHEMA)
+    places = {number: i for i, number in enumerate(chunk.numbers(), chunk.first)}
+    kinds: set[bool] = set()  # whether rows have messages: all or none
+
+    def parse(value: Any, number: int) -> dict[str, Any]:
+        row = _row(value, chunk, number, places[number], includes_query=includes_query)
+        with_messages = "messages" in row
+        if kinds and with_messages not in kinds:
             raise InputError(
                 "rows with messages and rows with text in one file; part them", chunk.path, number
             )
-    return pa.Table.from_pylist(rows, schema=schema)
+        kinds.add(with_messages)
+        return row
+
+    found = parse_each(chunk.values(), parse, chunk.path)
+    good = list((bad or BadLines(strict=True)).good(found))
+    return pa.Table.from_pylist(good, schema=_WITH_MESSAGES if True in kinds else _SCHEMA)
 
 
-def _is_ours(table: pa.Table) -> bool:
+def _is_ours(table: pa.Table, limits: Limits) -> bool:
+    """Whether a table has all columns as we write them, and no row needs a look of its own."""
     names = table.column_names
+    if "messages" in names or not all(
+        name in names and table.field(name).type == _SCHEMA.field(name).type
+        for name in _SCHEMA.names
+    ):
+        return False
+    ours = table.select(_SCHEMA.names)
+    try:
+        ours.validate(full=True)  # text that is not UTF-8
+    except pa.ArrowInvalid:
+        return False
+    longest = sum(
+        pc.max(pc.binary_length(column)).as_py() or 0
+        for column in ours.itercolumns()
+        if pa.types.is_string(column.type)
+    )
+    numbers = [pc.min_max(ours[name]).as_py() for name in (*_COUNTS, "sample")]
+    tokens = pc.max(pc.add(*(ours[name].cast(pa.int64()) for name in _TOKENS))).as_py()
     return (
-        "messages" not in names
-        and all(
-            name in names and table.field(name).type == _SCHEMA.field(name).type
-            for name in _SCHEMA.names
-        )
-        and not any(table[name].null_count for name in _OURS)
+        longest <= limits.max_line_bytes
+        and (tokens or 0) <= _INT32
+        and not any((found["min"] or 0) < 0 for found in numbers)
+        and not any(ours[name].null_count for name in _OURS)
     )
 
 
@@ -134,6 +163,8 @@ def _row(
     row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
     for name in _COUNTS:
         row[name] = _number(value, name, fail)
+    if sum(row[name] or 0 for name in _TOKENS) > _INT32:
+        raise fail(f"columns {' and '.join(_TOKENS)}: more than {_INT32:,} tokens in all")
     row["finish_reason"] = _text(value, "finish_reason", fail)
     if "messages" in value:
         messages = check_messages(value["messages"], chunk.path, number)
@@ -175,7 +206,7 @@ def _text(value: Mapping[str, Any], name: str, fail: Any) -> str | None:
 
 def _number(value: Mapping[str, Any], name: str, fail: Any) -> int | None:
     found = value.get(name)
-    largest = 2**63 - 1 if name == "seed" else 2**31 - 1
+    largest = _INT64 if name == "seed" else _INT32
     if found is None:
         return None
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= largest:
@@ -185,4 +216,7 @@ def _number(value: Mapping[str, Any], name: str, fail: Any) -> int | None:
 
 def _stem(path: Path) -> str:
     """Name the file, without the number of its shard."""
-    return re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)
+    return _SHARD_NUMBER.sub("", path.stem)
+
+
+_SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}$")

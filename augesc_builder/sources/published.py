@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.hub import download_dataset
+from augesc_builder.readers.records import BROKEN, USUAL, too_long
 from augesc_builder.sources.base import NON_COMMERCIAL, SourceInfo
 from augesc_builder.tables import SESSIONS, plain_schema
 
@@ -92,7 +93,7 @@ def byte_ranges(path: str | Path, n_bytes: int = _PIECE_BYTES) -> list[ByteRange
         with path.open("rb") as file:
             start, line = 0, 1
             while block := file.read(n_bytes):
-                block += file.readline()
+                block += file.readline(USUAL.max_line_bytes)
                 ranges.append(ByteRange(str(path), start, len(block), line))
                 start, line = start + len(block), line + block.count(b"\n")
     except FileNotFoundError:
@@ -119,6 +120,8 @@ def read_byte_range(part: ByteRange) -> Iterator[pa.Table]:
     for number, line in enumerate(lines, part.line):
         if not line.strip():
             continue
+        if len(line) > USUAL.max_line_bytes:
+            raise too_long(part.path, number, USUAL)
         try:
             pairs = json.loads(line)
             whose = [_ROLES[who] for who, _ in pairs]
@@ -126,7 +129,7 @@ def read_byte_range(part: ByteRange) -> Iterator[pa.Table]:
             # Sets of types are the fast way to look at all of them.
             fits = set(map(type, pairs)) == {list} and set(map(type, said)) == {str}
             "".join(said).encode()  # half a surrogate pair is no text
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except BROKEN:
             fits = False
         if not fits:
             raise InputError(_explain(line), part.path, number)
@@ -160,6 +163,7 @@ def _explain(line: bytes) -> str:
     expected = 'expected a list of pairs such as ["usr", "..."] and ["sys", "..."]'
     try:
         value: Any = json.loads(line)
+        json.dumps(value)  # nested no deeper than can be shown
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error}), found {line[:60]!r}; mend or remove the line"
     if not isinstance(value, list) or not value:

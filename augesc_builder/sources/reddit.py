@@ -7,20 +7,21 @@ beside them memory holds the window that the archive dictates. Authors are never
 
 from __future__ import annotations
 
-import csv
-import gzip
 import html
 import json
-import sys
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from augesc_builder import paper
-from augesc_builder.errors import InputError, MissingExtraError, RecipeError
+from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.readers.csv_records import read_records
 from augesc_builder.readers.hub import ON_THE_HUB, download_dataset, is_on_the_hub
+from augesc_builder.readers.jsonl import read_lines
+from augesc_builder.readers.parquet import open_table, read_rows
+from augesc_builder.readers.records import Limits, parse_each
 from augesc_builder.sources.base import OTHER, BadLines, Post, RawPosts, SourceInfo
 from augesc_builder.text.prompts import collapse
 
@@ -31,8 +32,6 @@ _ROWS = 512
 
 _GONE = {"[removed]", "[deleted]", "[removed by reddit]"}
 _TEXT_COLUMNS = ("text", "selftext", "body", "post")
-_LONGEST_WINDOW = 1 << 31
-_BLOCK = 1 << 20
 
 
 def dump_files(path: str | Path) -> list[Path]:
@@ -70,7 +69,7 @@ def read_posts(path: str | Path, bad: BadLines) -> Iterator[RawPosts]:
     """
     for file in dump_files(path):
         rows: Iterator[tuple[int, Any]] = (
-            read_table(file) if is_table(file) else read_lines(file, bad)
+            read_table(file, bad.limits) if is_table(file) else read_lines(file, bad.limits)
         )
         yield RawPosts(str(file), [])  # so that a file without any row is known too
         while some := list(islice(rows, _ROWS)):
@@ -79,59 +78,43 @@ def read_posts(path: str | Path, bad: BadLines) -> Iterator[RawPosts]:
 
 def parse_posts(raw: RawPosts) -> list[Post | InputError]:
     """Return a post for each row, or what is wrong with it."""
-    return [
-        parse_line(raw.path, number, row)
-        if isinstance(row, bytes)
-        else post_of(row, raw.path, number)
-        for number, row in raw.rows
-    ]
+    return list(parse_each(raw.rows, partial(_parse, path=raw.path), raw.path))
 
 
-def read_lines(path: Path, bad: BadLines) -> Iterator[tuple[int, bytes]]:
-    """Yield the non-blank lines of a dump, decompressed; a broken end is counted in ``bad``."""
-    number = 0
-    rest = b""
+def _parse(row: bytes | dict[str, Any], number: int, path: str) -> Post:
+    return post_of(_fields(row, path, number) if isinstance(row, bytes) else row, path, number)
+
+
+def _fields(line: bytes, path: str, number: int) -> dict[str, Any]:
+    """Return the fields of a dump's line.
+
+    Raises :class:`~augesc_builder.errors.InputError` where it holds none; what stands there is not
+    shown, as it may be an author's name.
+    """
     try:
-        for block in _blocks(path):
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        bad.add(
-            InputError(
-                f"cannot be read further ({reason}): truncated, or not compressed as its name "
-                f"says; get the file again",
-                path,
-                number + 1,
-            )
-        )
-        return
-    if rest.strip():
-        yield number + 1, rest
+        value = json.loads(line.decode())
+    except RecursionError:
+        reason = "brackets nested too deep"
+    except UnicodeDecodeError:
+        reason = "not UTF-8"
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number too long"
+    else:
+        if isinstance(value, dict):
+            return value
+        raise InputError("expected an object with title and selftext", path, number)
+    raise InputError(f"not JSON ({reason}); mend or remove the line", path, number)
 
 
-def parse_line(path: str, number: int, raw: bytes) -> Post | InputError:
-    """Return the post of a dump's line, or what is wrong with it."""
-    try:
-        value = json.loads(raw)
-    except ValueError as error:  # the line itself is not shown: an author's name may stand in it
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
-        return InputError(f"not JSON ({reason}); mend or remove the line", path, number)
-    if not isinstance(value, dict):
-        return InputError("expected an object with title and selftext", path, number)
-    return post_of(value, path, number)
+def post_of(value: dict[str, Any], path: str, number: int) -> Post:
+    """Return the post of a submission's fields; title and body are joined where both are there.
 
-
-def post_of(value: dict[str, Any], path: str, number: int) -> Post | InputError:
-    """Return the post of a submission's fields; title and body are joined where both are there."""
+    Raises :class:`~augesc_builder.errors.InputError` where there is no text.
+    """
     parts = [value.get("title"), *(value[k] for k in _TEXT_COLUMNS if k in value)]
     texts = [part for part in parts if isinstance(part, str)]
     if not texts:
-        return InputError(
+        raise InputError(
             f"no text: expected title, selftext or text, found {', '.join(map(str, value))[:80]}",
             path,
             number,
@@ -151,52 +134,45 @@ def post_of(value: dict[str, Any], path: str, number: int) -> Post | InputError:
     )
 
 
-def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_table(path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
     """Yield row number and the columns that matter of a Parquet or CSV file.
 
     Raises :class:`~augesc_builder.errors.InputError` for a file that is no such table.
     """
-    wanted = ("title", *_TEXT_COLUMNS, "subreddit", "is_self", "over_18")
     if path.suffix == ".csv":
-        yield from _read_csv(path, wanted)
-        return
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        columns = _checked(path, [c for c in wanted if c in file.schema_arrow.names])
-        number = 0
-        for batch in file.iter_batches(batch_size=4096, columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"not a readable Parquet file ({reason})", path) from None
+        return _read_csv(path, limits)
+    with open_table(path) as file:
+        _check_columns(path, file.schema_arrow.names)
+    return read_rows(path, _COLUMNS, limits)
 
 
-def _read_csv(path: Path, wanted: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(sys.maxsize)
-    true_false = {"true": True, "false": False}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = _checked(path, [c for c in wanted if c in (reader.fieldnames or ())])
-            for row in reader:
-                cells = {c: row[c] for c in columns}
-                for flag in ("is_self", "over_18"):
-                    if flag in cells:
-                        cells[flag] = true_false.get(str(cells[flag]).strip().lower())
-                yield reader.line_num, cells
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not a CSV file in UTF-8 ({error})", path) from None
+_COLUMNS = ("title", *_TEXT_COLUMNS, "subreddit", "is_self", "over_18")
 
 
-def _checked(path: Path, columns: list[str]) -> list[str]:
-    if not set(columns) & {"title", *_TEXT_COLUMNS}:
+def _read_csv(path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
+    records = read_records(path, limits)
+    _, header = next(records, (1, []))
+    if isinstance(header, InputError):
+        raise header
+    _check_columns(path, header)
+    wanted = [(name, header.index(name)) for name in _COLUMNS if name in header]
+    for number, cells in records:
+        if isinstance(cells, InputError):
+            yield number, cells
+            continue
+        row: dict[str, Any] = {name: cells[at] for name, at in wanted}
+        for flag in ("is_self", "over_18"):
+            if flag in row:
+                row[flag] = _TRUE_FALSE.get(row[flag].strip().lower())
+        yield number, row
+
+
+_TRUE_FALSE = {"true": True, "false": False}
+
+
+def _check_columns(path: Path, found: Sequence[str]) -> None:
+    if not set(found) & {"title", *_TEXT_COLUMNS}:
         raise InputError(f"no text column; expected one of {', '.join(_TEXT_COLUMNS)}", path)
-    return columns
 
 
 def _joined(parts: Iterable[str]) -> str:
@@ -213,47 +189,6 @@ def _clean(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     return collapse(text.replace("\u200b", ""))
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Yield a dump's bytes, decompressed; a file that ends too early raises ``EOFError``."""
-    with path.open("rb") as file:
-        if path.suffix == ".zst":
-            yield from _decompressed(file)
-            return
-        stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-        while block := stream.read(_BLOCK):
-            yield block
-
-
-def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
-    """Decompress zstd, frame after frame."""
-    zstandard = _zstandard()
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW)
-    frame, begun = decompressor.decompressobj(), False
-    while compressed := file.read(_BLOCK // 8):
-        while compressed:
-            try:
-                block, begun = frame.decompress(compressed), True
-            except zstandard.ZstdError as error:
-                raise EOFError(str(error)) from None
-            if block:
-                yield block
-            compressed = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame, begun = decompressor.decompressobj(), False
-    if begun:
-        raise EOFError("the last zstd frame has no end")
-
-
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError:
-        raise MissingExtraError(
-            ".zst dumps need zstandard: pip install 'augesc-builder[reddit]'"
-        ) from None
-    return zstandard
 
 
 def _locate(path: str | None) -> tuple[str | Path, str | None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from augesc_builder.readers.jsonl import read_json_lines
+from augesc_builder.readers.jsonl import json_of, read_lines
+from augesc_builder.readers.records import parse_each
 from augesc_builder.sources.base import FREE, BadLines, Post, Session, SourceInfo
 from augesc_builder.sources.esconv import read_esconv
 
@@ -25,8 +26,12 @@ def read_sample_sessions() -> list[Session]:
 
 def read_sample_queries() -> Iterator[Post]:
     """Read the bundled queries."""
-    for _, value in read_json_lines(QUERIES):
-        yield Post(value["text"], emotion=value["emotion"])
+
+    def parse(line: bytes, number: int) -> Post:
+        value = json_of(line, QUERIES, number)
+        return Post(value["text"], emotion=value["emotion"])
+
+    return BadLines(strict=True).good(parse_each(read_lines(QUERIES), parse, QUERIES))
 
 
 def _read(_: object, __: BadLines) -> Iterator[Post]:

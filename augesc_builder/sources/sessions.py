@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import Chunk, read_chunks
+from augesc_builder.readers.records import USUAL, BadLines, Limits, parse_each
 from augesc_builder.run import layout
 from augesc_builder.run.marks import checked, parquet_files
 from augesc_builder.sources import esconv
@@ -60,19 +61,25 @@ def sessions_files(path: Path) -> list[Path]:
     )
 
 
-def session_chunks(files: list[Path], size: int = _CHUNK) -> Iterator[Chunk]:
+def session_chunks(
+    files: list[Path], size: int = _CHUNK, limits: Limits = USUAL
+) -> Iterator[Chunk]:
     """Read files of sessions in chunks of ``size``."""
     first = 0
     for file in files:
-        for chunk in read_chunks(file, first, size):
+        for chunk in read_chunks(file, first, size, limits):
             yield chunk
             first = chunk.first + len(chunk.rows)
 
 
 def parse_sessions(
-    chunk: Chunk, *, keep_greetings: bool = False, generations: bool = False
+    chunk: Chunk,
+    bad: BadLines | None = None,
+    *,
+    keep_greetings: bool = False,
+    generations: bool = False,
 ) -> Iterator[Session]:
-    """Check the sessions of a chunk.
+    """Yield the sessions of a chunk; rows that hold none go to ``bad``, or are fatal without it.
 
     ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
     ``generations`` takes rows of a ``query`` and the ``text`` that continues it too, as a model
@@ -90,24 +97,29 @@ def parse_sessions(
             )
         columns = ["query", "text", "source"]
     stem = chunk.path.stem
-    for number, value in chunk.values(columns):
+
+    def parse(value: Any, number: int) -> Session | None:
+        messages: list[Message] | None
         if generations and _is_generation(value):
-            said = _continued(value, chunk.path, number)
-            if not said:
-                continue
-            messages = said
+            messages = _continued(value, chunk.path, number)
+            if not messages:
+                return None
         else:
             messages = messages_of(value, chunk.path, number, keep_greetings=keep_greetings)
         if not messages:
             raise InputError("a session without messages; remove the row", chunk.path, number)
         about = value if isinstance(value, dict) else {}
-        kind = about.get("problem_type")
-        yield Session(
-            f"{stem}-{number}",
-            tuple(messages),
-            kind if isinstance(kind, str) else None,
-            about.get("source") or stem,
-        )
+        kind, source = about.get("problem_type"), about.get("source") or stem
+        if not isinstance(source, str):
+            raise InputError(
+                f"column source: expected a text, found {_brief(source)}", chunk.path, number
+            )
+        known = kind if isinstance(kind, str) else None
+        return Session(f"{stem}-{number}", tuple(messages), known, source)
+
+    parsed = parse_each(chunk.values(columns), parse, chunk.path)
+    good = (bad or BadLines(strict=True)).good(parsed)
+    yield from (session for session in good if session is not None)
 
 
 def _is_generation(value: Any) -> bool:

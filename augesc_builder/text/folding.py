@@ -36,7 +36,7 @@ _LETTERS = re.compile(
 )
 """Marks within a word, and words spelled out; what they begin with is seldom, so they are fast."""
 
-_BROKEN = re.compile(r"[^\W_]+(?:[!./|+~_-][^\W_]+)+")
+_BROKEN = re.compile(r"(?<![^\W_])[^\W_]+(?:[!./|+~_-][^\W_]+)+")
 _LEET = str.maketrans("013457@$!", "oieastasi", "./|+~_-")
 _RUN = re.compile(r"(.)\1{2,}")
 _SHORTEST_TYPO = 6
@@ -197,8 +197,10 @@ class Folder:
 
     def _uncensored(self, word: str) -> str | None:
         """Return a known word with letters in place of the stars, if there is one."""
+        fits = [known for known in self._known if len(known) == len(word)]
+        if not fits:
+            return None
         shape = re.compile("".join("." if c == "*" else re.escape(c) for c in word))
-        fits = (known for known in self._known if len(known) == len(word))
         return min((known for known in fits if shape.fullmatch(known)), default=None)
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
-_EMAIL = re.compile(
-    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+\s?(?:\.|\(dot\)|\[dot\])\s?[a-z]{2,}", re.IGNORECASE
+_AT_A_HOST = re.compile(
+    r"\s?(?:@|\(at\)|\[at\])\s?[\w-]+\s?(?:\.|\(dot\)|\[dot\])\s?[a-z]{2,}", re.IGNORECASE
 )
+"""An e-mail address from its @ on. What stands before is looked for backwards, from there: a
+pattern that begins with it would try every character of a long word as the first."""
+
+
+_NAME_ENDS = re.compile(r"[^\w.+-]")
 
 
 _HANDLE = re.compile(r"(?<!\w)(?:@|/?u/)[\w-]{3,}", re.IGNORECASE)
@@ -50,10 +56,12 @@ def may_have_personal_data(text: str) -> bool:
 def find_personal_data(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of e-mail addresses, phone numbers, user names and long runs of digits."""
     if any(sign in text for sign in _SIGNS):
-        emails = [m.span() for m in _EMAIL.finditer(text)]
+        emails = list(_emails(text))
         yield from emails
+        starts = [start for start, _ in emails]
         for handle in _HANDLE.finditer(text):
-            if not any(a <= handle.start() < b for a, b in emails):
+            before = bisect_right(starts, handle.start())
+            if not before or handle.start() >= emails[before - 1][1]:
                 yield handle.span()
     if len(_DIGIT.findall(text)) < _DIGITS_OF_A_LONG_NUMBER:
         return
@@ -61,3 +69,14 @@ def find_personal_data(text: str) -> Iterator[tuple[int, int]]:
     for phone in _PHONE.finditer(text):
         if len(_DIGIT.findall(phone.group())) >= _DIGITS_OF_A_PHONE_NUMBER:
             yield phone.span()
+
+
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of e-mail addresses."""
+    backwards, behind = text[::-1], 0
+    for host in _AT_A_HOST.finditer(text):
+        stop = _NAME_ENDS.search(backwards, len(text) - host.start(), len(text) - behind)
+        start = len(text) - stop.start() if stop else behind
+        if start < host.start():
+            yield start, host.end()
+            behind = host.end()

@@ -47,6 +47,10 @@ WINDOW = 5
 _ADVICE_WINDOW = 6
 """Words between advice and what is advised."""
 
+_REACH, _SENTENCE = 250, 1000
+"""Characters of a sentence that are looked at around a phrase, and before one that is intended:
+without an end to that, the time for a text without full stops grows with its square or cube."""
+
 _OPENING = 3
 """Words that an answer may have in front of its agreement, such as "yes, I think"."""
 
@@ -160,7 +164,7 @@ class LexiconScanner:
 
     def _intends(self, text: str) -> bool:
         for start, _ in self._acts.find(text):
-            said = text[_sentence_start(text, start) : start]
+            said = text[_sentence_start(text, start, _SENTENCE) : start]
             if self._intention.found_in(said) and not self._negated(text, start):
                 return True
         return False
@@ -317,11 +321,13 @@ def _plain(text: str) -> str:
     return low.replace("\u2019", "'")
 
 
-def _sentence_start(text: str, position: int) -> int:
-    ends = [m.end() for m in _SENTENCE_END.finditer(text, 0, position)]
-    return ends[-1] if ends else 0
+def _sentence_start(text: str, position: int, reach: int = _REACH) -> int:
+    first = max(0, position - reach)
+    ends = [m.end() for m in _SENTENCE_END.finditer(text, first, position)]
+    return ends[-1] if ends else first
 
 
 def _sentence_end(text: str, position: int) -> int:
-    found = _SENTENCE_END.search(text, position)
-    return found.start() if found else len(text)
+    last = min(len(text), position + _REACH)
+    found = _SENTENCE_END.search(text, position, last)
+    return found.start() if found else last

@@ -15,20 +15,50 @@ behind a sentence's end) goes to NLTK whole.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 import nltk
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
+from nltk.tokenize.punkt import PunktLanguageVars
 
 PROVED_ON = "3.10.4"
 """The version of NLTK that the fast path was fuzzed against; others are checked before use."""
 
-_CACHE_SIZE = 1 << 16
-"""Chunks that each cache keeps; then it is emptied, which bounds the memory."""
+_CACHE_SIZE, _CACHED = 1 << 16, 64
+"""Chunks that each cache keeps, and characters of the longest: then it is emptied, which bounds the
+memory, whatever stands in a text."""
+
+
+class _FoundAtOnce:
+    """A pattern whose matches are all found before the first is looked at.
+
+    NLTK stops a search after five seconds, and of a search that goes on match by match it counts
+    the time that is spent on the matches too: a megabyte of question marks would be an error.
+    """
+
+    def __init__(self, pattern: Any) -> None:
+        self._pattern = pattern
+
+    def finditer(self, text: str) -> Iterator[Any]:
+        return iter(list(self._pattern.finditer(text)))
+
+
+class _Language(PunktLanguageVars):  # type: ignore[misc]
+    def period_context_re(self) -> Any:
+        return _FoundAtOnce(super().period_context_re())
+
+
+class _Sentences(PunktSentenceTokenizer):  # type: ignore[misc]
+    """NLTK's, with a memory: what it asks of a mark depends on the words on both sides alone."""
+
+    def text_contains_sentbreak(self, text: str) -> bool:
+        return _ENDINGS[text]
+
 
 _words = NLTKWordTokenizer()
-_sentences = PunktSentenceTokenizer()
+_sentences = _Sentences(lang_vars=_Language())
 
 Words = tuple[str, ...]
 
@@ -59,6 +89,15 @@ _NEIGHBOUR = "a"
 """Stands in for the chunks on both sides: rules look no further than its first character."""
 
 
+def _keep(cache: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value into a cache, if there is room for its key."""
+    if len(key) > _CACHED:
+        return
+    if len(cache) >= _CACHE_SIZE:
+        cache.clear()
+    cache[key] = value
+
+
 class _Cache(dict[str, Words]):
     """Words of chunks in one place of a sentence: between ``before`` and ``behind``."""
 
@@ -74,9 +113,7 @@ class _Cache(dict[str, Words]):
             found = _words.tokenize(self._before + chunk + self._behind)
             # A neighbour is one word, and its letter and blank are two characters.
             words = tuple(found[len(self._before) // 2 : len(found) - len(self._behind) // 2])
-        if len(self) >= _CACHE_SIZE:
-            self.clear()
-        self[chunk] = words
+        _keep(self, chunk, words)
         return words
 
 
@@ -101,9 +138,7 @@ class _Kinds(dict[str, int]):
             kind = _BREAKS if _ENDS_SURELY.fullmatch(chunk) else _MAY_BREAK
             if _MARK_BEHIND_END.search(chunk) and not _SHOUTED.fullmatch(chunk):
                 kind |= _NOT_LAST
-        if len(self) >= _CACHE_SIZE:
-            self.clear()
-        self[chunk] = kind
+        _keep(self, chunk, kind)
         return kind
 
 
@@ -111,10 +146,9 @@ class _Endings(dict[str, bool]):
     """Whether a sentence ends behind a chunk that another follows: keys are ``"chunk next"``."""
 
     def __missing__(self, context: str) -> bool:
-        if len(self) >= _CACHE_SIZE:
-            self.clear()
-        found = self[context] = bool(_sentences.text_contains_sentbreak(context))
-        return found
+        found = PunktSentenceTokenizer.text_contains_sentbreak(_sentences, context)
+        _keep(self, context, found)
+        return bool(found)
 
 
 _KINDS, _ENDINGS = _Kinds(), _Endings()
@@ -124,7 +158,7 @@ def tokenize(text: str) -> list[str]:
     """Return the words and punctuation marks of a text, case kept."""
     parts = _parts(text) if _fast_path_holds() else None
     if parts is None:
-        return tokenize_with_nltk(text)
+        parts = _by_sentence(text)
     words: list[str] = []
     for part in parts:
         words += part
@@ -134,12 +168,17 @@ def tokenize(text: str) -> list[str]:
 def count(text: str) -> int:
     """Return how many words a text has; punctuation marks count as words, as in the paper."""
     parts = _parts(text) if _fast_path_holds() else None
-    return len(tokenize_with_nltk(text)) if parts is None else sum(map(len, parts))
+    return sum(map(len, _by_sentence(text) if parts is None else parts))
 
 
 def tokenize_with_nltk(text: str) -> list[str]:
     """Return what :func:`tokenize` does, by NLTK alone: the definition, and slow."""
     return [word for s in _sentences.tokenize(text) for word in _words.tokenize(s)]
+
+
+def _by_sentence(text: str) -> list[Words]:
+    """Return the words of each sentence as NLTK parts them; short sentences are remembered."""
+    return [_ONLY[sentence] for sentence in _sentences.tokenize(text)]
 
 
 def clear_caches() -> None:

@@ -153,7 +153,7 @@ def _trainer(
         bf16=train.mixed_precision == "bf16",
         fp16=train.mixed_precision == "fp16",
         use_cpu=on_cpu,
-        seed=config.seed,
+        seed=config.seed % 2**32,  # NumPy takes no larger one
         max_length=None,
         completion_only_loss=True,
         logging_steps=1,

@@ -16,6 +16,7 @@ from augesc_builder.config.recipe import (
     make_recipe,
     shipped_recipes,
 )
+from augesc_builder.config.training import load_config
 from augesc_builder.errors import RecipeError
 
 
@@ -183,3 +184,17 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_the_no_of_yaml_is_the_name_of_a_type(given):
     recipe = load_recipe("paper", [f"finetune.mixed_precision={given}"])
     assert recipe.finetune.mixed_precision == "no"
+
+
+@pytest.mark.parametrize("load", [load_recipe, load_config])
+def test_a_seed_fits_into_the_column_of_that_name(load):
+    name = "paper" if load is load_recipe else "tiny"
+    assert load(name, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+    for seed in (2**63, -1):
+        with pytest.raises(RecipeError, match="seed: Input should be"):
+            load(name, [f"seed={seed}"])
+
+
+def test_a_dry_run_refuses_what_a_run_would(refused, tmp_path):
+    out = ("--out", tmp_path / "out", "--dry-run")
+    assert "seed" in refused("build", "--recipe", "quickstart", *out, "--set", f"seed={2**63}")

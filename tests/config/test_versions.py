@@ -23,6 +23,7 @@ def of_before(settings):
     backend = old["generate"].pop("backend")
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
+    del old["reading"]
     old["generate"] |= backend
     del old["statistics"]
     return old

@@ -10,7 +10,7 @@ import pytest
 
 from augesc_builder.errors import InputError
 from augesc_builder.readers.chunks import count_rows, read_chunks
-from augesc_builder.readers.jsonl import json_of, read_json_lines, read_json_rows, read_lines
+from augesc_builder.readers.jsonl import json_of, read_json_rows, read_lines, text_of
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run.marks import table_files
 
@@ -27,7 +27,8 @@ def text(tmp_path):
 
 def test_lines_keep_their_numbers(text):
     path = text(b"\xef\xbb\xbfone\r\n\n  \n\xef\xbb\xbftwo \r\nthree")
-    assert list(read_lines(path)) == [(1, "one"), (4, "\ufefftwo "), (5, "three")]
+    found = [(number, text_of(line, path, number)) for number, line in read_lines(path)]
+    assert found == [(1, "one"), (4, "\ufefftwo "), (5, "three")]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_lines_keep_their_numbers(text):
 )
 def test_what_is_not_utf_8_is_named(text, content, says):
     with pytest.raises(InputError, match=says):
-        list(read_lines(text(content)))
+        [text_of(line, "x", number) for number, line in read_lines(text(content))]
 
 
 def test_a_file_that_is_missing_and_a_folder(tmp_path):
@@ -49,9 +50,9 @@ def test_a_file_that_is_missing_and_a_folder(tmp_path):
         list(read_lines(tmp_path))
 
 
-def test_json_that_is_none_is_shown_in_part(text):
+def test_json_that_is_none_is_shown_in_part():
     with pytest.raises(InputError) as error:
-        list(read_json_lines(text(b'{"a": 1}\n' + b"x" * 99)))
+        json_of(b"x" * 99, "x", 2)
     assert "line 2: not JSON" in str(error.value)
     assert f"found {'x' * 60!r};" in str(error.value)
 
@@ -68,10 +69,10 @@ def test_json_that_is_none_is_shown_in_part(text):
 )
 def test_half_a_surrogate_pair_is_no_character(line, fits):
     if fits:
-        assert json_of(line, "x", 1) == json.loads(line)
+        assert json_of(line.encode(), "x", 1) == json.loads(line)
     else:
         with pytest.raises(InputError, match="half of a surrogate pair"):
-            json_of(line, "x", 1)
+            json_of(line.encode(), "x", 1)
 
 
 def test_a_json_list_is_rows_too(text):
@@ -130,10 +131,13 @@ def test_text_that_is_not_utf_8_in_a_table(tmp_path):
         [None, pa.array([0, 1, 2, 3], pa.int32()).buffers()[1], pa.py_buffer(b"ab\xff")],
     )
     pq.write_table(pa.table({"a": broken}), path)
-    chunks = list(read_chunks(path, 0, 2))
-    assert list(chunks[0].values()) == [(1, {"a": "a"}), (2, {"a": "b"})]
-    with pytest.raises(InputError, match=r"line 3: text that is not UTF-8"):
-        list(chunks[1].values())
+    (chunk,) = read_chunks(path, 0, 5)
+    *good, (number, error) = chunk.values()
+    assert good == [(1, {"a": "a"}), (2, {"a": "b"})]
+    assert number == 3
+    assert f"{path}, line 3: cannot be read (UnicodeDecodeError" in str(error)
+    with pytest.raises(InputError, match=r"not a readable Parquet file .*UTF8"):
+        read_table(path, ["a"])
 
 
 def test_a_table_that_is_missing_broken_or_lacks_a_column(tmp_path):

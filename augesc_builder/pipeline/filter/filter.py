@@ -20,6 +20,7 @@ from augesc_builder.pipeline.filter.measure import conversations, measured_colum
 from augesc_builder.pipeline.filter.report import count
 from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.readers.chunks import Chunk
+from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
 from augesc_builder.text.prompts import PLAIN, PromptTemplate, whole_text
@@ -32,7 +33,8 @@ KEYS = ("query_id", "sample", "source")
 class Filtered:
     """What came of some generations.
 
-    ``counts`` holds texts, violations and kept ones a source; ``flags``, what the safety pass saw.
+    ``counts`` holds texts, violations and kept ones a source; ``flags``, what the safety pass saw;
+    ``bad``, the rows that hold no generation.
     """
 
     sessions: pa.Table
@@ -40,9 +42,10 @@ class Filtered:
     measured: pa.Table
     counts: dict[str, dict[str, int]]
     flags: dict[str, Any]
+    bad: BadLines
 
     def __len__(self) -> int:
-        return int(self.measured.num_rows)
+        return int(self.measured.num_rows) + self.bad.count
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Filter:
     ``counter`` counts the tokens of texts that come without counts, behind the template's
     instruction.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
-    given; without ``scan`` they do not, and their flags are null.
+    given; without ``scan`` they do not, and their flags are null. Rows that hold no generation are
+    counted, or fatal where the filter is ``strict``.
     """
 
     limits: Requirements
@@ -61,10 +65,15 @@ class Filter:
     counter: TokenCounter | None = None
     classifier: SafetyClassifier | None = None
     scan: bool = True
+    strict: bool = False
 
     def chunk(self, chunk: Chunk) -> Filtered:
         """Measure and judge a chunk of anybody's generations."""
-        rows = parse_generations(chunk, includes_query=self.includes_query)
+        bad = BadLines(self.strict)
+        rows = parse_generations(chunk, bad, includes_query=self.includes_query)
+        schema = measured_schema(self.limits)
+        if not rows.num_rows:
+            return self.judge(rows, schema.empty_table(), bad)
         with _quiet_bars():
             generations = Dataset(rows)
             measured = generations.map(
@@ -74,9 +83,8 @@ class Filter:
                 fn_kwargs={"requirements": self.limits.settings()},
                 remove_columns=[name for name in rows.column_names if name not in KEYS],
             )
-        schema = measured_schema(self.limits)
         table = measured.data.table.select(schema.names).cast(schema)
-        return self.judge(rows, self._with_tokens(rows, table))
+        return self.judge(rows, self._with_tokens(rows, table), bad)
 
     def refilter(self, measured: tuple[Chunk, pa.Table]) -> Filtered:
         """Judge a chunk by what was measured of it before.
@@ -84,13 +92,22 @@ class Filter:
         Raises :class:`~augesc_builder.errors.InputError` for rows that were not measured.
         """
         chunk, table = measured
-        rows = parse_generations(chunk, includes_query=self.includes_query)
+        bad = BadLines(self.strict)
+        rows = parse_generations(chunk, bad, includes_query=self.includes_query)
         if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):
             raise InputError("not the rows that were measured; filter them anew", chunk.path)
-        return self.judge(rows, table)
+        return self.judge(rows, table, bad)
 
-    def judge(self, rows: pa.Table, measured: pa.Table) -> Filtered:
+    def n_good(self, chunk: Chunk) -> int:
+        """Return how many rows of a chunk hold a generation."""
+        rows = parse_generations(chunk, BadLines(), includes_query=self.includes_query)
+        return int(rows.num_rows)
+
+    def judge(self, rows: pa.Table, measured: pa.Table, bad: BadLines) -> Filtered:
         """Judge generations by what was measured of them."""
+        if not rows.num_rows:  # every row was bad
+            kept, dropped = (plain_schema(f).empty_table() for f in (SESSIONS, REJECTED))
+            return Filtered(kept, dropped, measured, {}, count_flags(()), bad)
         with _quiet_bars():
             judged = Dataset(measured).map(
                 decide,
@@ -115,6 +132,7 @@ class Filter:
             measured,
             count(measured, violations.to_pylist()),
             flags,
+            bad,
         )
 
     def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:

@@ -13,12 +13,14 @@ from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
 from augesc_builder.readers.chunks import PARQUET, count_rows
 from augesc_builder.readers.parquet import open_table, read_table
+from augesc_builder.readers.records import USUAL, BadLines, Limits, merged
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.marks import Marks, parquet_files, table_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json, pin_safety_classifier
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
+from augesc_builder.sources.base import limits_of
 from augesc_builder.sources.generations import generations_files, read_generations, shards_of
 from augesc_builder.tables import MEASURED
 from augesc_builder.text.prompts import PromptTemplate
@@ -36,7 +38,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
-    judge = Filter(recipe.requirements, classifier=classifier)
+    judge = Filter(recipe.requirements, classifier=classifier, strict=True)
     label = recipe.backbone.label
     _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
 
@@ -69,7 +71,9 @@ def standalone(
         "includes_query": includes_query,
         "scan": scan,
         **{key: d for key, d in input_digests(recipe).items() if scan and key.startswith("safety")},
+        **recipe.reading.unusual(),
     }
+    limits = limits_of(recipe.reading)
     counter = None
     if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
         name, revision = tokenizer or str(recipe.backbone.name), None
@@ -83,7 +87,7 @@ def standalone(
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
             judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
             folder.record(files=[str(file.resolve()) for file in files])
-            _filter(folder, judge, files, ".", progress, num_proc=num_proc)
+            _filter(folder, judge, files, ".", progress, num_proc=num_proc, limits=limits)
     _say(load_json(out / layout.FILTER_REPORT), progress)
 
 
@@ -143,7 +147,7 @@ def refilter(
         "includes_query": before.get("includes_query", False),
         "scan": before.get("scan", True),
         "safety.lexicon": digest(SAFETY_LISTS),
-        **{key: before[key] for key in ("tokenizer", "instruction") if key in before},
+        **{key: before[key] for key in ("tokenizer", "instruction", "reading") if key in before},
     }
     if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
         raise InputError("changed since it was measured; filter it again without --reuse", files[0])
@@ -159,6 +163,7 @@ def refilter(
                 progress,
                 num_proc=num_proc,
                 measured=done / layout.MEASURED,
+                limits=Limits(**settings.get("reading", {})),
             )
     _say(load_json(out / layout.FILTER_REPORT), progress)
 
@@ -172,6 +177,7 @@ def _filter(
     *,
     num_proc: int | None = None,
     measured: Path | None = None,
+    limits: Limits = USUAL,
     model: str = "ours",
 ) -> None:
     """Split generations into sessions and rejected rows, in shards of some 20,000.
@@ -185,13 +191,15 @@ def _filter(
     from augesc_builder.pipeline.filter.requirements import active
     from augesc_builder.text.safety import merge_counts
 
-    shards = shards_of([count_rows(file) for file in files])
+    shards = shards_of([count_rows(file, limits) for file in files])
     if not shards:
         raise InputError("no generations to filter", files[0])
     missing = set(folder.shards("filter", len(shards)))
     total = sum(rows for _, rows in shards)
     numbers = (number for number, (chunks, _) in enumerate(shards) for _ in range(chunks))
-    chunks = (p for n, p in zip(numbers, read_generations(files), strict=True) if n in missing)
+    chunks = (
+        p for n, p in zip(numbers, read_generations(files, limits), strict=True) if n in missing
+    )
     work: Iterator[Any] = (
         chunks if measured is None else _beside(chunks, measured, shards, missing, judge)
     )
@@ -208,6 +216,11 @@ def _filter(
             for part in islice(results, shards[number][0]):
                 parts.append(part)
                 bar.update(len(part))
+            bad = merged(part.bad for part in parts)
+            if not number and not any(len(part.measured) for part in parts):
+                raise InputError(
+                    f"none of the first {bad.count:,} rows can be read; {bad.examples[0]}", files[0]
+                )
             tables = {
                 f"{place}/{layout.DATA}/{layout.SPLIT}": [part.sessions for part in parts],
                 f"{place}/{layout.REJECTED}/{layout.SPLIT}": [part.rejected for part in parts],
@@ -220,14 +233,18 @@ def _filter(
                 {name: pa.concat_tables(found) for name, found in tables.items()},
                 counts=merge(part.counts for part in parts),
                 safety=merge_counts(part.flags for part in parts),
+                bad_lines=bad.report(),
             )
     facts = folder.shard_facts("filter", len(shards))
     names = [requirement.name for requirement in active(judge.limits)]
     report = filter_report((fact["counts"] for fact in facts), names)
+    bad = merged(BadLines(**fact["bad_lines"]) for fact in facts if "bad_lines" in fact)
+    report["bad_lines"] = bad.report()
     folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
     folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
     flags = merge_counts(fact["safety"] for fact in facts)
     folder.write_json(f"{place}/{layout.SAFETY_REPORT}", flags)
+    bad.say(progress.say)
     if flags["flagged"]:
         progress.say(
             f"  safety: {flags['flagged']:,} of {flags['sessions']:,} sessions are flagged; "
@@ -251,9 +268,11 @@ def _beside(
     for number in sorted(wanted):
         name = layout.shard_path(layout.SPLIT, number, len(shards))
         table, start = read_table(measured / name, columns), 0
+        whole = table.num_rows == shards[number][1]
         for chunk in islice(chunks, shards[number][0]):
-            yield chunk, table.slice(start, len(chunk.rows)).combine_chunks()
-            start += len(chunk.rows)
+            n_rows = len(chunk.rows) if whole else judge.n_good(chunk)
+            yield chunk, table.slice(start, n_rows).combine_chunks()
+            start += n_rows
 
 
 def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:

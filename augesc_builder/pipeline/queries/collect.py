@@ -17,7 +17,7 @@ from augesc_builder.config.queries import Queries, QuerySource
 from augesc_builder.errors import InputError
 from augesc_builder.pipeline.queries.report import Funnel
 from augesc_builder.pipeline.queries.screen import ScreenedPost, screen_posts
-from augesc_builder.sources.base import BadLines
+from augesc_builder.readers.records import USUAL, BadLines, Limits
 from augesc_builder.sources.registry import find_source
 from augesc_builder.tables import query_id
 
@@ -36,18 +36,19 @@ class Collected:
 
 
 def collect_queries(
-    settings: Queries, collected: Collected, *, num_proc: int = 1
+    settings: Queries, collected: Collected, *, limits: Limits = USUAL, num_proc: int = 1
 ) -> Iterator[tuple[list[Row], list[Row]]]:
     """Judge every post of every source; give rows of queries and of rejected posts, in batches.
 
-    ``collected`` is filled meanwhile. Raises :class:`~augesc_builder.errors.InputError` for a
-    source that gives no query at all, and at the first bad line where the recipe is strict.
+    ``collected`` is filled meanwhile; ``limits`` are for what is read. Raises
+    :class:`~augesc_builder.errors.InputError` for a source that gives no query at all, and at the
+    first bad line where the recipe is strict.
     """
     gate = _Gate(settings, collected)
     for origin in settings.sources:
         funnel = collected.funnels.setdefault(origin.source, Funnel(origin.source))
         before = funnel.n_queries
-        bad = BadLines(strict=settings.strict)
+        bad = BadLines(strict=settings.strict, limits=limits)
         posts = screen_posts(origin, settings, bad, collected.revisions, num_proc)
         for batch in _batches(posts):
             queries, rejected = gate.judge(origin, batch, funnel)

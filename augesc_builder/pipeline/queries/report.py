@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from augesc_builder.readers.records import BadLines
 from augesc_builder.run.markdown import NOTHING, markdown_table
-from augesc_builder.sources.base import BadLines
 from augesc_builder.sources.registry import find_source
 
 
@@ -22,8 +22,7 @@ class Funnel:
     n_rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
-    bad_lines: int = 0
-    bad_examples: list[str] = field(default_factory=list)
+    bad: BadLines = field(default_factory=BadLines)
 
     def add(
         self, queries: Sequence[Mapping[str, Any]], rejected: Sequence[Mapping[str, Any]]
@@ -36,14 +35,13 @@ class Funnel:
 
     def add_bad(self, bad: BadLines) -> None:
         """Count lines that could not be read."""
-        self.bad_lines += bad.count
-        self.bad_examples += bad.examples
+        self.bad.merge(bad)
 
     def why(self) -> str:
         """Return, in words, the rules that rejected the posts."""
         found = [f"{n:,} for {reason}" for reason, n in self.reasons.most_common()]
-        if self.bad_lines:
-            found.append(f"{self.bad_lines:,} lines unreadable")
+        if self.bad.count:
+            found.append(f"{self.bad.count:,} lines unreadable")
         return ", ".join(found) or "there were none"
 
     def report(self) -> dict[str, Any]:
@@ -52,7 +50,7 @@ class Funnel:
         theirs = info and info.paper
         return {
             "posts": self.n_posts,
-            "bad_lines": {"count": self.bad_lines, "examples": self.bad_examples},
+            "bad_lines": self.bad.report(),
             "rejected": self.n_rejected,
             "dropped": dict(self.reasons.most_common()),
             "queries": self.n_queries,

@@ -28,7 +28,7 @@ _DOT = re.compile(
 _MEDIA = frozenset(("http", "https", "www", "imgur", "gfycat", "giphy"))
 _BRACKETED = re.compile(r"\[(?:image|img|video|gif)\]")
 _PLACE = re.compile(r"(?<!\w)/?[ru]/[\w-]+")
-_EDIT = re.compile(r"\b(?:edit|update)\s*\d*\s*:")
+_EDIT = re.compile(r"\b(?:edit|update)\s*(?:\d+\s*)?:")
 
 
 @dataclass(frozen=True)

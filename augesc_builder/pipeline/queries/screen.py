@@ -107,12 +107,9 @@ def _in_processes(
         if of != path:
             _check_file(path, usable, bad)
             path, usable = of, False
-        for result in results:
-            if isinstance(result, InputError):
-                bad.add(result)
-            else:
-                usable = True
-                yield result
+        for post in bad.good(results):
+            usable = True
+            yield post
     _check_file(path, usable, bad)
 
 

@@ -11,11 +11,13 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.inputs import input_digests
 from augesc_builder.readers.hub import is_on_the_hub
+from augesc_builder.readers.records import USUAL, Limits
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import files_below, is_new
 from augesc_builder.run.workers import cores
+from augesc_builder.sources.base import limits_of
 
 _LARGE = 32 << 20
 """Bytes of dumps from which several processes are worth their start."""
@@ -23,7 +25,15 @@ _LARGE = 32 << 20
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Collect the triggers of a build."""
-    _collect(folder, recipe.queries, layout.QUERIES, progress, worker_processes(recipe.queries))
+    num_proc = worker_processes(recipe.queries)
+    _collect(
+        folder,
+        recipe.queries,
+        layout.QUERIES,
+        progress,
+        num_proc,
+        limits_of(recipe.reading),
+    )
 
 
 def standalone(
@@ -42,11 +52,16 @@ def standalone(
         settings = settings.model_copy(update={"sources": [_source(text) for text in sources]})
     recipe = recipe.model_copy(update={"queries": settings})
     digests = {k: v for k, v in input_digests(recipe).items() if k.startswith("queries")}
-    run_settings = {"stage": "queries", "queries": settings.model_dump(mode="json"), **digests}
+    run_settings = {
+        "stage": "queries",
+        "queries": settings.model_dump(mode="json"),
+        **recipe.reading.unusual(),
+        **digests,
+    }
     with RunFolder(out, run_settings, progress.say) as folder:
         if is_new(folder, "queries", progress):
             num_proc = num_proc or worker_processes(settings)
-            _collect(folder, settings, ".", progress, num_proc)
+            _collect(folder, settings, ".", progress, num_proc, limits_of(recipe.reading))
 
 
 def worker_processes(settings: Queries) -> int:
@@ -62,7 +77,12 @@ def worker_processes(settings: Queries) -> int:
 
 
 def _collect(
-    folder: RunFolder, settings: Queries, place: str, progress: Progress, num_proc: int
+    folder: RunFolder,
+    settings: Queries,
+    place: str,
+    progress: Progress,
+    num_proc: int,
+    limits: Limits = USUAL,
 ) -> None:
     """Judge the posts of every source: queries to one table, the others with reasons to another."""
     from augesc_builder.pipeline.queries.collect import Collected, collect_queries
@@ -78,7 +98,7 @@ def _collect(
         ) as drop,
         progress.bar(None, "judging", "post") as bar,
     ):
-        for kept, dropped in collect_queries(settings, collected, num_proc=num_proc):
+        for kept, dropped in collect_queries(settings, collected, limits=limits, num_proc=num_proc):
             keep(to_table(kept, QUERIES))
             drop(to_table(dropped, REJECTED_POSTS))
             bar.update(len(kept) + len(dropped))
@@ -86,8 +106,7 @@ def _collect(
     folder.write_json(f"{place}/{layout.QUERIES_REPORT}", report)
     progress.say(textwrap.indent(funnel_table(report), "  "))
     for funnel in collected.funnels.values():
-        for example in funnel.bad_examples[:3]:
-            progress.say(f"  unreadable: {example}")
+        funnel.bad.say(progress.say)
     folder.add(revisions=collected.revisions)
     counts = {
         "queries": sum(part["queries"] for part in report.values()),

@@ -16,6 +16,7 @@ from augesc_builder.metrics.tokenized import Spoken, spoken
 from augesc_builder.metrics.topic_correlates.counts import TopicCounts, correlates
 from augesc_builder.metrics.topic_correlates.priors import POOLED, Prior
 from augesc_builder.readers.chunks import Chunk
+from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.sessions import parse_sessions
 
 TABLE_2 = "session_statistics"
@@ -32,6 +33,7 @@ class Measuring:
     there is no novelty; ``near`` asks for near-duplicates. Figure 3 is of ``query_sample`` sessions
     of a column at most, Figure 4 of ``topic_sample``, ``None`` for all, with ``keep_stop_words``
     and ``prior`` as :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
+    Rows that cannot be read are counted, or fatal where it is ``strict``.
     """
 
     names: tuple[str, ...] = ALL
@@ -42,16 +44,19 @@ class Measuring:
     topic_sample: int | None = None
     keep_stop_words: bool = False
     prior: Prior = POOLED
+    strict: bool = False
 
     def chunk(self, chunk: Chunk) -> Measured:
         """Measure the sessions of a chunk, each source apart."""
         sessions: dict[str, list[Spoken]] = {}
-        for session in parse_sessions(chunk, generations=True):
+        bad = BadLines(self.strict)
+        for session in parse_sessions(chunk, bad, generations=True):
             sessions.setdefault(session.source, []).append(spoken(session.messages))
         counts = {source: Counts(self) for source in sessions}
         for source, found in sessions.items():
             counts[source].add(found)
-        return Measured(counts, len(chunk.rows) - sum(map(len, sessions.values())))
+        n_read = len(chunk.rows) - bad.count
+        return Measured(counts, n_read - sum(map(len, sessions.values())), bad)
 
     def settings(self) -> dict[str, Any]:
         """Return what the report names: how samples are drawn and words are compared."""
@@ -66,10 +71,14 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Measured:
-    """The counts of a chunk by source; ``unread`` of its texts are no conversations."""
+    """The counts of a chunk by source; ``unread`` of its texts are no conversations.
+
+    ``bad`` has the rows that could not be read at all.
+    """
 
     counts: dict[str, Counts]
     unread: int
+    bad: BadLines
 
 
 _MAKE: Mapping[str, Callable[[Measuring], Any]] = {

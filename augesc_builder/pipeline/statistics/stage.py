@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.errors import InputError
 from augesc_builder.pipeline.statistics.report import statistics_table, topics_text
+from augesc_builder.readers.records import USUAL, BadLines, Limits
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
+from augesc_builder.sources.base import limits_of
 
 if TYPE_CHECKING:
     from augesc_builder.pipeline.statistics.measure import Counts, Measuring
@@ -31,7 +34,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     from augesc_builder.pipeline.statistics.measure import BESIDE, Counts, merged, statistics
     from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
 
-    what = _measuring(recipe, trained_on=finetuned_on(folder, recipe))
+    what = _measuring(recipe, trained_on=finetuned_on(folder, recipe), strict=True)
     corpus = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
     columns = _columns(_count(corpus, what, progress)[0], list(corpus))
     measured = folder.use("filter", layout.MEASURED)
@@ -40,7 +43,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         columns.setdefault(source, Counts(what)).parts["query_effect"] = before[source]
     commit = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
     sets, set_beside = sets_beside(recipe, commit, columns), replace(what, names=BESIDE)
-    counted, _ = _count(sets, set_beside, progress)
+    counted, _, _ = _count(sets, set_beside, progress)
     beside = {
         name: merged((part for (of, _), part in counted.items() if of == name), set_beside)
         for name in sets
@@ -87,6 +90,7 @@ def standalone(
         "near_duplicates": near and near.model_dump(mode="json"),
         "seed": recipe.seed,
         "statistics": recipe.statistics.model_dump(mode="json"),
+        **recipe.reading.unusual(),
     }
     if finetuned_on is not None:
         trained_on = utterances_of(s.messages for s in read_esconv(finetuned_on))
@@ -95,9 +99,11 @@ def standalone(
     what = replace(what, near=near, names=(TABLE_2,) if basic else what.names)
     with RunFolder(out, settings, progress.say) as folder:
         if is_new(folder, "statistics", progress):
-            counted, unread = _count(sets, what, progress, num_proc)
+            limits = limits_of(recipe.reading)
+            counted, unread, bad = _count(sets, what, progress, num_proc, limits)
             found = statistics(_columns(counted, list(sets)), what)
-            _write(folder, ".", {**found, "not_conversations": unread}, draw=not basic)
+            left_out = {"not_conversations": unread, "bad_lines": bad.report()}
+            _write(folder, ".", {**found, **left_out}, draw=not basic)
     found = load_json(out / layout.STATISTICS)
     progress.say(statistics_table(found, with_paper=with_paper))
     if found["not_conversations"]:
@@ -112,13 +118,16 @@ def standalone(
         )
 
 
-def _measuring(recipe: Recipe, trained_on: tuple[str, ...] | None) -> Measuring:
+def _measuring(
+    recipe: Recipe, trained_on: tuple[str, ...] | None, *, strict: bool = False
+) -> Measuring:
     from augesc_builder.metrics.topic_correlates.priors import Prior
     from augesc_builder.pipeline.statistics.measure import Measuring
 
     settings = recipe.statistics
     return Measuring(
         trained_on=trained_on,
+        strict=strict,
         seed=recipe.seed,
         query_sample=settings.query_sample,
         topic_sample=settings.topic_sample,
@@ -128,34 +137,45 @@ def _measuring(recipe: Recipe, trained_on: tuple[str, ...] | None) -> Measuring:
 
 
 def _count(
-    sets: Sets, what: Measuring, progress: Progress, num_proc: int | None = None
-) -> tuple[dict[tuple[str, str], Counts], int]:
-    """Count the sessions of each set and source; tell how many texts are no conversations."""
+    sets: Sets,
+    what: Measuring,
+    progress: Progress,
+    num_proc: int | None = None,
+    limits: Limits = USUAL,
+) -> tuple[dict[tuple[str, str], Counts], int, BadLines]:
+    """Count the sessions of each set and source.
+
+    Tell how many texts are no conversations, and which rows could not be read.
+    """
     from augesc_builder.pipeline.statistics.measure import Counts
     from augesc_builder.readers.chunks import count_rows
     from augesc_builder.sources.sessions import session_chunks
 
-    total = sum(count_rows(file) for files in sets.values() for file in files)
+    total = sum(count_rows(file, limits) for files in sets.values() for file in files)
     under_way: deque[tuple[str, int]] = deque()
 
     def chunks() -> Iterator[Chunk]:
         for name, files in sets.items():
-            for chunk in session_chunks(files):
+            for chunk in session_chunks(files, limits=limits):
                 under_way.append((name, len(chunk.rows)))
                 yield chunk
 
     counted: dict[tuple[str, str], Counts] = {}
-    unread = 0
+    unread, bad = 0, BadLines()
     num_proc = num_proc or (cores() if total > WORTH_PROCESSES else 1)
     preload = "augesc_builder.pipeline.statistics.measure"
     with progress.bar(total, "counting words", "session") as bar:
         for found in ordered_map(what.chunk, chunks(), num_proc, preload=preload):
             name, n = under_way.popleft()
+            bad.merge(found.bad)
             for source, counts in found.counts.items():
                 counted.setdefault((name, source), Counts(what)).merge(counts)
             unread += found.unread
             bar.update(n)
-    return counted, unread
+    if bad.count and not counted:
+        raise InputError(f"no session in it that can be read; {bad.examples[0]}", next(iter(sets)))
+    bad.say(progress.say)
+    return counted, unread, bad
 
 
 def _write(folder: RunFolder, place: str, found: Mapping[str, Any], *, draw: bool) -> None:

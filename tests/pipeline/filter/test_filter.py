@@ -200,7 +200,6 @@ def test_sessions_that_passed_pass_again_with_their_ids(augesc, built, tmp_path)
         ([{"messages": None}], (), "line 1: column messages: expected a list of utterances"),
         ([{"messages": [{"role": "system", "content": "x"}]}], (), "role user or assistant"),
         ([{"messages": [{"role": "user", "content": None}]}], (), "line 1: expected messages"),
-        ([{"messages": []}, {"text": "x"}], ("--includes-query",), "line 2: rows with messages"),
         (
             [{"query": "q", "text": "x", "n_tokens": -1}],
             (),
@@ -241,7 +240,7 @@ HOSTILE = {
     "no utterance": [],
     "a huge utterance": [{"role": "user", "content": "so sad. " * 125_000}, EMOJI[1]],
     "one word of a megabyte": [{"role": "user", "content": "x" * 1_000_000}, EMOJI[1]],
-    "very many utterances": EMOJI * 50_000,
+    "very many utterances": EMOJI * 3_000,
 }
 
 
@@ -379,11 +378,37 @@ def test_processes_and_row_groups_change_nothing(
     assert report_of(tmp_path / "out") == report_of(tmp_path / "whole")
 
 
-def test_two_processes_name_the_row_too(refused, tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", [lines, table])
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_bad_rows_are_counted_shown_and_left_out(augesc, tmp_path, monkeypatch, write, num_proc):
     monkeypatch.setattr(generations, "CHUNK", 2)
-    rows = [{"query": "q", "text": "x"}] * 6 + [{"query": "q", "text": None}]
-    line = refused("filter", lines(tmp_path / "g.jsonl", rows), "--out", "x", "--num-proc", "2")
-    assert "g.jsonl, line 7: column text" in line
+    good = {"query": "q", "text": "x", "n_tokens": 1, "n_prompt_tokens": 1, "source": "s"}
+    bad = [{**good, "text": None}, {**good, "n_tokens": 2**31 - 1}, {**good, "query": " "}]
+    rows = [good, good, bad[0], good, bad[1], bad[2], good]
+    file = write(tmp_path / f"g.{'jsonl' if write is lines else 'parquet'}", rows)
+    out, again = tmp_path / "out", tmp_path / "again"
+    code, text, err = augesc("filter", file, "--out", out, "--num-proc", num_proc)
+    assert (code, err) == (0, "")
+    assert "  3 lines are unreadable, and left out" in text
+    report = json.loads((out / "filter_report.json").read_text())
+    assert report["total"] == 4
+    assert report["bad_lines"]["count"] == 3
+    says = ["line 3: column text", "line 5: columns n_prompt_tokens and n_tokens", "line 6: column"]
+    for example, said in zip(report["bad_lines"]["examples"], says, strict=True):
+        assert example.startswith(f"{file}, {said}")
+    assert pq.read_table(out / "measured")["sample"].to_pylist() == [0, 1, 3, 6]
+    code, _, err = augesc("filter", "--reuse", out, "--out", again, "--num-proc", num_proc)
+    assert code == 0, err
+    assert (again / "filter_report.json").read_text() == (out / "filter_report.json").read_text()
+
+
+def test_rows_with_messages_and_rows_with_text_are_not_mixed(augesc, tmp_path):
+    file = lines(tmp_path / "g.jsonl", [{"messages": EMOJI}, {"text": "x"}])
+    code, _, err = augesc("filter", file, "--out", tmp_path / "out", "--includes-query")
+    assert code == 0, err
+    report = json.loads((tmp_path / "out" / "filter_report.json").read_text())
+    (example,) = report["bad_lines"]["examples"]
+    assert "line 2: rows with messages and rows with text in one file" in example
 
 
 @pytest.mark.parametrize(

@@ -253,3 +253,7 @@ def test_nothing_is_loaded_when_nothing_is_missing(generate, built, monkeypatch)
     first = generate()
     monkeypatch.setattr(stage, "_generate", lambda *_: pytest.fail("generated again"))
     assert generate() == first == rows_of(built / "generations")
+
+
+def test_the_largest_seed_is_one_like_any_other(generate):
+    assert {row["seed"] for row in generate(f"seed={2**63 - 1}")} == {2**63 - 1}
