@@ -40,6 +40,7 @@ NO_DIFFERENCE = {
         "how the work is cut: rounding at most",
     ),
     "statistics.beside": "what is measured beside the corpus",
+    "reading": "which lines are too long to be a text",
     "finetune.save_state_every": "how often a run that is killed can go on",
     **dict.fromkeys(
         (

@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"^(\d*)([-+=#>.)])")
 _TICKS = re.compile("`+")
 _LINK = re.compile(r"\]$")
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
-_LONGEST_LABEL = 60
+_LONGEST_LABEL = 40
 
 
 def for_terminal(text: str) -> str:

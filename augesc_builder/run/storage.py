@@ -9,6 +9,7 @@ removed.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -229,7 +230,12 @@ class Storage:
 
     def _carry_out(self, intent: Mapping[str, Any]) -> None:
         """Put files in their place, then the mark; done again after a kill, it does the rest."""
-        known, folders = self.marks.files(), set()
+        known, folders, mark = self.marks.files(), set(), str(intent["mark"])
+        for name in (*intent["staged"], *intent["staged"].values(), f"{layout.MARKS}/{mark}.json"):
+            self._check_inside(name)
+        if mark in self.marks and self.marks.read(mark) == intent["body"]:
+            (self.path / layout.WORK / layout.COMMIT).unlink()  # all but this was done
+            return
         for name, staged in intent["staged"].items():
             source, target = self.path / staged, self.path / name
             folders.add(target.parent)
@@ -239,7 +245,6 @@ class Storage:
                 self._set_aside(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
-        mark = intent["mark"]
         if mark in self.marks:
             before = self.marks.read(mark).get("files", {})
             gone = {name: before[name] for name in before.keys() - intent["body"]["files"].keys()}
@@ -250,6 +255,16 @@ class Storage:
         self.marks.path(mark).parent.mkdir(exist_ok=True)
         write_synced(self.marks.path(mark), sealed(dict(intent["body"])))
         (self.path / layout.WORK / layout.COMMIT).unlink()
+
+    def _check_inside(self, name: str) -> None:
+        """Refuse to write outside of the folder, by dots or through a link."""
+        target = Path(os.path.normpath(self.path / name))
+        root = self.path.resolve()
+        if not (target.parent.resolve() / target.name).is_relative_to(root):
+            raise RunFolderError(
+                f"{self.path / name} lies outside of {self.path}, by a link or by its name; give "
+                f"--out a folder that holds its own files"
+            )
 
     def _set_aside(self, path: Path) -> None:
         """Move what this run did not write out of the way, where its owner finds it."""

@@ -117,8 +117,8 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(augesc, monkeypatch, tmp_pat
     def broken(*_):
         raise KeyError("of \x1b[31mours")
 
-    monkeypatch.setattr("augesc_builder.pipeline.card.stage.standalone", broken)
-    code, _, err = augesc("card", tmp_path)
+    monkeypatch.setattr("augesc_builder.pipeline.queries.stage.standalone", broken)
+    code, _, err = augesc("queries", "--out", tmp_path / "new")
     assert code == ending.BUG
     found = re.fullmatch(
         r"augesc: this is a bug of augesc: KeyError: .*; the traceback is in (\S+), please "
@@ -130,10 +130,10 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(augesc, monkeypatch, tmp_pat
     text = Path(found[1]).read_text()
     assert "Traceback (most recent call last)" in text
     assert "raise KeyError" in text
-    assert "card" in text.splitlines()[0]
+    assert "queries" in text.splitlines()[0]
     assert Path(found[1]).stat().st_mode & 0o077 == 0
 
-    code, _, err = augesc("card", tmp_path, "--debug")
+    code, _, err = augesc("queries", "--out", tmp_path / "new", "--debug")
     assert code == ending.BUG
     assert "Traceback (most recent call last)" in err
     assert "\x1b" not in err

@@ -325,3 +325,39 @@ def test_what_is_kept_is_renewed_where_it_is_another(tmp_path):
         run.keep("model", lambda folder: (folder / "shard").write_text("2") and None)
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"shard"}
     assert not (tmp_path / "set-aside").exists()
+
+
+@pytest.mark.parametrize("where", ["name", "source", "mark", "link"])
+def test_a_commit_that_somebody_made_up_writes_nothing_elsewhere(tmp_path, where):
+    """A run's folder may be a stranger's: what its next command carries out stays inside."""
+    run, mine = tmp_path / "run", tmp_path / "mine.txt"
+    make(run)
+    mine.write_text("mine")
+    staged = {"name": ("../mine.txt", ".work/x"), "source": ("stolen.txt", "../mine.txt")}
+    name, source = staged.get(where, ("b.txt", ".work/x"))
+    if where == "link":
+        (tmp_path / "theirs").mkdir()
+        (run / "out").symlink_to(tmp_path / "theirs")
+        name = "out/x.txt"
+    (run / ".work").mkdir()
+    (run / ".work/x").write_text("theirs")
+    body = {"facts": {}, "files": {name: {"bytes": 6, "sha256": ""}}, "inputs": {}, "versions": {}}
+    mark = "../../evil" if where == "mark" else "s-00009"
+    intent = {"mark": mark, "body": body, "staged": {name: source}}
+    (run / ".work/commit.json").write_text(sealed(intent))
+    before = tree(tmp_path)
+    with pytest.raises(RunFolderError, match="lies outside of"), RunFolder(run, {"seed": 1}):
+        pass
+    assert tree(tmp_path) == before
+
+
+def test_a_mark_that_stands_is_not_written_again(tmp_path):
+    """A kill between the mark and the end of its commit."""
+    run = make(tmp_path)
+    mark = run.marks.path("s")
+    before = mark.stat().st_mtime_ns
+    (tmp_path / ".work").mkdir()
+    intent = {"mark": "s", "body": run.marks.read("s"), "staged": {}}
+    (tmp_path / ".work/commit.json").write_text(sealed(intent))
+    make(tmp_path)
+    assert mark.stat().st_mtime_ns == before

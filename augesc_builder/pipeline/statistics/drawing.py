@@ -5,7 +5,6 @@ Each figure is drawn on white of its own, so that it is legible on paper and on 
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -14,6 +13,8 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from augesc_builder.run.escape import for_svg
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Okabe and Ito's, which people with any colour vision tell apart."""
@@ -50,19 +51,11 @@ _TAIL = 0.99
 """The share of a histogram that is shown: a few giants would press the rest to the wall."""
 
 _BINS = 20
-_LONGEST = 40
-_UNDRAWN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 
 
 def label(text: str) -> str:
-    """Return a text of somebody else's as figures may hold it: the one door for names and words.
-
-    One line without characters that XML forbids or that turn the direction of writing, cut if long.
-    """
-    line = " ".join(_UNDRAWN.sub(" ", text).split()) or "?"
-    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    """Return a text of somebody else's as figures may hold it: the one door for names and words."""
+    line = for_svg(text) or "?"
     return f" {line}" if line.startswith("_") else line  # matplotlib hides what begins with it
 
 
