@@ -10,7 +10,16 @@ import pytest
 
 from augesc_builder.config.recipe import RECIPES, load_recipe, shipped_recipes
 from augesc_builder.config.training import CONFIGS
-from augesc_builder.paper import CHOICES, SETTINGS, differences_from_paper, value_of
+from augesc_builder.paper import (
+    CHOICES,
+    FIGURE_4,
+    SETTINGS,
+    TABLE_1,
+    TABLE_2,
+    differences_from_paper,
+    value_of,
+)
+from tests.conftest import shared
 
 WITH_CLASSIFIER = "safety.classifier={model: a/b, revision: main, threshold: 1, labels: {}}"
 BOTH = "queries.sources=[{source: empathetic_dialogues}, {source: reddit, path: x}]"
@@ -269,3 +278,34 @@ def test_training_configs_mark_all_that_the_paper_does_not_give(name):
     comments = comments_of((CONFIGS / f"{name}.yaml").read_text())
     for key in without_sections(comments):
         assert re.search(r"\b[Oo]urs\b|\b[Pp]aper", comments[key]), f"{name}.yaml: {key}"
+
+
+# -- its figures, digit for digit, where its text is at hand ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return shared("../paper.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", list(TABLE_1))
+def test_table_1_is_the_papers(text, model):
+    (row,) = re.findall(rf"^{re.escape(model)}\t(.*%.*)$", text, re.MULTILINE)
+    assert [float(n) for n in re.findall(r"\d+\.\d", row)] == list(TABLE_1[model].values())
+
+
+def test_table_2_is_the_papers(text):
+    part = text[text.index("# Sessions\t") : text.index("Table 2: Statistics")]
+    rows = [re.findall(r"\d[\d.]*K?", line) for line in part.splitlines() if line.strip()]
+    columns = [TABLE_2[name] for name in ("ESConv", "AugESC ED", "AugESC Reddit")]
+    assert [tuple(row) for row in rows] == list(zip(*columns, strict=True))
+    assert f"contains {TABLE_2['AugESC'][0]} dialog sessions" in text
+    assert f"unique words ({TABLE_2['AugESC'][2]} vs." in text
+
+
+def test_figure_4_is_the_papers(text):
+    part = text[text.index("Seeker\t\t\tSupporter") : text.index("Figure 4: Top 10")]
+    rows = [re.findall(r"(\S+) \((\d+)\)", line) for line in part.splitlines()]
+    for role, column in (("seeker", 0), ("supporter", 3)):
+        found = {row[column][0]: int(row[column][1]) for row in rows if row}
+        assert found == FIGURE_4[role]

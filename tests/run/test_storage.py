@@ -361,3 +361,13 @@ def test_a_mark_that_stands_is_not_written_again(tmp_path):
     (tmp_path / ".work/commit.json").write_text(sealed(intent))
     make(tmp_path)
     assert mark.stat().st_mtime_ns == before
+
+
+def test_every_damage_of_a_stage_is_found_at_once(tmp_path):
+    make(tmp_path, 3)
+    (tmp_path / ".complete/s-00000.json").write_text("{")
+    (tmp_path / "t/part-00001-of-00003.parquet").unlink()
+    with RunFolder(tmp_path, {"seed": 1}) as run:
+        assert not run.is_intact("s")
+        assert run.marks.names("s") == ["s-00002"]
+    assert (tmp_path / "set-aside/.complete/s-00000.json").read_text() == "{"
