@@ -23,7 +23,7 @@ from augesc_builder.text.safety import DangerScanner, LexiconScanner
 from benchmarks.harness import SHARED, options, parse
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
-NOTICE_LISTS = ("danger_dev.tsv", "danger_heldout.tsv")
+NOTICE_LISTS = tuple(f"danger_{name}.tsv" for name in ("dev", "heldout", "second", "third"))
 FLAGS_LIST = "danger_flags_heldout.tsv"
 N_SEEKERS, SEED = 500, 13
 
@@ -79,6 +79,12 @@ def flags_table() -> str:
             cells.append(f"{len(right)} of {len(found)}")
         rows.append(cells)
     return markdown_table(["flagged", "seeker", "supporter"], rows)
+
+
+def flagged(name: str) -> tuple[int, int]:
+    """Count how many statements of a list carry any flag of danger, of those that should."""
+    texts = [text for kind, text in read_list(name) if _FLAG.get(kind, kind) in _OF_DANGER]
+    return sum(bool(flags_of(text)) for text in texts), len(texts)
 
 
 def flags_recall() -> tuple[int, int]:

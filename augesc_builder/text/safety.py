@@ -44,6 +44,9 @@ _FLAG_OF = {kind: kind if kind in FLAGS else "crisis" for kind in KINDS}
 WINDOW = 5
 """Words before a phrase among which a negation counts."""
 
+_NEXT = 3
+"""The same before a sign of danger: "I can't take it any more, I want to die" is no negation."""
+
 _ADVICE_WINDOW = 6
 """Words between advice and what is advised."""
 
@@ -136,7 +139,7 @@ class LexiconScanner:
         reached: dict[str, int] = {}
         for sign in self._danger.find(raw, words):
             flag = _FLAG_OF[sign.kind]
-            if sign.start >= reached.get(flag, 0) and not self._negated(text, sign.start):
+            if sign.start >= reached.get(flag, 0) and not self._negated(text, sign.start, _NEXT):
                 reached[flag] = sign.end
                 yield flag, (sign.start, sign.end)
 
@@ -180,13 +183,13 @@ class LexiconScanner:
                 return start + a, start + b
         return None
 
-    def _negated(self, text: str, start: int) -> bool:
-        """Whether a negation stands among the last words of the clause before ``start``."""
+    def _negated(self, text: str, start: int, reach: int = WINDOW) -> bool:
+        """Whether a negation stands among the last ``reach`` words of the clause before."""
         before = text[_sentence_start(text, start) : start]
         ends = [m.end() for m in _CLAUSE_END.finditer(before)]
         clause = before[ends[-1] if ends else 0 :]
         words = list(_WORD.finditer(clause))
-        window = clause[words[-WINDOW].start() if len(words) > WINDOW else 0 :]
+        window = clause[words[-reach].start() if len(words) > reach else 0 :]
         spans = list(self._negations.find(window))
         if not spans:
             return False

@@ -24,12 +24,23 @@ def signs(text: str) -> list[tuple[str, str]]:
 
 
 class TestLists:
-    @pytest.mark.parametrize(("name", "n"), [("danger_dev.tsv", 95), ("danger_heldout.tsv", 200)])
+    @pytest.mark.parametrize(
+        ("name", "n"),
+        [
+            *(("danger_dev.tsv", 95), ("danger_heldout.tsv", 200)),
+            *(("danger_second.tsv", 200), ("danger_third.tsv", 200)),
+        ],
+    )
     def test_the_notice_comes_for_nearly_all_statements(self, name, n):
         said = [text for kind, text in benchmark.read_list(name) if kind != "none"]
         assert len(set(said)) == len(said) >= n
         missed = [text for text in said if not benchmark.noticed(text)]
         assert len(missed) <= 0.05 * len(said), missed
+
+    @pytest.mark.parametrize("name", ["danger_second.tsv", "danger_third.tsv"])
+    def test_flags_stand_on_nearly_all_that_seekers_say_of_it(self, name):
+        found, n = benchmark.flagged(name)
+        assert found >= 0.95 * n
 
     def test_the_flags_stand_on_nearly_all_utterances_of_either_role(self):
         roles = {"S": "user", "A": "assistant"}

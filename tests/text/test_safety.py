@@ -88,7 +88,7 @@ class TestNegation:
     def test_both_sides_of_the_window(self, n):
         text = f"S: I never {'really ' * n}thought of suicide."
         between = n + 2  # the words of the text between negation and phrase
-        assert bool(scan(text)) == (between >= 5)
+        assert bool(scan(text)) == (between >= 3)
 
     @pytest.mark.parametrize(
         ("text", "flagged"),
@@ -101,6 +101,8 @@ class TestNegation:
             ("I can't stop thinking about suicide.", True),
             ("No suicide, no self-harm.", False),
             ("There is no reason to live.", True),
+            ("I cant take it anymore i wanna die", True),
+            ("I don't really want to die.", False),
         ],
     )
     def test_clauses_and_negations_that_are_none(self, text, flagged):
