@@ -233,7 +233,8 @@ class Storage:
         known, folders, mark = self.marks.files(), set(), str(intent["mark"])
         for name in (*intent["staged"], *intent["staged"].values(), f"{layout.MARKS}/{mark}.json"):
             self._check_inside(name)
-        if mark in self.marks and self.marks.read(mark) == intent["body"]:
+        waiting = any((self.path / staged).exists() for staged in intent["staged"].values())
+        if not waiting and mark in self.marks and self.marks.read(mark) == intent["body"]:
             (self.path / layout.WORK / layout.COMMIT).unlink()  # all but this was done
             return
         for name, staged in intent["staged"].items():

@@ -371,3 +371,14 @@ def test_every_damage_of_a_stage_is_found_at_once(tmp_path):
         assert not run.is_intact("s")
         assert run.marks.names("s") == ["s-00002"]
     assert (tmp_path / "set-aside/.complete/s-00000.json").read_text() == "{"
+
+
+def test_what_was_lost_is_put_back_by_the_same_stage(tmp_path):
+    """Its mark says the same as before: only the file is missing."""
+    make(tmp_path)
+    (tmp_path / "card.md").unlink()
+    with RunFolder(tmp_path, {"seed": 1}) as run:
+        run.use("s", "t")
+        run.write_text("card.md", "hello")
+        run.complete("c")
+    assert (tmp_path / "card.md").read_text() == "hello"

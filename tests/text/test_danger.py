@@ -259,7 +259,7 @@ SAID = (
 )
 
 
-@settings(max_examples=often(300), deadline=None)
+@settings(max_examples=often(60), deadline=None)
 @given(st.lists(st.sampled_from([*PIECES, *SAID]), min_size=1, max_size=9).map("".join))
 def test_the_quick_look_misses_nothing(text):
     """What may be said by the words alone is all that folding finds, wherever that is looked at."""
