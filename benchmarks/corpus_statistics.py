@@ -115,7 +115,7 @@ def main() -> None:
 
         def plain() -> float:
             seconds = seconds_of(lambda: [tokenize_with_nltk(text) for text in sample])
-            return seconds / len(sample) * n_utterances
+            return float(seconds / len(sample) * n_utterances)
 
         def measured(what: str, command: list[str]) -> Callable[[], float]:
             def run() -> float:

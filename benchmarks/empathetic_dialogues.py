@@ -69,7 +69,8 @@ def _rows(files: list[Path]) -> Iterator[Row]:
     """Yield the first line of each conversation, its commas as they were (and ``raw`` as not)."""
     for file in files:
         for _, line in itertools.islice(read_lines(file), 1, None):
-            row = dict(zip(COLUMNS, line.split(","), strict=False))
+            text = line.decode() if isinstance(line, bytes) else ""
+            row = dict(zip(COLUMNS, text.split(","), strict=False))
             if row.get("utterance_idx") == "1":
                 commas = {key: _plain(row[key]) for key in ("prompt", "utterance")}
                 yield {"context": row["context"], "raw": row["utterance"], **commas}

@@ -102,7 +102,7 @@ def ideal_seconds(model: Any, task: Task, n_steps: float, bandwidth: float) -> f
         one * n * (len(prompt) + (n + 1) / 2)
         for prompt, n in zip(task.prompts, task.lengths, strict=True)
     )
-    return (weights * n_steps + read) / bandwidth
+    return float((weights * n_steps + read) / bandwidth)
 
 
 def training(arguments: argparse.Namespace, end: float) -> Any:

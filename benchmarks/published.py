@@ -12,6 +12,7 @@ import json
 import random
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import augesc
@@ -83,7 +84,7 @@ def main() -> None:
             if (n := read()) != given.sessions:
                 raise RuntimeError(f"{way}: {n} sessions instead of {given.sessions}")
         medians = medians_of(
-            {way: lambda read=read: seconds_of(read) for way, read in ways.items()}, given.runs
+            {way: partial(seconds_of, read) for way, read in ways.items()}, given.runs
         )
         megabytes = path.stat().st_size / 1e6
     plain = medians["json.loads alone"]

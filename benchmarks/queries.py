@@ -18,9 +18,8 @@ from pathlib import Path
 
 import zstandard
 
+from augesc_builder.readers.jsonl import read_lines
 from augesc_builder.run.markdown import markdown_table
-from augesc_builder.sources.base import BadLines
-from augesc_builder.sources.reddit import read_lines
 from augesc_builder.sources.sample import read_sample_queries
 from augesc_builder.text.words import tokenize_with_nltk
 from benchmarks.harness import SHARED, cores, options, parse, ratio, run_measured, seconds_of
@@ -29,8 +28,7 @@ from benchmarks.harness import SHARED, cores, options, parse, ratio, run_measure
 def read_originals(source: Path, *, tiny: bool) -> tuple[list[tuple[str, str]], str]:
     """Return subreddit and text of the posts that new ones are made of, and where they are from."""
     if source.exists() and not tiny:
-        lines = read_lines(source, BadLines(strict=True))
-        posts = [json.loads(line) for _, line in lines]
+        posts = [json.loads(line) for _, line in read_lines(source) if isinstance(line, bytes)]
         return [(post["subreddit"], post["selftext"]) for post in posts], source.name
     return [("sample", post.text) for post in read_sample_queries()], "the bundled sample"
 
@@ -46,7 +44,7 @@ def synthesize(originals: list[tuple[str, str]], target: Path, n_posts: int, see
     with target.open("wb") as file, compressor.stream_writer(file) as out:
         for i in range(n_posts):
             body = ". ".join(rng.choices(sentences, k=len(rng.choice(bodies))))
-            post = {
+            post: dict[str, object] = {
                 "id": str(i),
                 "subreddit": rng.choice(subreddits),
                 "title": "",

@@ -12,7 +12,7 @@ from graphlib import TopologicalSorter
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
-from tests.conftest import ROOT
+from tests.conftest import ROOT, shared
 
 BENCHMARKS = ROOT / "benchmarks"
 TIMEOUT = 600
@@ -108,6 +108,22 @@ def test_the_tiny_size_prints_the_table(command, tmp_path):
     for cells in rows.values():
         assert cells
         assert re.search(r"\d", cells[0]), done.stdout
+
+
+def test_the_documented_table_of_empathetic_dialogues():
+    shared("empathetic_dialogues/test.csv")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/empathetic_dialogues.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rules = list(table_of(done.stdout).items())[:8]
+    page = (ROOT / "docs" / "queries.md").read_text()
+    for rule, cells in rules:
+        assert f"| {rule} | {' | '.join(cells)} |" in page
 
 
 def test_no_script_is_forgotten():
