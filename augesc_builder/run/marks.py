@@ -42,6 +42,11 @@ class Marks:
     def __contains__(self, name: str) -> bool:
         return self.path(name).exists()
 
+    def pending(self) -> str | None:
+        """Name the mark of a commit that a kill interrupted: the next command carries it out."""
+        intent = self.root / layout.WORK / layout.COMMIT
+        return str(load_sealed(intent)["mark"]) if intent.exists() else None
+
     def read(self, name: str) -> dict[str, Any]:
         """Read a mark.
 

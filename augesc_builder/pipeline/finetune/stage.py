@@ -68,8 +68,9 @@ def join(recipe: Recipe, path: Path) -> None:
     from augesc_builder.pipeline.finetune.train import finetune
 
     marks = Marks(path)
-    done = "finetune" in marks and (
-        bool(marks.names("generate")) or not marks.damage(marks.files(["finetune"]))
+    done = marks.pending() == "finetune" or (
+        "finetune" in marks
+        and (bool(marks.names("generate")) or not marks.damage(marks.files(["finetune"])))
     )
     if not done:
         finetune(recipe, [], lambda _: None, path, Progress(quiet=True))

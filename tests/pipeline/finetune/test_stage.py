@@ -15,6 +15,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import DiskError, SettingsChangedError, TrainingError
 from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.finetune import stage
+from augesc_builder.run.disk import sealed
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from tests.conftest import ROOT
@@ -186,6 +187,17 @@ class TestJoin:
         weights.write_bytes(weights.read_bytes()[:-1])
         with pytest.raises(TrainingError, match="DeepSpeed"):
             stage.standalone(recipe, out, Progress(quiet=True))
+
+    def test_a_commit_that_the_first_one_will_carry_out(self, tiny_file, tmp_path, trains):
+        """Killed between the note of what is to be put in place and the mark: nothing to train."""
+        intent = {"mark": "finetune", "body": {}, "staged": {}}
+        (tmp_path / ".work").mkdir()
+        (tmp_path / ".work/commit.json").write_text(sealed(intent))
+        stage.join(load_recipe(tiny_file), tmp_path)
+        assert not trains
+        (tmp_path / ".work/commit.json").write_text(sealed({**intent, "mark": "queries"}))
+        stage.join(load_recipe(tiny_file), tmp_path)
+        assert len(trains) == 1
 
     def test_a_build_that_ends_before(self, tiny_file, tmp_path, trains):
         for until, n in (("queries", 0), ("finetune", 1), (None, 2)):
