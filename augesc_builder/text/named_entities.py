@@ -13,7 +13,7 @@ class NameFinder:
     """Finds names of people and places with presidio and a spaCy model, by name or folder.
 
     Raises :class:`~augesc_builder.errors.MissingExtraError` without presidio, and
-    :class:`~augesc_builder.errors.CheckpointError` without the model.
+    :class:`~augesc_builder.errors.CheckpointError` without the model, or where it is none.
     """
 
     def __init__(self, model: str) -> None:
@@ -34,7 +34,14 @@ class NameFinder:
             "nlp_engine_name": "spacy",
             "models": [{"lang_code": "en", "model_name": model}],
         }
-        engine = NlpEngineProvider(nlp_configuration=setup).create_engine()
+        try:
+            engine = NlpEngineProvider(nlp_configuration=setup).create_engine()
+        except (OSError, ValueError, LookupError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{model}: not a folder of a spaCy model ({reason}); give one that `nlp.to_disk` "
+                f"wrote"
+            ) from None
         self._analyzer = AnalyzerEngine(nlp_engine=engine)
 
     def finds(self, text: str) -> bool:

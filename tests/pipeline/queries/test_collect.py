@@ -448,6 +448,11 @@ def test_names_and_places(settings, tmp_path):
     assert [row["reasons"] for row in rejected] == [["personal_data"]] * 2
     with pytest.raises(CheckpointError, match="python -m spacy download no_such_model"):
         collect(settings, tmp_path / "x", ("reddit", dump), names_and_places="no_such_model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="not a folder of a spaCy model"):
+        collect(
+            settings, tmp_path / "x", ("reddit", dump), names_and_places=str(tmp_path / "empty")
+        )
 
 
 def test_only_the_first_so_many(settings, tmp_path):
