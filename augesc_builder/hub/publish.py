@@ -40,7 +40,7 @@ from augesc_builder.run.layout import (
     run_of,
 )
 from augesc_builder.run.markdown import markdown_table
-from augesc_builder.run.marks import Files, Marks
+from augesc_builder.run.marks import Files, Marks, parquet_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.safety import count_flags
 
@@ -333,7 +333,7 @@ def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     wanted = {"session_id", "source", "safety_flags", "violations"}
-    for path in layout.parquet_files(folder):
+    for path in parquet_files(folder):
         file = pq.ParquetFile(path)
         columns = [name for name in file.schema_arrow.names if name in wanted]
         if "safety_flags" not in columns and "violations" not in columns:
@@ -343,4 +343,4 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _n_rows(folder: Path) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in layout.parquet_files(folder))
+    return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))

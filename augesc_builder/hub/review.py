@@ -14,7 +14,7 @@ from augesc_builder.errors import InputError, RunFolderError
 from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors, write_synced
 from augesc_builder.run.layout import find_corpus, reviewed_sessions, run_of
-from augesc_builder.run.marks import Marks
+from augesc_builder.run.marks import Marks, parquet_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import Message
 
@@ -105,7 +105,7 @@ def _rows(corpus: Path, *columns: str) -> Iterator[dict[str, Any]]:
 
     Raises :class:`~augesc_builder.errors.InputError` where a column is missing.
     """
-    for path in layout.parquet_files(corpus / layout.DATA):
+    for path in parquet_files(corpus / layout.DATA):
         with pq.ParquetFile(path) as file:
             if missing := set(columns) - set(file.schema_arrow.names):
                 raise InputError(

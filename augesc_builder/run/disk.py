@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from augesc_builder.errors import AugescError, DiskError, RunFolderError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -100,6 +102,20 @@ def sha256(path: Path) -> str:
     return running.hexdigest()
 
 
+class Written(BaseModel):
+    """Size and digest of a file as it was written."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    bytes: int
+    sha256: str
+
+
+def measured(path: Path) -> Written:
+    """Return size and digest of a file as it is."""
+    return Written(bytes=path.stat().st_size, sha256=sha256(path))
+
+
 def sealed(value: dict[str, Any]) -> str:
     """Return JSON that carries a checksum of itself; NaN raises :class:`ValueError`."""
     return to_json({**value, "checksum": _checksum(value)})
@@ -114,16 +130,16 @@ def load_sealed(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise RunFolderError(f"{path}: unreadable ({error}); {_MEND}") from None
+        raise RunFolderError(f"{path}: unreadable ({error}); {MEND}") from None
     if not isinstance(found, dict):
-        raise RunFolderError(f"{path}: expected a JSON object, found {str(found)[:60]}; {_MEND}")
+        raise RunFolderError(f"{path}: expected a JSON object, found {str(found)[:60]}; {MEND}")
     claimed = found.pop("checksum", None)
     if claimed is not None and claimed != _checksum(found):
-        raise RunFolderError(f"{path}: its checksum does not fit what it says; {_MEND}")
+        raise RunFolderError(f"{path}: its checksum does not fit what it says; {MEND}")
     return found
 
 
-_MEND = "put the file back from a copy, or give another --out"
+MEND = "put the file back from a copy, or give another --out"
 
 
 def to_json(value: Any) -> str:

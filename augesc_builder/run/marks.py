@@ -14,13 +14,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from augesc_builder.errors import InputError, RunFolderError
 from augesc_builder.run import layout
-from augesc_builder.run.disk import load_sealed, sha256
+from augesc_builder.run.disk import MEND, Written, load_sealed, sha256
 
 Files = dict[str, dict[str, Any]]
 """Paths below the run's folder, with ``bytes`` and ``sha256`` of each file."""
 
+_FILES = TypeAdapter(dict[str, Written])
 _SHARD = re.compile(r"-\d{5}\Z")
 
 
@@ -53,6 +56,13 @@ class Marks:
         Raises :class:`~augesc_builder.errors.RunFolderError` where it is not what was written.
         """
         mark = load_sealed(self.path(name))
+        try:
+            _FILES.validate_python(mark.get("files", {}))
+        except ValidationError as error:
+            raise RunFolderError(
+                f"{self.path(name)}: its files are not as a run lists them: "
+                f"{error.errors()[0]['msg']}; {MEND}"
+            ) from None
         for file in mark.get("files", {}):
             if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                 raise RunFolderError(f"{self.path(name)}: names {file!r}, outside of its folder")

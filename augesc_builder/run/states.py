@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augesc_builder.errors import CheckpointError, RunFolderError
 from augesc_builder.run import layout
-from augesc_builder.run.disk import disk_errors, load_sealed, sealed, sha256, sync, write_synced
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    bytes: int
-    sha256: str
+from augesc_builder.run.disk import (
+    Written,
+    disk_errors,
+    load_sealed,
+    measured,
+    sealed,
+    sync,
+    write_synced,
+)
 
 
 class _Mark(BaseModel):
@@ -34,7 +35,7 @@ class _Mark(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["augesc training state"] = "augesc training state"
-    files: dict[str, _File]
+    files: dict[str, Written]
     facts: dict[str, Any]
 
 
@@ -104,7 +105,7 @@ def seal(state: Path, facts: Mapping[str, Any]) -> None:
     files = {}
     for path in _files(state):
         sync(path)
-        files[path.relative_to(state).as_posix()] = _measured(path)
+        files[path.relative_to(state).as_posix()] = measured(path)
     mark = _Mark(files=files, facts=dict(facts))
     write_synced(state / layout.STATE, sealed(mark.model_dump()))
 
@@ -132,7 +133,7 @@ def read_state(state: Path) -> SavedState:
     there = {path.relative_to(state).as_posix(): path for path in _files(state)}
     for name, expected in mark.files.items():
         try:
-            same = name in there and _measured(there[name]) == expected
+            same = name in there and measured(there[name]) == expected
         except OSError as error:
             raise CheckpointError(f"{state} is damaged: {name}: {error.strerror}") from None
         if not same:
@@ -167,7 +168,3 @@ def newest_state(states: Sequence[Path], say: Callable[[str], None]) -> SavedSta
 
 def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / layout.STATE)
-
-
-def _measured(path: Path) -> _File:
-    return _File(bytes=path.stat().st_size, sha256=sha256(path))

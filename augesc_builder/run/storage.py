@@ -22,8 +22,8 @@ from augesc_builder.errors import RunFolderError
 from augesc_builder.run import layout
 from augesc_builder.run.disk import (
     disk_errors,
+    measured,
     sealed,
-    sha256,
     sync,
     to_json,
     write_synced,
@@ -217,10 +217,7 @@ class Storage:
 
     def _commit(self, mark: str, facts: Mapping[str, Any]) -> None:
         with disk_errors(self.path):
-            files = {
-                name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
-                for name, file in self._staged.items()
-            }
+            files = {name: measured(file).model_dump() for name, file in self._staged.items()}
             body = {"facts": facts, "files": files, "inputs": self._inputs, "versions": versions()}
             staged = {n: str(file.relative_to(self.path)) for n, file in self._staged.items()}
             intent = {"mark": mark, "body": body, "staged": staged}

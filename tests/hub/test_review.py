@@ -243,3 +243,13 @@ LENIENT = {
     "supporter_utterance_length.mean.min": 1,
     "supporter_utterance_length.max_short_share": 1,
 }
+
+
+def test_a_table_that_the_run_did_not_write_is_not_looked_through(built, tmp_path, augesc):
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    (shard,) = (run / "corpus/data").glob("*.parquet")
+    shutil.copy(shard, shard.with_name("train-00001-of-00002.parquet"))
+    code, _, err = augesc("safety", run)
+    assert code == 2
+    assert "is no file of the run" in err

@@ -382,3 +382,11 @@ def test_what_was_lost_is_put_back_by_the_same_stage(tmp_path):
         run.write_text("card.md", "hello")
         run.complete("c")
     assert (tmp_path / "card.md").read_text() == "hello"
+
+
+@pytest.mark.parametrize("files", [[], "x", {"a": 1}, {"a": {"bytes": "4"}}, {"a": {}}])
+def test_marks_that_somebody_made_up_are_told_in_a_line(tmp_path, files):
+    run = make(tmp_path)
+    run.marks.path("c").write_text(sealed({"facts": {}, "files": files}))
+    with pytest.raises(RunFolderError, match=r"files are not as a run lists them.*put the file"):
+        run.marks.files()

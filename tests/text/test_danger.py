@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augesc_builder.text.danger import KINDS, DangerLexicon
+from augesc_builder.text.danger import KINDS, DangerLexicon, _uncovered
 from augesc_builder.text.folding import STOP, Folder
 from augesc_builder.text.lexicon import bare_words
 from augesc_builder.text.safety import DangerScanner
@@ -267,3 +267,10 @@ def test_the_quick_look_misses_nothing(text):
     found = lexicon.find(text)
     lexicon._folder.may_say = lambda *_: None
     assert lexicon.find(text) == found
+
+
+@pytest.mark.parametrize(("cover", "is_covered"), [((4, 9), True), ((5, 9), False), ((0, 5), True)])
+def test_what_is_harmless_covers_the_last_word_of_a_sign(cover, is_covered):
+    """A harmless phrase that only follows the sign takes nothing from it."""
+    hit = ("suicide", 0, 5)
+    assert list(_uncovered([hit], [("", *cover)])) == ([] if is_covered else [hit])
