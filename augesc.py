@@ -138,13 +138,13 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         ),
         AugESCConfig(
             name="regenerated",
-            recipe="quickstart",
+            recipe="tiny",
             description="Made on this machine by a recipe; its licence is in the run's card.",
         ),
         AugESCConfig(
             name="sample",
             license="Apache-2.0",
-            description="65 sessions written for this project, bundled; no research corpus.",
+            description="100 sessions written for this project, bundled; no research corpus.",
         ),
         AugESCConfig(
             name="esconv",

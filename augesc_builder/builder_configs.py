@@ -138,7 +138,7 @@ def _recipe(config: Config) -> Recipe:
         given = [given]
     if isinstance(given, Mapping):
         given = [f"{key}={json.dumps(value)}" for key, value in given.items()]  # JSON is YAML
-    return load_recipe(config.recipe or "quickstart", given)
+    return load_recipe(config.recipe or "tiny", given)
 
 
 def _work_dir(config: Config) -> Path | None:

@@ -48,7 +48,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("AUGESC_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 TINY = {
-    "extends": "quickstart",
+    "extends": "tiny",
     "name": "tiny",
     "about": "For tests: every stage in seconds.",
     "backbone": {

@@ -111,7 +111,7 @@ print(json.dumps(found))
         code = f"import sys; sys.argv = ['x', {str(tiny_file)!r}]\n{self.CODE}"
         found = json.loads(ok(python(code, cwd, HF_HOME=home, HF_HUB_OFFLINE=1)))
         assert found["names"] == ["published", "regenerated", "sample", "esconv"]
-        assert found["whole"] == found["streamed"] == 65
+        assert found["whole"] == found["streamed"] == 100
         assert found["slice"] == 6
         assert found["splits"] == ["train"]
         assert found["made"] == len(rows_of(built / "corpus" / "data"))
@@ -136,7 +136,7 @@ print(json.dumps(found))
         monkeypatch.delattr(datasets.load, "PackagedDatasetModuleFactory")
         with pytest.warns(UserWarning, match=r"use augesc\.load_dataset\(\.\.\.\) instead"):
             augesc._be_found()
-        assert len(load("sample", split="train")) == 65
+        assert len(load("sample", split="train")) == 100
 
     def test_all_private_names_stand_in_one_function(self):
         text = (ROOT / "augesc.py").read_text()
@@ -194,7 +194,7 @@ class TestEveryConfiguration:
     @pytest.mark.parametrize("name", ["published", "sample", "esconv"])
     def test_options_of_another_configuration_are_refused(self, load, name):
         with pytest.raises(RecipeError, match="recipe= is an option of regenerated"):
-            load(name, recipe="quickstart")
+            load(name, recipe="tiny")
         with pytest.raises(RecipeError, match=r"data_dir= is an option of (esconv|published) and"):
             load("regenerated", data_dir="x")
 
@@ -355,7 +355,7 @@ class TestFromTheHub:
             "print({k: len(v) for k, v in d.items()})"
         )
         found = ok(python(code, tmp_path, **hub.options)).strip()
-        assert found == "{'train': 65, 'validation': 65, 'test': 65}"
+        assert found == "{'train': 100, 'validation': 100, 'test': 100}"
 
     def test_what_cannot_be_had_says_what_to_do_instead(self, hub, tmp_path):
         shutil.rmtree(hub.root / "datasets")
@@ -365,7 +365,7 @@ class TestFromTheHub:
             assert mend in done.stderr.strip().splitlines()[-1]
 
     def test_the_stock_command_on_every_configuration(self, hub, built, tmp_path):
-        stand_in_for_quickstart(built, tmp_path / "home" / "datasets")
+        stand_in_for_tiny(built, tmp_path / "home" / "datasets")
         command = (
             "import sys; from augesc_builder.cli.app import main; sys.argv = ['augesc', 'test']\n"
         )
@@ -376,14 +376,14 @@ class TestFromTheHub:
 
     @pytest.mark.skipif(not SCRIPTS, reason="datasets 4 and later run no loading scripts")
     def test_it_is_a_loading_script(self, hub, built, tmp_path):
-        stand_in_for_quickstart(built, tmp_path / "home" / "datasets")
+        stand_in_for_tiny(built, tmp_path / "home" / "datasets")
         script = shutil.copy(ROOT / "augesc.py", tmp_path / "augesc.py")
         code = (
             "from datasets import load_dataset\n"
             "d = load_dataset('./augesc.py', 'sample', split='train', trust_remote_code=True)\n"
             "print(len(d))"
         )
-        assert ok(python(code, tmp_path, **hub.options)).strip() == "65"
+        assert ok(python(code, tmp_path, **hub.options)).strip() == "100"
         stock = (
             "import sys; from datasets.commands.datasets_cli import main\n"
             f"sys.argv = ['datasets-cli', 'test', {str(script)!r}, '--all_configs', "
@@ -394,15 +394,15 @@ class TestFromTheHub:
         assert "Testing builder 'esconv' (4/4)" in out
 
 
-def stand_in_for_quickstart(built: Path, cache: Path) -> None:
+def stand_in_for_tiny(built: Path, cache: Path) -> None:
     """Put a finished run where that of the default recipe would be, which takes minutes."""
     from augesc_builder.pipeline.inputs import run_settings
 
-    config = augesc.AugESCConfig(name="regenerated", recipe="quickstart")
-    run = cache / "augesc-runs" / f"quickstart-{augesc.builder_configs.content_of(config)}"
+    config = augesc.AugESCConfig(name="regenerated", recipe="tiny")
+    run = cache / "augesc-runs" / f"tiny-{augesc.builder_configs.content_of(config)}"
     shutil.copytree(built, run)
     manifest = json.loads((run / "manifest.json").read_text())
-    manifest["settings"] = run_settings(augesc.load_recipe("quickstart"))
+    manifest["settings"] = run_settings(augesc.load_recipe("tiny"))
     del manifest["checksum"]
     (run / "manifest.json").write_text(json.dumps(manifest))
 

@@ -52,7 +52,12 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
     tops = {name.split("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"augesc.py", "augesc_builder"}
     for needed in (
-        *("recipes/paper.yaml", "recipes/paper-lora.yaml", "recipes/quickstart.yaml"),
+        *(
+            "recipes/paper.yaml",
+            "recipes/paper-lora.yaml",
+            "recipes/quickstart.yaml",
+            "recipes/tiny.yaml",
+        ),
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
         *("dataset_card/model.md", "text/lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
@@ -78,7 +83,7 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
     out = run(augesc, "build", "--recipe", tiny_file, "--out", "corpus-tiny", cwd=tmp_path)
     assert "[6/6] card" in out
     assert corpus_of(tmp_path / "corpus-tiny") == corpus_of(built)
-    for recipe in ("quickstart", "paper", "paper-lora"):
+    for recipe in ("tiny", "paper", "paper-lora"):
         out = run(augesc, "build", "--dry-run", "--recipe", recipe, "--out", "x", cwd=tmp_path)
         assert f"recipe {recipe}" in out
 
@@ -105,7 +110,7 @@ def test_the_installed_module_loads_outside_the_clone(installed, tmp_path):
     )
     where, n = run(installed / "bin" / "python", "-c", code, cwd=tmp_path).split()
     assert where.startswith(str(installed))
-    assert n == "65"
+    assert n == "100"
 
 
 def test_importing_is_light():

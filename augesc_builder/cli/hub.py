@@ -109,7 +109,7 @@ def check_builder(
         typer.Option(
             metavar="NAME|FILE",
             parser=name_or_path,
-            help="The recipe of `regenerated`. Default: quickstart.",
+            help="The recipe of `regenerated`. Default: tiny.",
         ),
     ] = None,
     num_proc: ProcessesOption = None,

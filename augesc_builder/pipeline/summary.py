@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.pipeline.card.examples import kept_example
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.layout import load_report
+from augesc_builder.text.prompts import SPEAKER
+
+_SHOWN, _WIDTH = 6, 100
+"""Utterances of the session that is shown, and columns of a line."""
 
 
 def summary(folder: str | Path) -> str:
@@ -36,10 +42,29 @@ Kept {report["retained"]:,} of {report["total"]:,} conversations.
 {filter_table(report, recipe.backbone.label)}
 
 {statistics_table(statistics, with_paper=True)}
-{nothing}{demo}
+{nothing}{_example(corpus)}{demo}
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
   less {corpus / layout.CARD}
   augesc filter --reuse {folder} --set {longer}
   augesc stats {corpus} --out {folder}-stats --paper
   open {corpus / layout.FIGURES}"""
+
+
+def _example(corpus: Path) -> str:
+    """Show how a kept session begins; empty where all that were looked at carry safety flags."""
+    row, _ = kept_example(corpus)
+    if row is None:
+        return ""
+    said = [
+        textwrap.fill(
+            f"{SPEAKER[message['role']]}: {message['content']}",
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+        )
+        for message in row["messages"][:_SHOWN]
+    ]
+    left = len(row["messages"]) - _SHOWN
+    more = [f"  ... and {left} more utterances"] if left > 0 else []
+    return "\n".join([f"\nHow {row['session_id']} begins:", *said, *more, ""])

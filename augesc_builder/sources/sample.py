@@ -1,7 +1,8 @@
 """The bundled sample: sessions and trigger queries written for this project.
 
-65 emotional support sessions, five for each of ESConv's 13 problem types, and 160 first posts of
-help-seekers. They show the form of the data and train the demo model; they are no research corpus.
+100 emotional support sessions, seven or eight for each of ESConv's 13 problem types, and 160 first
+posts of help-seekers. They show the form of the data and train the quickstart's model; they are no
+research corpus.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ SEEKER, SUPPORTER = "Human", "AI"
 ROLE_WORD = {"user": SEEKER, "assistant": SUPPORTER}
 ROLE = {word: role for role, word in ROLE_WORD.items()}
 
+SPEAKER = {"user": "Seeker", "assistant": "Supporter"}
+"""Who speaks, as pages for people say it."""
+
 
 class Message(TypedDict):
     """One utterance: ``role`` is ``user`` (seeker) or ``assistant`` (supporter)."""

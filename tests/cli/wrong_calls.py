@@ -165,10 +165,10 @@ def lay_out(folder: Path, built: Path, recipe: Path) -> Place:
         **{
             f"{name}.yaml": text.encode("utf-8", "surrogatepass")
             for name, text in {
-                "date": "extends: quickstart\nname: 2020-13-45\nseed: x\n",
-                "digits": f"extends: quickstart\nseed: {DIGITS}\n",
-                "deep": f"extends: quickstart\nname: {DEEP}\n",
-                "twice": "extends: quickstart\nseed: 1\nseed: 2\n",
+                "date": "extends: tiny\nname: 2020-13-45\nseed: x\n",
+                "digits": f"extends: tiny\nseed: {DIGITS}\n",
+                "deep": f"extends: tiny\nname: {DEEP}\n",
+                "twice": "extends: tiny\nseed: 1\nseed: 2\n",
                 "itself": "extends: itself.yaml\n",
                 "circle": "&a [*a]\n",
                 "list": "- x\n",

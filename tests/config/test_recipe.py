@@ -94,14 +94,14 @@ def test_every_key_of_the_paper_recipe_is_there_and_explained():
 )
 def test_a_wrong_override_says_what_is_wrong(override, says):
     with pytest.raises(RecipeError) as error:
-        load_recipe("quickstart", [override])
+        load_recipe("tiny", [override])
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_overrides_keep_their_types():
     recipe = load_recipe(
-        "quickstart",
+        "tiny",
         ["finetune.learning_rate=3e-4", "generate.samples_per_query={sample: 2}", "seed=7"],
     )
     assert recipe.finetune.learning_rate == 3e-4
@@ -137,12 +137,12 @@ def test_of_many_mistakes_four_are_shown_and_the_rest_counted(n, behind):
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path):
-    (tmp_path / "base.yaml").write_text("extends: quickstart\nseed: 1\nname: base\n")
+    (tmp_path / "base.yaml").write_text("extends: tiny\nseed: 1\nname: base\n")
     (tmp_path / "mine.yaml").write_text("extends: base.yaml\ngenerate: {top_p: 0.5}\n")
     mine = load_recipe(tmp_path / "mine.yaml")
-    quickstart = load_recipe("quickstart")
-    assert differences(quickstart.settings(), mine.settings()) == {
-        "name": ("quickstart", "base"),
+    shipped = load_recipe("tiny")
+    assert differences(shipped.settings(), mine.settings()) == {
+        "name": ("tiny", "base"),
         "seed": (13, 1),
         "generate.top_p": (0.9, 0.5),
     }
@@ -197,4 +197,4 @@ def test_a_seed_fits_into_the_column_of_that_name(load):
 
 def test_a_dry_run_refuses_what_a_run_would(refused, tmp_path):
     out = ("--out", tmp_path / "out", "--dry-run")
-    assert "seed" in refused("build", "--recipe", "quickstart", *out, "--set", f"seed={2**63}")
+    assert "seed" in refused("build", "--recipe", "tiny", *out, "--set", f"seed={2**63}")

@@ -29,7 +29,7 @@ def of_before(settings):
     return old
 
 
-@pytest.mark.parametrize("name", ["paper", "quickstart"])
+@pytest.mark.parametrize("name", ["paper", "tiny"])
 def test_an_old_recipe_is_the_new_one(name, tmp_path, caplog):
     recipe = load_recipe(name)
     path = tmp_path / "old.yaml"
@@ -44,7 +44,7 @@ def test_an_old_recipe_is_the_new_one(name, tmp_path, caplog):
 
 def test_old_keys_override_what_a_recipe_extends(tmp_path, caplog):
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: quickstart\ngenerate: {slots: 3, engine: simple}\n")
+    path.write_text("extends: tiny\ngenerate: {slots: 3, engine: simple}\n")
     backend = load_recipe(path, ["generate.workers=2"]).generate.backend
     assert (backend.slots, backend.engine, backend.workers) == (3, "static", 2)
     assert backend.dtype == "float32"

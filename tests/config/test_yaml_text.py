@@ -56,7 +56,7 @@ def test_both_sides_of_the_limits():
 def test_a_date_is_text():
     assert load_yaml("2020-13-45") == "2020-13-45"
     assert load_yaml("a: 2020-01-01") == {"a": "2020-01-01"}
-    assert load_recipe("quickstart", ["name=2020-13-45"]).name == "2020-13-45"
+    assert load_recipe("tiny", ["name=2020-13-45"]).name == "2020-13-45"
 
 
 def test_what_is_shared_or_merged_is_no_repetition():
@@ -85,9 +85,9 @@ def test_any_text_is_a_value_or_refused(text):
         ("extends: 3", "extends: expected a name or a file, found 3"),
         ('extends: "a\\0b"', "NUL character"),
         (f"extends: {'n' * 300}", "a name of 300 bytes"),
-        ("extends: quickstart\nseed: 1\nseed: 2", "line 2 and again in line 3"),
-        ('extends: quickstart\nfinetune: {sessions: "a\\0b"}', "finetune.sessions: .* NUL"),
-        (f"extends: quickstart\nfinetune: {{sessions: {'n' * 256}}}", "a name of 256 bytes"),
+        ("extends: tiny\nseed: 1\nseed: 2", "line 2 and again in line 3"),
+        ('extends: tiny\nfinetune: {sessions: "a\\0b"}', "finetune.sessions: .* NUL"),
+        (f"extends: tiny\nfinetune: {{sessions: {'n' * 256}}}", "a name of 256 bytes"),
     ],
 )
 def test_a_recipe_that_cannot_be_read_says_why(text, says, tmp_path):
@@ -108,4 +108,4 @@ def test_a_recipe_that_cannot_be_read_says_why(text, says, tmp_path):
 )
 def test_an_override_that_cannot_be_read_says_why(override, says):
     with pytest.raises(RecipeError, match=says):
-        load_recipe("quickstart", [override])
+        load_recipe("tiny", [override])

@@ -95,7 +95,7 @@ def test_a_build_from_the_hub_records_every_commit(hub, tiny_file, tmp_path):
         assert commit in card
     assert "license: cc-by-nc-4.0" in card
     beside = json.loads((out / "corpus" / "statistics.json").read_text())["beside"]
-    assert beside["ESConv"]["sessions"] == 65 + 3  # all splits, as in the paper's Table 2
+    assert beside["ESConv"]["sessions"] == 100 + 3  # all splits, as in the paper's Table 2
     assert "| ESConv |" in card
 
 

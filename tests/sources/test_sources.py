@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
 from augesc_builder.sources.sessions import iterate_sessions
+from augesc_builder.text.safety import LexiconScanner
 from augesc_builder.text.words import count
 from tests.conftest import shared
 
@@ -97,20 +99,25 @@ class TestEsconv:
 
 
 class TestSample:
-    def test_five_sessions_of_each_of_esconvs_problem_types(self):
+    def test_a_hundred_sessions_spread_evenly_over_esconvs_problem_types(self):
         sessions = read_sample_sessions()
-        kinds = [session.problem_type for session in sessions]
-        assert sorted(kinds) == sorted(
-            5
-            * [
-                *("ongoing depression", "job crisis", "breakup with partner"),
-                *("problems with friends", "academic pressure", "sleep problems"),
-                *("procrastination", "appearance anxiety", "alcohol abuse"),
-                *("conflict with parents", "issues with children", "issues with parents"),
-                "school bullying",
-            ]
-        )
-        assert all(10 <= len(session.messages) <= 24 for session in sessions)
+        kinds = Counter(session.problem_type for session in sessions)
+        assert set(kinds) == {
+            *("ongoing depression", "job crisis", "breakup with partner"),
+            *("problems with friends", "academic pressure", "sleep problems"),
+            *("procrastination", "appearance anxiety", "alcohol abuse"),
+            *("conflict with parents", "issues with children", "issues with parents"),
+            "school bullying",
+        }
+        assert len(sessions) == 100
+        assert set(kinds.values()) == {7, 8}
+        assert all(10 <= len(session.messages) <= 30 for session in sessions)
+
+    def test_what_the_safety_pass_flags_was_read_and_is_harmless(self):
+        scanner = LexiconScanner()
+        sessions = read_sample_sessions()
+        flagged = {i for i, s in enumerate(sessions) if scanner.scan(list(s.messages))}
+        assert flagged == {13, 26, 31, 34, 40, 45, 52, 55}  # "he does not want to live with her"
 
     def test_every_session_meets_every_requirement(self, paper):
         from augesc_builder.text.prompts import render

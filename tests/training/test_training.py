@@ -203,7 +203,7 @@ def test_the_samples_splits_are_of_every_problem_type_and_share_nothing():
     assert [len(s) for s in splits] == [39, 13, 13]
     assert all(len({s.problem_type for s in sessions}) == 13 for sessions in splits)
     texts = [s.messages for sessions in splits for s in sessions]
-    assert len({str(t) for t in texts}) == 65
+    assert len({str(t) for t in texts}) == 100
 
 
 def test_esconvs_greetings_and_problem_types_are_read():

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from augesc_builder import __version__
 from augesc_builder.citations import card_file
 from augesc_builder.config.recipe import dump_recipe, load_recipe
 from augesc_builder.paper import differences_from_paper
+from augesc_builder.pipeline.card.examples import kept_example, rejected_example
 from augesc_builder.pipeline.card.ingredients import (
     citation,
     ingredients,
@@ -38,8 +38,7 @@ from augesc_builder.run.escape import for_markdown, markdown_block, markdown_cod
 from augesc_builder.run.layout import load_report
 from augesc_builder.run.markdown import markdown_template
 from augesc_builder.sources.registry import find_source
-from augesc_builder.text.prompts import PLAIN, Message
-from augesc_builder.text.safety import LexiconScanner
+from augesc_builder.text.prompts import PLAIN, SPEAKER
 
 
 def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
@@ -179,46 +178,26 @@ def _figures(corpus: Path) -> list[dict[str, str]]:
 
 
 def _kept_example(corpus: Path) -> str:
-    rows = _first_rows(corpus / layout.DATA)
-    row = next((row for row in rows if not row["safety_flags"]), None)
-    if rows and row is None:
+    row, any_there = kept_example(corpus)
+    if row is None and any_there:
         return "The first sessions all carry safety flags, so none is shown here."
     if row is None:
         return "No text met all requirements, so there is no kept example."
-    words = {"user": "Seeker", "assistant": "Supporter"}
     said = "\n".join(
-        f"> **{words[m['role']]}:** {for_markdown(m['content'])}  " for m in row["messages"]
+        f"> **{SPEAKER[m['role']]}:** {for_markdown(m['content'])}  " for m in row["messages"]
     )
     return f"A kept session ({markdown_code(row['session_id'])}):\n\n{said}"
 
 
 def _rejected_example(corpus: Path) -> str:
-    rows, scanner = _first_rows(corpus / layout.REJECTED), LexiconScanner()
-    row = next((row for row in rows if not scanner.scan(_as_turns(row))), None)
-    if rows and row is None:
+    row, any_there = rejected_example(corpus)
+    if row is None and any_there:
         return "The first rejected texts would all carry safety flags, so none is shown here."
     if row is None:
         return "No text was rejected, so there is no rejected example."
     names = ", ".join(map(markdown_code, row["violations"]))
     text = markdown_quote(PLAIN.for_query(row["query"]) + row["text"])
     return f"A rejected text, which failed {names}:\n\n{text}"
-
-
-def _as_turns(row: Mapping[str, Any]) -> list[Message]:
-    return [
-        {"role": "user", "content": row["query"]},
-        {"role": "assistant", "content": row["text"]},
-    ]
-
-
-def _first_rows(folder: Path, n: int = 100) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for path in layout.parquet_files(folder):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=n):
-            rows += batch.to_pylist()
-            if len(rows) >= n:
-                return rows[:n]
-    return rows
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

@@ -126,7 +126,7 @@ def test_a_corpus_inherits_the_strictest_licence_and_says_from_whom():
         said = licence_text(found)
         assert f"CC BY-NC 4.0, inherited from `{name}`." in said
         assert "The posts of `reddit` are their authors'" in said
-    recipe = load_recipe("quickstart", ["finetune.sessions=some/file.txt"])
+    recipe = load_recipe("tiny", ["finetune.sessions=some/file.txt"])
     local = [session_source(recipe), *sources("sample")]
     assert licence_of(local) == "cc-by-nc-4.0"
     assert "A local file of sessions is taken for ESConv's." in licence_text(local)

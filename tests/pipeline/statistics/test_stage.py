@@ -290,7 +290,7 @@ def test_a_build_measures_its_fine_tuning_sessions_beside_its_corpus(built):
     found = found_in(built / "corpus")
     assert list(found["by_source"]) == ["sample"]
     beside = found["beside"]["sample (sessions)"]
-    assert beside["sessions"] == 65
+    assert beside["sessions"] == 100
     assert set(beside) >= {"lexical_diversity", "seeker"}
     assert not {"novelty", "query_effect", "duplication"} & set(beside)
     assert set(found["topic_correlates"]) == {"sample", "sample (sessions)"}
