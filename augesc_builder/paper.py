@@ -177,6 +177,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice("models and data are taken at the commits in the manifest; the paper names none"),
     Choice("every random choice follows from the seed {}", "seed"),
     Choice("the model begins with random weights, in the shape {}", "backbone.from_scratch"),
+    Choice("the model's weights are those of the GGUF file {}", "backbone.gguf_file"),
     Choice(
         "fine-tuning sessions are drawn from ESConv's train split; the paper names no split",
         when=_on_esconv,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 LONGEST_NAME = 255
@@ -57,3 +57,28 @@ def check_path(path: Path_) -> Path_:
         if Path(path).is_symlink():
             raise ValueError(f"the link {text} leads to nothing; mend it") from None
     return path
+
+
+PACKAGE = "package:"
+"""What stands before the name of an installed package, where a model may have a name."""
+
+GGUF = ".gguf"
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a model's name is that of a package that holds it."""
+    return name.startswith(PACKAGE)
+
+
+def check_gguf_file(name: str) -> str:
+    """Return the name of a GGUF file within a folder, a repo or a package.
+
+    Raises ``ValueError`` where it is no such name, or leads out of there.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or path.suffix != GGUF:
+        raise ValueError(
+            f"expected the name of a file inside backbone.name that ends in {GGUF}, found "
+            f"{name[:80]!r}"
+        )
+    return check_path(name)

@@ -15,11 +15,12 @@ from typing import Any, TypeVar, get_args
 from pydantic.fields import FieldInfo
 
 from augesc_builder.config.base import Place, Section
+from augesc_builder.config.paths import is_packaged
 
 S = TypeVar("S", bound=Section)
 
 
-_ON_THE_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+ON_THE_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 """A name on the Hub, with its owner or without."""
 
 
@@ -53,7 +54,9 @@ def is_local(text: str, mark: Place) -> bool:
     scheme, slashes, _ = text.partition("://")
     if slashes:
         return scheme == "file"
-    if not mark.named or text.startswith(("/", "~", ".")) or not _ON_THE_HUB.fullmatch(text):
+    if mark.named and is_packaged(text):
+        return False
+    if not mark.named or text.startswith(("/", "~", ".")) or not ON_THE_HUB.fullmatch(text):
         return True
     return _find(text) is not None
 

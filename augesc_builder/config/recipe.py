@@ -8,12 +8,13 @@ and gives only what differs. Unknown keys are refused with the nearest name.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from augesc_builder.config.base import (
     MODEL,
@@ -28,8 +29,9 @@ from augesc_builder.config.base import (
 )
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
+from augesc_builder.config.paths import GGUF, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
-from augesc_builder.config.published import is_local
+from augesc_builder.config.published import ON_THE_HUB, is_local
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 from augesc_builder.config.statistics import STATISTICS, Statistics
@@ -61,6 +63,9 @@ class Backbone(Section):
 
     name: ModelText | None
     revision: str | None
+    gguf_file: Annotated[str, AfterValidator(check_gguf_file)] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    base_model: Annotated[str, Field(pattern=f"^{ON_THE_HUB.pattern}$")] | None = None
     from_scratch: FromScratch | None
 
     @model_validator(mode="after")
@@ -69,15 +74,43 @@ class Backbone(Section):
             raise ValueError("give either a name or from_scratch, and set the other to null")
         return self
 
+    @model_validator(mode="after")
+    def _one_file(self) -> Backbone:
+        if self.gguf_file is None and self.sha256 is not None:
+            raise ValueError("sha256 is that of gguf_file; give it, or set sha256 to null")
+        if self.name is None and self.gguf_file is not None:
+            raise ValueError("gguf_file is a file of what name says; set it to null")
+        if self.name is not None and is_packaged(self.name):
+            if self.gguf_file is None or self.sha256 is None:
+                raise ValueError(
+                    f"{self.name} needs gguf_file, a file in that package, and its sha256: a "
+                    f"package of that name may hold anything"
+                )
+            if self.revision is not None:
+                raise ValueError(
+                    f"revision is a commit on the Hub, and {self.name} is none; set it to null"
+                )
+        elif self.name is not None and self.name.endswith(GGUF) and Path(self.name).is_file():
+            raise ValueError(
+                f"{self.name} is a file; give its folder as name, and {Path(self.name).name} as "
+                f"gguf_file"
+            )
+        return self
+
     @property
     def label(self) -> str:
         """Name the model as tables do, which are published: a folder's own name is not said."""
         if self.name is None:
             return "tiny GPT-J"
-        if is_local(self.name, MODEL):
+        if self.base_model is None and is_local(self.name, MODEL):
             return "local model"
-        name = self.name.rstrip("/").rpartition("/")[2]
+        name = self.base_model or self.gguf_file or self.name.rstrip("/")
+        name = _QUANTIZED.sub("", name.rpartition("/")[2])
         return "GPT-J" if name.lower() == "gpt-j-6b" else name
+
+
+_QUANTIZED = re.compile(r"([.-](I?Q\d\w*|B?F\d+))?\.gguf$", re.IGNORECASE)
+"""How the name of a GGUF file ends, with the form of its weights: ``.Q4_1.gguf``."""
 
 
 class Prompt(Section):

@@ -221,7 +221,7 @@ def model_card(run: Path, repo: str, manifest: Mapping[str, Any]) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["conversational", "emotional-support"],
-        **({"base_model": recipe.backbone.name} if told.is_from_the_hub else {}),
+        **({"base_model": told.base_model} if told.base_model else {}),
     }
     body = render(
         "model.md",

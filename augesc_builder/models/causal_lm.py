@@ -22,11 +22,15 @@ from transformers.utils import logging
 
 from augesc_builder.config.recipe import FromScratch
 from augesc_builder.engine.tensor_parallel import tensor_parallel_options, tensor_parallel_size
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import AugescError, CheckpointError
 from augesc_builder.models import pretrained
+from augesc_builder.models.gguf_weights import is_gguf, read_once
 
 END = "<|endoftext|>"
 """GPT-J's end-of-sequence token; the tokenizer made here uses the same."""
+
+
+_ANOTHER = "take another GGUF file (backbone.gguf_file), or a checkpoint of transformers"
 
 
 def train_tokenizer(
@@ -88,13 +92,18 @@ def load(
         check_tensor_parallel(config_of(None, name, revision), name, tensor_parallel)
         how = tensor_parallel_options(tensor_parallel)
     try:
-        with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext():
+        with quiet_bars() if Path(name).exists() else contextlib.nullcontext(), read_once(name):
             tokenizer = pretrained.load_tokenizer(name, revision)
             model = pretrained.load_pretrained(
                 AutoModelForCausalLM, name, revision, dtype=getattr(torch, dtype), **how
             )
+    except AugescError:
+        raise
     except Exception as error:
-        raise CheckpointError(f"{name}: cannot be loaded as a causal LM: {brief(error)}") from error
+        raise CheckpointError(
+            f"{name}: cannot be loaded as a causal LM: {brief(error)}"
+            + (f"; {_ANOTHER}" if is_gguf(name) else "")
+        ) from error
     check_fit(name, model, tokenizer)
     if tensor_parallel_size(model) != tensor_parallel:
         raise CheckpointError(f"{name}: transformers did not shard it {tensor_parallel} ways")
@@ -159,6 +168,8 @@ def check_folder(name: str | Path) -> None:
     Raises :class:`~augesc_builder.errors.CheckpointError`, naming what the folder lacks.
     """
     folder = Path(name)
+    if is_gguf(name):
+        return
     if folder.is_file():
         raise CheckpointError(
             f"{name} is a file; expected a checkpoint folder or a name on the Hub"
@@ -193,6 +204,8 @@ def config_of(shape: FromScratch | None, name: str | Path | None, revision: str 
         return GPTJConfig()  # its defaults are GPT-J-6B's shape: no need to ask the Hub
     try:
         return pretrained.load_config(str(name), revision)
+    except AugescError:
+        raise
     except Exception as error:
         raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
 

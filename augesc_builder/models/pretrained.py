@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from augesc_builder.models import gguf_weights
+from augesc_builder.readers.gguf import read_header
 from augesc_builder.readers.hub import hub_answers
 
 _NO_CODE = {"trust_remote_code": False}
@@ -27,6 +30,11 @@ def _place(name: str | Path, revision: str | None) -> dict[str, Any]:
 
 def load_config(name: str | Path, revision: str | None = None) -> Any:
     """Load a model's config. Raises ``OSError`` or ``ValueError`` where there is none."""
+    if gguf_weights.is_gguf(name):
+        with _no_code(), gguf_weights.alone(Path(name)) as (folder, place):
+            config = AutoConfig.from_pretrained(folder, **place, **_NO_CODE)
+        gguf_weights.check_layers(config, read_header(Path(name)))
+        return config
     with _no_code():
         config = AutoConfig.from_pretrained(str(name), **_place(name, revision), **_NO_CODE)
     attention = str(getattr(config, "_attn_implementation", None))
@@ -40,6 +48,8 @@ def load_pretrained(kind: Any, name: str | Path, revision: str | None = None, **
 
     Raises whatever that class raises, and ``ValueError`` where code would have to run.
     """
+    if gguf_weights.is_gguf(name):
+        return _load_gguf(kind, Path(name), **how)
     config = load_config(name, revision)
     with _no_code():
         return kind.from_pretrained(
@@ -52,8 +62,29 @@ def load_pretrained(kind: Any, name: str | Path, revision: str | None = None, **
         )
 
 
+def _load_gguf(kind: Any, path: Path, **how: Any) -> Any:
+    """Load a model from a GGUF file; its weights are as plain as any other's then."""
+    config, header = load_config(path), read_header(path)
+    with torch.device("meta"):
+        gguf_weights.check_size(empty_model(config), header)
+    with _no_code(), gguf_weights.alone(path) as (folder, place):
+        model, found = kind.from_pretrained(
+            folder,
+            config=config,
+            output_loading_info=True,
+            **place,
+            **_NO_CODE,
+            **gguf_weights.plain_weights(),
+            **how,
+        )
+    return gguf_weights.plain(model, found["missing_keys"])
+
+
 def load_tokenizer(name: str | Path, revision: str | None = None, kind: Any = AutoTokenizer) -> Any:
     """Load a tokenizer. Raises what ``transformers`` raises."""
+    if gguf_weights.is_gguf(name):
+        with _no_code(), gguf_weights.alone(Path(name)) as (folder, place):
+            return gguf_weights.plain_tokenizer(kind.from_pretrained(folder, **place, **_NO_CODE))
     with _no_code():
         return kind.from_pretrained(str(name), **_place(name, revision), **_NO_CODE)
 

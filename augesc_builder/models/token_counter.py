@@ -31,8 +31,8 @@ def _tokenizer(definition: str) -> Any:
     return Tokenizer.from_str(definition)
 
 
-def load_counter(name: str, revision: str | None = None) -> TokenCounter:
-    """Load a tokenizer by its name on the Hub or its folder.
+def load_counter(name: str | Path, revision: str | None = None) -> TokenCounter:
+    """Load a tokenizer by its name on the Hub, its folder, or a GGUF file.
 
     A folder with ``vocab.json`` and ``merges.txt`` alone is taken for GPT-2's kind, as GPT-J's is.
     Raises :class:`~augesc_builder.errors.CheckpointError` where there is none.
@@ -40,9 +40,11 @@ def load_counter(name: str, revision: str | None = None) -> TokenCounter:
     from transformers import AutoTokenizer, GPT2Tokenizer
 
     from augesc_builder.models import pretrained
+    from augesc_builder.models.gguf_weights import is_gguf
 
     folder = Path(name)
-    if not folder.is_dir() and (folder.exists() or folder.is_absolute() or name.startswith(".")):
+    is_path = folder.exists() or folder.is_absolute() or str(name).startswith(".")
+    if is_path and not (folder.is_dir() or is_gguf(name)):
         raise CheckpointError(f"{name}: expected the folder of a tokenizer, or a name on the Hub")
     files = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     bare = {"vocab.json", "merges.txt"} <= files and not files & {"config.json", "tokenizer.json"}
@@ -56,4 +58,4 @@ def load_counter(name: str, revision: str | None = None) -> TokenCounter:
             f"{name}: no tokenizer to be had there ({reason[:160]}); give a folder with "
             f"tokenizer.json, or with vocab.json and merges.txt"
         ) from error
-    return TokenCounter(name, definition)
+    return TokenCounter(str(name), definition)

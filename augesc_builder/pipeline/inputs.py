@@ -8,6 +8,7 @@ from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
+from augesc_builder.models.backbone import check_backbone, gguf_on_disk, sha256_of
 from augesc_builder.readers.hub import is_on_the_hub
 from augesc_builder.run.provenance import content_of, digest, files_below
 from augesc_builder.text.lexicon import LEXICONS
@@ -41,6 +42,8 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = files_below(Path(origin.path))
     files |= _files_beside(recipe)
     found = {key: digest(paths) for key, paths in files.items()}
+    if (gguf := gguf_on_disk(recipe.backbone)) is not None:
+        found["finetune.backbone"] = sha256_of(gguf)[:16]
     return found | {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
 
 
@@ -63,7 +66,7 @@ def _lists(recipe: Recipe) -> dict[str, list[Path]]:
 
 def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield the models that a recipe names, by key."""
-    if recipe.backbone.name is not None:
+    if recipe.backbone.name is not None and recipe.backbone.gguf_file is None:
         yield "finetune.backbone", recipe.backbone.name
     judges = recipe.queries.classifiers
     if judges.enabled:
@@ -96,10 +99,7 @@ def check_inputs(recipe: Recipe) -> None:
                 recipe.finetune.sessions,
             )
     _files_beside(recipe)
-    if recipe.backbone.name is not None:
-        from augesc_builder.models.causal_lm import check_folder
-
-        check_folder(recipe.backbone.name)
+    check_backbone(recipe.backbone)
     from augesc_builder.pipeline.generate.backends import backend_of
 
     backend_of(recipe).check(recipe)

@@ -15,6 +15,7 @@ import torch
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.memory import MOST
+from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import config_of, size_of
 from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.filter.requirements import active
@@ -150,7 +151,7 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
 def _model(recipe: Recipe) -> tuple[int, int]:
     """Return parameters and layers, from the config alone."""
     origin = recipe.backbone
-    return size_of(config_of(origin.from_scratch, origin.name, origin.revision))
+    return size_of(config_of(origin.from_scratch, place_of(origin), origin.revision))
 
 
 def _training_seconds(recipe: Recipe, parameters: int, tokens: int, flops: float) -> float:

@@ -133,3 +133,16 @@ def download_dataset(repo: str, revision: str, patterns: list[str], hint: str) -
             )
         )
         return folder, folder.name  # the cache names a snapshot by its commit
+
+
+def download_file(repo: str, name: str, revision: str | None, hint: str) -> Path:
+    """Download one file of a model repo; return where the cache has it.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` where neither Hub nor cache has it.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with download_errors(f"{name} of {repo} at revision {revision or 'main'}", hint):
+        return Path(
+            hf_hub_download(repo, name, revision=revision, local_files_only=not hub_answers())
+        )

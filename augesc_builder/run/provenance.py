@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from augesc_builder.config.paths import PACKAGE, is_packaged
 from augesc_builder.config.recipe import Recipe, SafetyClassifier
 from augesc_builder.errors import InputError
+from augesc_builder.readers.packages import release_of
 from augesc_builder.run.disk import sha256
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
@@ -71,10 +73,14 @@ def content_of(folder: Path) -> str:
 def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
     """Return the recipe with its backbone at a commit of the Hub, the same for the whole run.
 
+    Of a package the release is recorded; which file of it is meant, the recipe says by a digest.
     Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
     """
     origin = recipe.backbone
     if origin.name is None or Path(origin.name).exists():
+        return recipe
+    if is_packaged(origin.name):
+        folder.add(packages={"backbone": release_of(origin.name.removeprefix(PACKAGE))})
         return recipe
     commit = _pin(folder, "backbone", origin.name, origin.revision, "backbone.name")
     pinned = origin.model_copy(update={"revision": commit})

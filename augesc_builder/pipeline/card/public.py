@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augesc_builder.config.paths import is_packaged
 from augesc_builder.config.published import label_of, local_places, relabelled, without_paths
 from augesc_builder.config.recipe import Recipe, dump_recipe, load_recipe
 from augesc_builder.run import layout
@@ -28,8 +29,8 @@ class PublicRun:
         revisions = manifest.get("revisions", {})
 
         def is_path(key: str, text: str) -> bool | None:
-            if key == "backbone.name":  # what is loaded from the Hub has a commit
-                return "backbone" not in revisions
+            if key == "backbone.name" and not is_packaged(text):
+                return "backbone" not in revisions  # what is loaded from the Hub has a commit
             named = key == "finetune.sessions" and find_sessions(text) is not None
             return False if named or text in revisions else None
 
@@ -45,9 +46,10 @@ class PublicRun:
         return dict(self.manifest.get("revisions", {}))
 
     @property
-    def is_from_the_hub(self) -> bool:
-        """Whether the backbone has a name that others can load it by."""
-        return "backbone" in self.commits
+    def base_model(self) -> str | None:
+        """Return the name on the Hub of the model that was fine-tuned, where it has one."""
+        backbone = self.recipe.backbone
+        return backbone.base_model or (backbone.name if "backbone" in self.commits else None)
 
 
 def settings_files(run: Path) -> dict[str, bytes]:

@@ -90,7 +90,7 @@ def render(template: str, **slots: Any) -> str:
 
 
 def describe_model(told: PublicRun) -> str:
-    """Return which model was fine-tuned, at which commit."""
+    """Return which model was fine-tuned: at which commit, or of which file of which release."""
     backbone = told.recipe.backbone
     shape = backbone.from_scratch
     if shape is not None:
@@ -99,7 +99,16 @@ def describe_model(told: PublicRun) -> str:
             f"weights, and a byte-level BPE of at most {shape.vocab_size:,} tokens trained on the "
             f"same sessions"
         )
-    return _at_commit(str(backbone.name), told.commits.get("backbone"))
+    said = _at_commit(str(backbone.name), told.commits.get("backbone"))
+    if release := told.manifest.get("packages", {}).get("backbone"):
+        said += f" ({for_markdown(release)})"
+    if backbone.gguf_file is not None:
+        said = f"{markdown_code(backbone.gguf_file)} of {said}"
+    if backbone.sha256 is not None:
+        said += f" with the sha256 `{backbone.sha256}`"
+    if backbone.base_model is not None:
+        said += f", a copy of {markdown_code(backbone.base_model)}"
+    return said
 
 
 def describe_finetuning(told: PublicRun) -> str:

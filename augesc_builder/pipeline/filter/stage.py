@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
+from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
 from augesc_builder.readers.chunks import PARQUET, count_rows
 from augesc_builder.readers.parquet import open_table, read_table
@@ -77,9 +78,10 @@ def standalone(
     counter = None
     if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
         name, revision = tokenizer or str(recipe.backbone.name), None
+        place: str | Path = name
         if not tokenizer:
-            revision = recipe.backbone.revision
-        counter = load_counter(name, revision)
+            place, revision = place_of(recipe.backbone), recipe.backbone.revision
+        counter = load_counter(place, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
     template = PromptTemplate(recipe.prompt.instruction)
     with RunFolder(out, settings, progress.say) as folder:

@@ -21,6 +21,7 @@ from transformers import get_linear_schedule_with_warmup
 from augesc_builder.config.recipe import Finetune, Lora, Recipe
 from augesc_builder.errors import MissingExtraError, TrainingError
 from augesc_builder.models import causal_lm
+from augesc_builder.models.backbone import place_of
 from augesc_builder.models.training_state import load_state, newest_everywhere, save_state
 from augesc_builder.models.training_step import (
     IGNORED,
@@ -127,8 +128,9 @@ def _backbone(recipe: Recipe, revision: str | None, sessions: Sequence[Session])
         model, tokenizer = causal_lm.from_scratch(origin.from_scratch, texts, recipe.seed)
         model = model.to(getattr(torch, settings.weights_dtype))
     else:
+        pinned = origin.model_copy(update={"revision": revision})
         model, tokenizer = causal_lm.load(
-            str(origin.name),
+            place_of(pinned),
             revision=revision,
             dtype=settings.weights_dtype,
             device_map=settings.device_map,

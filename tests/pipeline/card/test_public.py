@@ -164,10 +164,10 @@ def test_a_name_on_the_hub_stays_where_it_was_loaded_from_there(at_home):
     commit = "0" * 40
     manifest = {**read_manifest(at_home), "revisions": {"backbone": commit}}
     told = PublicRun.of(recipe, manifest)
-    assert told.is_from_the_hub
+    assert told.base_model == "models/gptj"
     assert told.recipe.backbone.name == "models/gptj"
     told = PublicRun.of(recipe, {**manifest, "revisions": {}})  # it was a folder, gone since
-    assert not told.is_from_the_hub
+    assert told.base_model is None
     digest = read_manifest(at_home)["settings"]["inputs"]["finetune.backbone"]
     assert told.recipe.backbone.name == f"(local folder, digest {digest})"
 

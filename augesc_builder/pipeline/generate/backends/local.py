@@ -8,6 +8,7 @@ from typing import Any
 
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
 from augesc_builder.pipeline.generate import capacity, workers
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
@@ -29,7 +30,7 @@ class LocalBackend(Backend):
         """Refuse a model whose layers cannot be cut into the parts that are asked for."""
         settings, origin = capacity.settings_of(recipe), recipe.backbone
         if settings.tensor_parallel > 1:
-            config = config_of(origin.from_scratch, origin.name, origin.revision)
+            config = config_of(origin.from_scratch, place_of(origin), origin.revision)
             check_tensor_parallel(config, origin.label, settings.tensor_parallel)
 
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
