@@ -48,6 +48,8 @@ NO_DIFFERENCE = {
         ),
         "how the work is cut: rounding at most",
     ),
+    "backbone.sha256": "what must be so, or the build is refused",
+    "backbone.base_model": "what tables and cards call the model",
     "statistics.beside": "what is measured beside the corpus",
     "reading": "which lines are too long to be a text",
     "finetune.save_state_every": "how often a run that is killed can go on",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from augesc_builder.config.base import FILE, MODEL
@@ -158,6 +158,7 @@ around = st.text(st.sampled_from('ab :,"'), max_size=8)
 @given(segments, around, around)
 def test_a_path_is_out_of_any_value_and_text(parts, before, after):
     path = "/" + "/".join(parts)
+    assume("/" in path.strip("./~"))  # else it is short: the next test's
     label = "X"
     said = {"k": [path, {path: f"{before}{path}{after}"}], "n": 3, "none": None}
     cleaned = without_paths(said, {path: label})
