@@ -88,9 +88,9 @@ def write_gguf(
         if name == "lm_head.weight" or (without and without in name):
             continue
         n = next((heads[part] for part in stem.split(".") if part in heads), None)
+        array = weight.numpy()
         if n:  # the format has the halves of a head in turns, for another rotation
-            weight = weight.reshape(n, 2, -1, weight.shape[-1]).swapaxes(1, 2).reshape(weight.shape)
-        array = weight.contiguous().numpy()
+            array = array.reshape(n, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
         if kind != "F32" and array.ndim > 1:
             form = gguf.GGMLQuantizationType[kind]
             writer.add_tensor(

