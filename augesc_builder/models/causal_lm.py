@@ -31,9 +31,6 @@ END = "<|endoftext|>"
 """GPT-J's end-of-sequence token; the tokenizer made here uses the same."""
 
 
-_ANOTHER = "take another GGUF file (backbone.gguf_file), or a checkpoint of transformers"
-
-
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
@@ -102,8 +99,7 @@ def load(
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{name}: cannot be loaded as a causal LM: {brief(error)}"
-            + (f"; {_ANOTHER}" if is_gguf(name) else "")
+            f"{name}: cannot be loaded as a causal LM: {brief(error)}{_way_out(name)}"
         ) from error
     check_fit(name, model, tokenizer)
     if tensor_parallel_size(model) != tensor_parallel:
@@ -215,7 +211,9 @@ def config_of(shape: FromScratch | None, name: str | Path | None, revision: str 
     except AugescError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
+        raise CheckpointError(
+            f"{name}: no config to be had: {brief(error)}{_way_out(name)}"
+        ) from error
 
 
 def size_of(config: Any) -> tuple[int, int]:
@@ -228,5 +226,12 @@ def size_of(config: Any) -> tuple[int, int]:
 
 def brief(error: Exception) -> str:
     """Return the first line of what an error says."""
+    if isinstance(error, KeyError):
+        return f"it lacks {str(error)[:200]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+def _way_out(name: str | Path | None) -> str:
+    another = "; take another GGUF file (backbone.gguf_file), or a checkpoint of transformers"
+    return another if name is not None and is_gguf(name) else ""

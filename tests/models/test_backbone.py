@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import Backbone, load_recipe
 from augesc_builder.errors import CheckpointError, MissingExtraError
@@ -19,6 +22,7 @@ from augesc_builder.models.backbone import check_backbone, gguf_on_disk, place_o
 from augesc_builder.models.token_counter import load_counter
 from augesc_builder.pipeline.inputs import input_digests
 from augesc_builder.run.disk import sha256
+from tests.conftest import often
 from tests.gguf_files import SPECIAL, TEMPLATE, tiny_llama, tokens, write_gguf
 
 pytest.importorskip("gguf")
@@ -209,6 +213,19 @@ def test_a_file_that_cannot_be_used_is_one_line(given, says, tmp_path):
         load(path)
     assert "\n" not in str(told.value)
     assert "; " in str(told.value)  # the way out
+
+
+@given(st.data())
+@settings(max_examples=often(40))
+def test_any_damage_is_one_line_or_none(tiny_gguf, data):
+    raw = bytearray(tiny_gguf[0].read_bytes())
+    end = raw.index(b"blk.1.ffn_up.weight") + 60  # of what is no weight
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, end))] = data.draw(st.integers(0, 255))
+    path = tiny_gguf[0].with_name("damaged.gguf")
+    path.write_bytes(raw)
+    with contextlib.suppress(CheckpointError):
+        load(path)
 
 
 def test_a_tensor_under_another_name_is_missed(tmp_path):
