@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-LARGE = (".parquet", ".png", ".safetensors", ".bin")
+LARGE = (".parquet", ".png", ".safetensors", ".bin", ".gguf")
 """What the Hub keeps as LFS objects."""
 
 ROLES = {"hf_write": "write", "hf_read": "read"}

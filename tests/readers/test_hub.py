@@ -15,10 +15,13 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.models import causal_lm
 from augesc_builder.sources import sample
 from tests.conftest import ROOT
+from tests.gguf_files import write_gguf
 from tests.hub_stub import Fault, commit_of, serving
 from tests.pipeline.queries.test_collect import classifier
 
@@ -139,6 +142,110 @@ def test_reddit_posts_from_a_dataset_on_the_hub(hub, tmp_path):
     )
     assert done.returncode == 2
     assert "check the address, or give a local copy" in done.stderr
+
+
+# -- backbones ------------------------------------------------------------------------------------
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.fixture
+def with_backbones(hub):
+    """The Hub with a tiny Llama twice: as a GGUF file among others, and as SmolLM2's repo is."""
+    folder = hub.root / "models" / "someone" / "tiny-GGUF"
+    folder.mkdir()
+    model = write_gguf(folder / "tiny.Q8_0.gguf", kind="Q8_0")
+    (folder / "tiny.Q2_K.gguf").write_bytes(b"GGUF")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "Strange"}')
+    folder = hub.root / "models" / SMOLLM2
+    _, tokenizer = causal_lm.load(
+        hub.root / "models/someone/tiny-GGUF/tiny.Q8_0.gguf", revision=None, dtype="float32"
+    )
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink()
+    for name, changes in (
+        ("config.json", {"is_llama_config": True, "rope_interleaved": False, "rope_scaling": None}),
+        (
+            "tokenizer_config.json",
+            {
+                "tokenizer_class": "GPT2Tokenizer",
+                "chat_template": tokenizer.chat_template,
+                "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+                "model_max_length": 8192,
+            },
+        ),
+    ):
+        facts = json.loads((folder / name).read_text())
+        facts.pop("rope_parameters", None)
+        (folder / name).write_text(json.dumps({**facts, **changes}))
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(map(" ".join, vocabulary["merges"])))
+    for extra in ("README.md", "onnx/model.onnx", "runs/events.out", "all_results.json"):
+        (folder / extra).parent.mkdir(exist_ok=True)
+        (folder / extra).write_text("{}")
+    return hub
+
+
+BACKBONES = {
+    "gguf": {"name": "someone/tiny-GGUF", "revision": "main", "gguf_file": "tiny.Q8_0.gguf"},
+    "gguf at a commit": {
+        "name": "someone/tiny-GGUF",
+        "revision": "5" * 40,
+        "gguf_file": "tiny.Q8_0.gguf",
+        "base_model": SMOLLM2,
+    },
+    "safetensors at a commit": {"name": SMOLLM2, "revision": "7" * 40},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_a_backbone_of_the_hub_is_taken_at_a_commit(kind, with_backbones, tiny_file, tmp_path):
+    given, out = BACKBONES[kind], tmp_path / "run"
+    commit = given["revision"] if len(given["revision"]) == 40 else commit_of(given["name"])
+    command = (
+        *("finetune", "--recipe", tiny_file, "--out", out, "--set"),
+        f"backbone={json.dumps({**given, 'from_scratch': None})}",
+    )
+    done = augesc(with_backbones, tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "manifest.json").read_text())["revisions"]["backbone"] == commit
+    asked = [path for path in with_backbones.requests if "/resolve/" in path]
+    assert asked
+    assert all(f"/{given['name']}/resolve/{commit}/" in path for path in asked)
+    if "gguf_file" in given:
+        assert {path.rpartition("/")[2] for path in asked} == {given["gguf_file"]}
+    model, tokenizer = causal_lm.load(out / "checkpoint", revision=None, dtype="float32")
+    assert model.config.model_type == "llama"
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.chat_template
+    n = len(with_backbones.requests)
+    shutil.rmtree(out)
+    done = augesc(with_backbones, tmp_path, *command, HF_HUB_OFFLINE="1")  # from the cache alone
+    assert (done.returncode == 0) is (len(given["revision"]) == 40), done.stderr
+    assert len(with_backbones.requests) == n
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"gguf_file": "none.gguf"}, "none.gguf of someone/tiny-GGUF at revision main"),
+        ({"sha256": "0" * 64}, f"expected {'0' * 64} (backbone.sha256); get the file again"),
+        ({"gguf_file": "tiny.Q2_K.gguf"}, "is cut short in its header; download"),
+    ],
+    ids=["no such file", "another", "half"],
+)
+def test_a_gguf_of_the_hub_that_is_not_what_it_should_be(
+    changed, says, with_backbones, tiny_file, tmp_path
+):
+    given = {**BACKBONES["gguf"], **changed, "from_scratch": None}
+    command = ("build", "--dry-run", "--recipe", tiny_file, "--out", tmp_path / "run")
+    done = augesc(with_backbones, tmp_path, *command, "--set", f"backbone={json.dumps(given)}")
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("augesc: ")]
+    assert says in line
 
 
 # -- the classifiers of appendix A ----------------------------------------------------------------
