@@ -15,6 +15,9 @@ from augesc_builder.sources.sessions import find_sessions
 
 _NAMES = {NON_COMMERCIAL: "CC BY-NC 4.0", FREE: "Apache-2.0", OTHER: "no single licence"}
 
+_MODELS = {"gpt-j": "wang2021gptj", "smollm2": "allal2025smollm2"}
+"""What is cited for a backbone whose label or name holds one."""
+
 _LOCAL = "a local file in ESConv's form"
 
 
@@ -81,8 +84,8 @@ def producers_text(made_of: Sequence[SourceInfo]) -> str:
 def citation(recipe: Recipe, made_of: Sequence[SourceInfo]) -> str:
     """Return BibTeX entries for every ingredient of a run."""
     keys = ["zheng2022augesc", *(info.citation for info in made_of if info.citation)]
-    if recipe.backbone.from_scratch or "gpt-j" in str(recipe.backbone.name).lower():
-        keys.append("wang2021gptj")
+    model = f"{recipe.backbone.label} {recipe.backbone.name}".lower()
+    keys += [cited for name, cited in _MODELS.items() if name in model]
     if recipe.finetune.lora:
         keys.append("hu2022lora")
     keys += ["wolf2020transformers", "bird2009nltk"]
