@@ -43,7 +43,7 @@ def read_once(name: str | Path) -> Iterator[None]:
     """Let libraries read a file's header once, and not for config, tokenizer and weights each.
 
     What is no GGUF file is left to them. They also make the table of all names of tensors anew for
-    each module of a model. Both together are half of the time that a small model takes. Their bar
+    each module of a model. Both together are more than half of the time that it takes. Their bar
     is not shown.
     """
     if not is_gguf(name):

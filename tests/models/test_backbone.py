@@ -238,7 +238,10 @@ def test_a_tensor_under_another_name_is_missed(tmp_path):
 
 
 def test_a_folder_of_ggufs_says_which_key_is_missing(tiny_gguf, refused, tiny_file, tmp_path):
-    given = {"name": str(tiny_gguf[0].parent), "revision": None, "from_scratch": None}
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    shutil.copy(tiny_gguf[0], folder)
+    given = {"name": str(folder), "revision": None, "from_scratch": None}
     said = refused(
         *("build", "--recipe", tiny_file, "--out", tmp_path / "out", "--set"),
         f"backbone={yaml.safe_dump(given, default_flow_style=True)}",
