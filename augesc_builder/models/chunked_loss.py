@@ -59,11 +59,8 @@ class SummedLoss:
             targets = labels.to(device)
             counted = targets != IGNORED
             rows = hidden[:, :-1].to(device)[counted].to(dtype)  # (N, H)
-            training = torch.is_grad_enabled()
-            found: torch.Tensor = _CrossEntropy.apply(
-                rows, weight, bias, targets[counted], training
-            )
-            return found
+            apply: Callable[..., torch.Tensor] = _CrossEntropy.apply  # which has no types
+            return apply(rows, weight, bias, targets[counted], torch.is_grad_enabled())
 
         with _computing(self._head, loss_of):
             loss: torch.Tensor = model(input_ids=input_ids).logits
@@ -87,7 +84,7 @@ class _CrossEntropy(torch.autograd.Function):
         matrix = weight.to(rows.dtype)
         offset = bias if bias is None else bias.to(rows.dtype)
         sums = [
-            torch.zeros_like(of, dtype=torch.float32) if needs else None
+            torch.zeros_like(of, dtype=torch.float32) if of is not None and needs else None
             for of, needs in zip(inputs, needed, strict=True)
         ]
         to_rows, to_weight, to_bias = sums

@@ -54,8 +54,9 @@ def mixed_precision(asked: str) -> str:
     if torch.cuda.is_available():
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        find = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.11
-        able = any(find().get(key) for key in ("amx_bf16", "avx512_bf16", "bf16"))
+        find = getattr(torch.cpu, "get_capabilities", None)  # not in all versions
+        known = {} if find is None else find()
+        able = any(known.get(key) for key in ("amx_bf16", "avx512_bf16", "bf16"))
     return "bf16" if able else "no"
 
 

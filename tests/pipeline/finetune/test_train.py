@@ -246,12 +246,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_file, tmp_path, reference
     assert_equal_weights(weights, reference[1])
 
 
+@pytest.fixture(scope="module")
+def told(tiny_file, tmp_path_factory):
+    return train(tuned(tiny_file, "finetune.held_out=5"), tmp_path_factory.mktemp("held"))
+
+
 class TestHeldOut:
     """13 of the sample are learned from, and 5 others told of."""
-
-    @pytest.fixture(scope="class")
-    def told(self, tiny_file, tmp_path_factory):
-        return train(tuned(tiny_file, "finetune.held_out=5"), tmp_path_factory.mktemp("held"))
 
     def test_nothing_that_is_learned_changes(self, told, reference):
         facts, weights = told
