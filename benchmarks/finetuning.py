@@ -4,10 +4,11 @@ Both take the same sessions in the same batches and micro-batches, the same weig
 of the arithmetic, AdamW and clipping. Each run is a process of its own; they alternate, and medians
 are shown. The first step does not count: memory is found in it, and kernels are chosen.
 
-    python benchmarks/finetuning.py --model FOLDER [--steps 4] [--batch-size 8]
+    python benchmarks/finetuning.py [--model FOLDER] [--steps 4] [--batch-size 8]
         [--micro-batch-size 2] [--mixed-precision auto] [--esconv FOLDER] [--runs 3] [--tiny]
 
-FOLDER is a checkpoint of ``transformers``, or a name on the Hub.
+FOLDER is a checkpoint of ``transformers``, or a name on the Hub; without one it is the quickstart's
+model, whose package has to be installed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from augesc_builder.config.recipe import FromScratch, Recipe, load_recipe
 from augesc_builder.models import causal_lm
 from augesc_builder.models.allocation import memory_kept
+from augesc_builder.models.backbone import place_of
 from augesc_builder.models.training_step import make_accelerator, mixed_precision
 from augesc_builder.pipeline.finetune.examples import Example, collate, encode
 from augesc_builder.pipeline.finetune.learner import Learner
@@ -53,8 +55,6 @@ def main() -> None:
     parser.add_argument("--esconv", type=Path, default=SHARED / "esconv")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     given = parse(parser, steps=1, batch_size=4)
-    if given.model is None and not given.tiny:
-        parser.error("give --model, or --tiny for one that is made here")
     if given.contestant:
         train = train_by_trainer if given.contestant == CONTESTANTS[0] else train_here
         print(json.dumps(measured(given, train)))
@@ -115,11 +115,12 @@ def measured(given: argparse.Namespace, train: Any) -> Numbers:
     recipe = recipe.model_copy(update={"finetune": settings})
     sessions, _ = esconv_sessions(given.esconv, tiny=given.tiny)
     sessions = sessions[: (given.steps + 1) * given.batch_size]
-    if given.model is None:
+    if given.model is None and given.tiny:
         texts = [render(session.messages) for session in sessions]
         model, tokenizer = causal_lm.from_scratch(TINY, texts, seed=1)
     else:
-        model, tokenizer = causal_lm.load(given.model, revision=None, dtype="float32")
+        place = given.model or place_of(load_recipe("quickstart").backbone)
+        model, tokenizer = causal_lm.load(place, revision=None, dtype="float32")
     model.config.use_cache = False
     template = PromptTemplate(recipe.prompt.instruction)
     examples = [encode(session, template, tokenizer, 1500) for session in sessions]
