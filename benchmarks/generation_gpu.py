@@ -114,6 +114,7 @@ def training(arguments: argparse.Namespace, end: float) -> Any:
         from augesc_builder.config.recipe import load_recipe
         from augesc_builder.pipeline.finetune import train
         from augesc_builder.pipeline.finetune.examples import Example
+        from augesc_builder.pipeline.finetune.learner import Learner
     except ImportError as error:
         print(f"  fine-tuning is left out: {error}")
         return
@@ -133,23 +134,20 @@ def training(arguments: argparse.Namespace, end: float) -> Any:
             arguments.model, getattr(torch, settings.weights_dtype), arguments.device
         )
         model = train._prepare(model, settings, 1)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
-        model, optimizer = accelerator.prepare(model, optimizer)
-        model.train()
+        learner = Learner(accelerator, model, settings, n_steps=4, pad=50256)
         n_tokens = TRAINING_TOKENS if not on_cpu else 16
         batch = [Example(ids, ids) for ids in [list(range(n_tokens))] * settings.batch_size]
         seconds = []
         for _ in range(4):
             _wait(arguments.device)
             begun = time.perf_counter()
-            train._step(accelerator, model, optimizer, batch, 50256, settings)
+            learner.step(batch)
             _wait(arguments.device)
             seconds.append(time.perf_counter() - begun)
         peak = 0.0 if on_cpu else torch.cuda.max_memory_allocated() / 1e9
         yield [f"{name}, {settings.batch_size} sessions", f"{min(seconds[1:]):.2f}", f"{peak:.0f}"]
         accelerator.free_memory()
-        del model, optimizer, trained
+        del model, learner
 
 
 def _wait(device: str) -> None:

@@ -53,6 +53,7 @@ NO_DIFFERENCE = {
     "statistics.beside": "what is measured beside the corpus",
     "reading": "which lines are too long to be a text",
     "finetune.save_state_every": "how often a run that is killed can go on",
+    "finetune.held_out": "sessions that are measured on, and not learned from",
     **dict.fromkeys(
         (
             *("queries.classifiers.emotions.*.name", "queries.classifiers.emotions.*.multi_label"),

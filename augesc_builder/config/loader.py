@@ -92,7 +92,10 @@ class ConfigLoader:
                 self._tell(told, f"{key}: {before} is now {holder[last]}")
         if modern.keys() >= set(self.known_by) and "extends" not in modern:
             for key, value in self.added.items():
-                modern.setdefault(key, copy.deepcopy(value))
+                *sections, last = key.split(".")
+                holder = _at(modern, sections)
+                if holder is not None:
+                    holder.setdefault(last, copy.deepcopy(value))
         return modern
 
     def _tell(self, told: bool, what: str) -> None:

@@ -139,6 +139,7 @@ class Finetune(Section):
     sessions: PathText
     revision: str | None
     n_sessions: Positive
+    held_out: NotNegative
     epochs: Positive
     batch_size: Positive
     micro_batch_size: Positive
@@ -149,7 +150,7 @@ class Finetune(Section):
     max_tokens: Positive
     gradient_checkpointing: bool
     weights_dtype: Literal["float32", "bfloat16"]
-    mixed_precision: MixedPrecision
+    mixed_precision: MixedPrecision | Literal["auto"]
     save_state_every: NotNegative
     device_map: str | None = None
     lora: Lora | None
@@ -226,7 +227,7 @@ _LOADER = ConfigLoader(
     example="generate.top_p=0.95",
     moved=MOVED,
     renamed=RENAMED,
-    added={"statistics": STATISTICS, "reading": READING},
+    added={"statistics": STATISTICS, "reading": READING, "finetune.held_out": 0},
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},
 )

@@ -44,6 +44,22 @@ def make_accelerator(**options: Any) -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[waits], **options)
 
 
+def mixed_precision(asked: str) -> str:
+    """Return the type of the arithmetic; ``auto`` is ``bf16`` where the processor computes in it.
+
+    Where it does not, bfloat16 is emulated, slower than float32.
+    """
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        find = getattr(torch.cpu, "get_capabilities", None)  # not in all versions
+        known = {} if find is None else find()
+        able = any(known.get(key) for key in ("amx_bf16", "avx512_bf16", "bf16"))
+    return "bf16" if able else "no"
+
+
 def checkpoint_activations(model: Any) -> None:
     """Let a model compute activations twice rather than keep them."""
     new_name = "activation_checkpointing_enable"  # since transformers 5.2x
@@ -67,18 +83,44 @@ def gradients(
     an epoch, or more processes than examples) computes an ``idle`` one, whose labels are all to be
     ignored, to keep collectives paired. Returns this process's part of the loss, a scalar.
     """
-    share = list(batch[accelerator.process_index :: accelerator.num_processes])
-    largest = -(-len(batch) // accelerator.num_processes)
-    n_turns = -(-largest // micro_batch_size)
+    turns = _turns(accelerator, batch, micro_batch_size)
     total = torch.zeros((), device=accelerator.device)
-    for turn in range(n_turns):
-        micro = share[turn * micro_batch_size : (turn + 1) * micro_batch_size]
-        with nullcontext() if turn == n_turns - 1 else accelerator.no_sync(model):
+    for turn, micro in enumerate(turns, 1):
+        with nullcontext() if turn == len(turns) else accelerator.no_sync(model):
             loss = summed_loss(model, micro or batch[:1], not micro) / max(n_tokens, 1)
             # Gradients are averaged over processes; the sum is what a mean over all tokens needs.
             accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach()
     return total
+
+
+def loss_on(
+    accelerator: Accelerator,
+    model: Any,
+    examples: Sequence[T],
+    micro_batch_size: int,
+    n_tokens: int,
+    summed_loss: Callable[[Any, Sequence[T], bool], torch.Tensor],
+) -> float:
+    """Return the mean loss over all ``n_tokens`` of examples that are not learned from.
+
+    Processes share them as :func:`gradients` has it; the model is left as it trains.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    model.eval()
+    with torch.no_grad():
+        for micro in _turns(accelerator, examples, micro_batch_size):
+            total += summed_loss(model, micro or examples[:1], not micro)
+    model.train()
+    return float(accelerator.reduce(total, "sum")) / max(n_tokens, 1)
+
+
+def _turns(accelerator: Accelerator, batch: Sequence[T], micro_batch_size: int) -> list[list[T]]:
+    """Return this process's micro-batches; there are as many in each, so some may be empty."""
+    share = list(batch[accelerator.process_index :: accelerator.num_processes])
+    largest = -(-len(batch) // accelerator.num_processes)
+    starts = range(0, largest, micro_batch_size)
+    return [share[start : start + micro_batch_size] for start in starts]
 
 
 def update(

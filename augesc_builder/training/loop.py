@@ -30,6 +30,7 @@ from augesc_builder.models.training_state import load_state, newest_everywhere, 
 from augesc_builder.models.training_step import (
     checkpoint_activations,
     gradients,
+    loss_on,
     make_accelerator,
     update,
 )
@@ -259,21 +260,15 @@ class Training:
 
     def _validate(self, model: Any) -> float:
         """Return the mean loss of a response token of the validation set, over all processes."""
-        share = self.validation[self.accelerator.process_index :: self.accelerator.num_processes]
-        examples = [self.encoder.encode(pair.history, pair.response) for pair in share]
+        examples = [self.encoder.encode(pair.history, pair.response) for pair in self.validation]
         examples.sort(key=lambda example: -len(example.target))
-        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        model.eval()
-        with torch.no_grad():
-            for i in range(0, len(examples), self.micro_batch_size):
-                micro = examples[i : i + self.micro_batch_size]
-                sums[0] += self._summed(model, micro, False)
-                sums[1] += sum(len(example.target) for example in micro)
-        model.train()
-        loss, n = self.accelerator.reduce(sums, "sum").tolist()
+        n_tokens = sum(len(example.target) for example in examples)
+        loss = loss_on(
+            self.accelerator, model, examples, self.micro_batch_size, n_tokens, self._summed
+        )
         if not math.isfinite(loss):
             raise TrainingError(f"the validation loss of step {self.state.step} is {loss}")
-        return float(loss / n)  # of all tokens: a mean of means would weigh short shares more
+        return loss
 
     def _write_best(self, model: Any) -> None:
         # In every process: it gathers what FSDP has sharded.

@@ -60,6 +60,7 @@ SCRIPTS = {
         *(f"scaled:{n}e6" for n in (20, 35, 46, 60, 100)),
         *("uninformative:0.01", "uninformative:0.1"),
     ],
+    "finetuning.py": ["transformers.Trainer", "augesc"],
     "generation.py": [
         *("augesc, 2 slots", "the same, static batches of 2"),
         *("the same, from which ended rows leave", "transformers.generate, batches of 2"),

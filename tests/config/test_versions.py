@@ -26,6 +26,7 @@ def of_before(settings):
     del old["reading"]
     old["generate"] |= backend
     del old["statistics"]
+    del old["finetune"]["held_out"]
     return old
 
 

@@ -122,8 +122,19 @@ def describe_finetuning(told: PublicRun) -> str:
         + f", {settings.epochs} epoch{'s' * (settings.epochs > 1)}, batch size "
         f"{settings.batch_size}, peak learning rate {settings.learning_rate}"
         + (f", LoRA of rank {settings.lora.rank}" if settings.lora else "")
+        + (f", computed in {kind}" if (kind := facts.get("mixed_precision", "no")) != "no" else "")
         + f"; mean loss a token in the last epoch {facts['last_epoch_loss']}"
+        + _held_out(facts.get("held_out"))
         + (f". Sessions of each problem type: {spread}" if spread else "")
+    )
+
+
+def _held_out(facts: Mapping[str, Any] | None) -> str:
+    if not facts:
+        return ""
+    return (
+        f"; on {len(facts['sessions'])} sessions held out {facts['loss_before']} before "
+        f"fine-tuning and {facts['losses'][-1]} after"
     )
 
 

@@ -23,6 +23,11 @@ class Example:
     input_ids: list[int]
     labels: list[int]
 
+    @property
+    def n_learned(self) -> int:
+        """Count the tokens that the loss is over: the first has none before it."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
 
 def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Session]:
     """Draw ``n`` sessions at random, as evenly over the problem types as their counts allow.
@@ -58,6 +63,23 @@ def sample_sessions(sessions: Sequence[Session], n: int, seed: int) -> list[Sess
     return chosen
 
 
+def held_out(
+    sessions: Sequence[Session], chosen: Sequence[Session], n: int, seed: int
+) -> list[Session]:
+    """Draw ``n`` sessions as :func:`sample_sessions` does, from those that are not ``chosen``.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where fewer than ``n`` are left.
+    """
+    ids = {session.session_id for session in chosen}
+    left = [session for session in sessions if session.session_id not in ids]
+    if n > len(left):
+        raise TrainingError(
+            f"finetune.held_out is {n}, but of {len(sessions)} sessions {len(chosen)} are learned "
+            f"from (finetune.n_sessions) and {len(left)} are left; lower one of them"
+        )
+    return sample_sessions(left, n, seed)
+
+
 def problem_types(sessions: Sequence[Session], chosen: Collection[str]) -> dict[str, int]:
     """Count the sessions with the ids ``chosen`` by problem type, the most frequent first."""
     counts = Counter(s.problem_type or "none" for s in sessions if s.session_id in chosen)
@@ -77,15 +99,13 @@ def encode(session: Session, template: PromptTemplate, tokenizer: Any, max_token
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
-    """Pad examples on the right to one batch."""
+    """Pad examples on the right to one batch of ``input_ids`` and ``labels``, both (B, T)."""
     width = max(len(example.input_ids) for example in examples)
 
     def rows(values: Sequence[list[int]], fill: int) -> torch.Tensor:
         return torch.tensor([row + [fill] * (width - len(row)) for row in values])  # (B, T)
 
-    ids = [example.input_ids for example in examples]
     return {
-        "input_ids": rows(ids, pad),
-        "attention_mask": rows([[1] * len(row) for row in ids], 0),
+        "input_ids": rows([example.input_ids for example in examples], pad),
         "labels": rows([example.labels for example in examples], IGNORED),
     }

@@ -39,6 +39,11 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         f"  {facts['steps']} steps on {len(facts['sessions'])} sessions; loss a token "
         f"{facts['first_loss']} at first, {facts['last_epoch_loss']} in the last epoch"
     )
+    if held := facts.get("held_out"):
+        progress.say(
+            f"  on {len(held['sessions'])} held-out sessions: loss a token {held['loss_before']} "
+            f"before, {held['losses'][-1]} after"
+        )
     types = problem_types(sessions, set(facts["sessions"]))
     folder.complete("finetune", **facts, problem_types=types)
     shutil.rmtree(folder.work("finetune"))  # gigabytes, that a build would carry to its end

@@ -7,31 +7,38 @@ depends on seed and epoch alone, so a killed run that resumes sees what it would
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
-from transformers import get_linear_schedule_with_warmup
 
 from augesc_builder.config.recipe import Finetune, Lora, Recipe
 from augesc_builder.errors import MissingExtraError, TrainingError
 from augesc_builder.models import causal_lm
+from augesc_builder.models.allocation import memory_kept
 from augesc_builder.models.backbone import place_of
-from augesc_builder.models.training_state import load_state, newest_everywhere, save_state
+from augesc_builder.models.training_state import newest_everywhere
 from augesc_builder.models.training_step import (
-    IGNORED,
     checkpoint_activations,
-    gradients,
     make_accelerator,
-    update,
+    mixed_precision,
 )
-from augesc_builder.pipeline.finetune.examples import Example, collate, encode, sample_sessions
+from augesc_builder.pipeline.finetune.examples import (
+    Example,
+    encode,
+    held_out,
+    sample_sessions,
+)
+from augesc_builder.pipeline.finetune.learner import Learner
 from augesc_builder.run.progress import Progress
+from augesc_builder.run.states import SavedState
 from augesc_builder.sources.base import Session
 from augesc_builder.text.prompts import PromptTemplate
 
@@ -47,63 +54,116 @@ def finetune(
 
     ``states`` is a folder for what a killed run resumes from. ``sessions`` and the
     backbone's revision are those of the first process. Returns what the manifest records: sessions,
-    steps, losses (mean per token, natural logarithm).
+    steps, losses (mean per token, natural logarithm), the type of the arithmetic.
 
     Raises :class:`~augesc_builder.errors.TrainingError` for a loss that is not finite, and for
     processes or GPUs that the settings cannot be spread over;
     :class:`~augesc_builder.errors.CheckpointError` where all saved states are damaged.
     """
     settings = recipe.finetune
-    accelerator = make_accelerator(mixed_precision=settings.mixed_precision)
-    _check_launch(accelerator, settings)
+    accelerator, saved = _accelerator(settings, states, progress)
     first: list[Any] = [None]
     if accelerator.is_main_process:
         chosen = sample_sessions(sessions, settings.n_sessions, recipe.seed)
-        first = [(chosen, recipe.backbone.revision)]
-    chosen, revision = broadcast_object_list(first)[0]
+        held = held_out(sessions, chosen, settings.held_out, recipe.seed)
+        first = [(chosen, held, recipe.backbone.revision)]
+    chosen, held, revision = broadcast_object_list(first)[0]
     model, tokenizer = _backbone(recipe, revision, chosen)
     model = _prepare(model, settings, recipe.seed)
     template = PromptTemplate(recipe.prompt.instruction)
-    examples = [encode(s, template, tokenizer, settings.max_tokens) for s in chosen]
-    plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+    examples, unseen = (
+        [encode(session, template, tokenizer, settings.max_tokens) for session in drawn]
+        for drawn in (chosen, held)
     )
-    schedule = get_linear_schedule_with_warmup(optimizer, settings.warmup_steps, len(plan))
-    model, optimizer = accelerator.prepare(model, optimizer)
-    trained = (model, optimizer, schedule)
-    losses = _resume(accelerator, states, trained, progress)
-    model.train()
-    with progress.bar(len(plan), "fine-tuning", "step", done=len(losses)) as bar:
-        for step in range(len(losses), len(plan)):
-            batch = [examples[i] for i in plan[step]]
-            loss = _step(accelerator, model, optimizer, batch, tokenizer.eos_token_id, settings)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss of step {step + 1} is {loss}; lower finetune.learning_rate "
-                    f"({settings.learning_rate}) or set finetune.mixed_precision to no"
-                )
-            schedule.step()
-            losses.append(loss)
-            bar.update(1, loss=f"{loss:.3f}")
-            every = settings.save_state_every
-            if every and (step + 1) % every == 0 and step + 1 < len(plan):
-                save_state(accelerator, states, step + 1, trained, {"losses": losses})
-    _save(accelerator, model, tokenizer, recipe, out)
+    plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
+    learner = Learner(accelerator, model, settings, len(plan), tokenizer.eos_token_id)
+    history = _History()
+    if saved is not None:
+        progress.say(f"  resuming from {saved.path.name}")
+        learner.load(saved)
+        history = _History(saved.facts["losses"], saved.facts.get("held_out", []))
+    kept = memory_kept() if accelerator.device.type == "cpu" else contextlib.nullcontext()
+    with kept, progress.bar(len(plan), "fine-tuning", "step", done=len(history.losses)) as bar:
+        _learn(learner, settings, plan, (examples, unseen), history, states, bar)
+    _save(accelerator, learner.model, tokenizer, recipe, out)
     accelerator.end_training()
-    model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
-    return {
+    del model, learner
+    accelerator.free_memory()  # generation needs the GPU next
+    losses = history.losses
+    facts = {
         "sessions": [session.session_id for session in chosen],
         "examples_cut": sum(
             example.input_ids[-1] != tokenizer.eos_token_id for example in examples
         ),
         "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
         "steps": len(plan),
+        "mixed_precision": accelerator.mixed_precision,
         "first_loss": round(losses[0], 4),
         "last_epoch_loss": round(_mean(losses[-math.ceil(len(plan) / settings.epochs) :]), 4),
     }
+    if held:
+        before, *after = (round(loss, 4) for loss in history.held_out)
+        ids = [session.session_id for session in held]
+        facts["held_out"] = {"sessions": ids, "loss_before": before, "losses": after}
+    return facts
+
+
+@dataclass
+class _History:
+    """Losses so far, of the steps, and on held-out sessions: before any, and after each epoch.
+
+    Its fields are names on disk, in the facts of states.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+
+
+def _learn(
+    learner: Learner,
+    settings: Finetune,
+    plan: Sequence[Sequence[int]],
+    sets: tuple[Sequence[Example], Sequence[Example]],
+    history: _History,
+    states: Path,
+    bar: Any,
+) -> None:
+    """Take the steps of the plan that the history lacks, and record them there.
+
+    ``sets`` are the examples that are learned from, and those held out.
+    """
+    examples, unseen = sets
+    an_epoch = len(plan) // settings.epochs
+    if unseen and not history.held_out:
+        history.held_out.append(learner.loss_on(unseen))
+    for step in range(len(history.losses) + 1, len(plan) + 1):
+        loss = learner.step([examples[i] for i in plan[step - 1]])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {step} is {loss}; lower finetune.learning_rate "
+                f"({settings.learning_rate}) or set finetune.mixed_precision to no"
+            )
+        history.losses.append(loss)
+        if unseen and step % an_epoch == 0:
+            history.held_out.append(learner.loss_on(unseen))
+        bar.update(1, loss=f"{loss:.3f}")
+        every = settings.save_state_every
+        if every and step % every == 0 and step < len(plan):
+            learner.save(states, step, asdict(history))
+
+
+def _accelerator(
+    settings: Finetune, states: Path, progress: Progress
+) -> tuple[Accelerator, SavedState | None]:
+    """Make the accelerator, and find the state to resume from, in whose arithmetic it goes on."""
+    accelerator = make_accelerator(mixed_precision=mixed_precision(settings.mixed_precision))
+    _check_launch(accelerator, settings)
+    saved = newest_everywhere(accelerator, states, progress.say)
+    first = accelerator.mixed_precision if saved is None else saved.facts.get("mixed_precision")
+    (agreed,) = broadcast_object_list([first])  # processors differ
+    if agreed not in (None, accelerator.mixed_precision):
+        accelerator = make_accelerator(mixed_precision=agreed)
+    return accelerator, saved
 
 
 def _check_launch(accelerator: Accelerator, settings: Finetune) -> None:
@@ -188,45 +248,6 @@ def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
         order = list(range(n))
         random.Random(f"{seed}/{epoch}").shuffle(order)
         yield from (order[i : i + size] for i in range(0, n, size))
-
-
-def _step(
-    accelerator: Accelerator,
-    model: Any,
-    optimizer: Any,
-    batch: Sequence[Example],
-    pad: int,
-    settings: Finetune,
-) -> float:
-    """Take one optimizer step; the loss is the mean over all conversation tokens of the batch."""
-
-    def summed_loss(model: Any, micro: Sequence[Example], idle: bool) -> torch.Tensor:
-        tensors = {k: v.to(accelerator.device) for k, v in collate(micro, pad).items()}
-        labels = tensors.pop("labels")
-        logits = model(**tensors).logits  # (B, T, V)
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(),
-            (torch.full_like(labels, IGNORED) if idle else labels)[:, 1:].flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
-
-    n_tokens = sum(label != IGNORED for example in batch for label in example.labels[1:])
-    size = settings.micro_batch_size
-    loss = gradients(accelerator, model, batch, size, n_tokens, summed_loss)
-    return update(accelerator, model, optimizer, loss, settings.max_grad_norm)
-
-
-def _resume(
-    accelerator: Accelerator, states: Path, trained: tuple[Any, Any, Any], progress: Progress
-) -> list[float]:
-    """Load the newest saved state; give the losses of the steps it has behind it."""
-    saved = newest_everywhere(accelerator, states, progress.say)
-    if saved is None:
-        return []
-    progress.say(f"  resuming from {saved.path.name}")
-    load_state(accelerator, saved, trained)
-    return list(saved.facts["losses"])
 
 
 def _save(

@@ -18,7 +18,8 @@ from augesc_builder.pipeline.card.ingredients import (
     session_source,
 )
 from augesc_builder.pipeline.card.metadata import split_card
-from augesc_builder.pipeline.card.render import render_card
+from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.render import describe_finetuning, render_card
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.sources.base import SourceInfo
 from augesc_builder.sources.registry import find_source
@@ -153,6 +154,21 @@ def test_reddit_asks_for_no_non_commercial_licence():
 def test_no_slot_is_left(built):
     card = (built / "corpus" / "README.md").read_text().split("```bibtex")[0]
     assert not re.search(r"{{|}}|{%|%}|\bNone\b|\bnan\b|Undefined", card)
+
+
+def test_it_tells_of_held_out_sessions_and_of_the_arithmetic(built):
+    manifest = read_manifest(built)
+    facts = manifest["stages"]["finetune"]
+    told = PublicRun(load_recipe(built / "recipe.yaml"), manifest)
+    facts["mixed_precision"] = "no"
+    plain = describe_finetuning(told)
+    assert "held out" not in plain
+    assert "computed" not in plain
+    facts["held_out"] = {"sessions": ["a", "b"], "loss_before": 3.1, "losses": [2.9, 2.8]}
+    facts["mixed_precision"] = "bf16"
+    said = describe_finetuning(told)
+    assert "; on 2 sessions held out 3.1 before fine-tuning and 2.8 after" in said
+    assert ", computed in bf16" in said
 
 
 def test_the_card_tells_what_the_run_found(built):

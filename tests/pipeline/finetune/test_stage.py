@@ -145,6 +145,23 @@ def test_states_go_when_fine_tuning_is_done(tiny_file, tmp_path):
         assert not (tmp_path / "out" / ".work" / "finetune").exists()
 
 
+def test_what_was_held_out_is_said_and_marked(tiny_file, tmp_path):
+    progress = Stops(99, FULL)
+    with RunFolder(tmp_path / "out", {}) as folder:
+        stage.run(folder, load_recipe(tiny_file, ["finetune.held_out=4"]), progress)
+        told = folder.manifest["stages"]["finetune"]["held_out"]
+    assert len(told["sessions"]) == 4
+    assert (
+        f"on 4 held-out sessions: loss a token {told['loss_before']} before, "
+        f"{told['losses'][-1]} after"
+    ) in progress.said
+    progress = Stops(99, FULL)
+    with RunFolder(tmp_path / "without", {}) as folder:
+        stage.run(folder, load_recipe(tiny_file), progress)
+        assert "held_out" not in folder.manifest["stages"]["finetune"]
+    assert "held-out" not in progress.said
+
+
 def test_killed_outright_it_goes_on(tiny_file, tmp_path, whole):
     """By a signal that nothing can catch, as soon as the first state appears."""
     out = tmp_path / "out"

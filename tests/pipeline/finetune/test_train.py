@@ -22,10 +22,11 @@ from safetensors.torch import load_file
 from augesc_builder.config.recipe import RECIPES, load_recipe
 from augesc_builder.errors import CheckpointError, RecipeError, TrainingError
 from augesc_builder.models import causal_lm
-from augesc_builder.models.training_step import IGNORED
+from augesc_builder.models.training_step import IGNORED, mixed_precision
 from augesc_builder.pipeline.finetune.examples import (
     collate,
     encode,
+    held_out,
     problem_types,
     sample_sessions,
 )
@@ -96,6 +97,23 @@ class TestSampling:
         ids = [[s.session_id for s in sample_sessions(sessions, 10, seed)] for seed in (1, 1, 2)]
         assert ids[0] == ids[1] != ids[2]
 
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
+    def test_held_out_sessions_are_none_of_those_learned_from(self, sizes, data):
+        sessions = sessions_of(**{f"t{i}": n for i, n in enumerate(sizes)})
+        n = data.draw(st.integers(0, len(sessions)))
+        n_held = data.draw(st.integers(0, len(sessions) - n))
+        chosen = sample_sessions(sessions, n, 5)
+        held = held_out(sessions, chosen, n_held, 5)
+        ids = {s.session_id for s in [*chosen, *held]}
+        assert len(held) == n_held
+        assert len(ids) == n + n_held
+
+    def test_more_held_out_than_are_left(self):
+        sessions = sessions_of(a=5)
+        assert len(held_out(sessions, sessions[:3], 2, 1)) == 2
+        with pytest.raises(TrainingError, match=r"held_out is 3, but of 5 sessions 3 are learned"):
+            held_out(sessions, sessions[:3], 3, 1)
+
     def test_more_than_there_are(self):
         with pytest.raises(TrainingError, match="only 3 sessions; lower it"):
             sample_sessions(sessions_of(a=3), 4, 1)
@@ -138,7 +156,8 @@ class TestEncoding:
         examples = [encode(s, KIND, tokenizer, n) for s, n in zip(sessions, (50, 80), strict=True)]
         batch = collate(examples, 0)
         assert batch["input_ids"].shape == (2, 80)
-        assert batch["attention_mask"].sum(1).tolist() == [50, 80]
+        assert (batch["input_ids"][0, 50:] == 0).all()
+        assert (batch["input_ids"][1] == torch.tensor(examples[1].input_ids)).all()
         assert (batch["labels"][0, 50:] == IGNORED).all()
 
 
@@ -227,6 +246,78 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_file, tmp_path, reference
     assert_equal_weights(weights, reference[1])
 
 
+@pytest.fixture(scope="module")
+def told(tiny_file, tmp_path_factory):
+    return train(tuned(tiny_file, "finetune.held_out=5"), tmp_path_factory.mktemp("held"))
+
+
+class TestHeldOut:
+    """13 of the sample are learned from, and 5 others told of."""
+
+    def test_nothing_that_is_learned_changes(self, told, reference):
+        facts, weights = told
+        assert {key: value for key, value in facts.items() if key != "held_out"} == reference[0]
+        assert_equal_weights(weights, reference[1])
+        assert not {*facts["held_out"]["sessions"]} & {*facts["sessions"]}
+
+    def test_the_losses_are_those_of_the_checkpoint(self, tiny, tiny_file, tmp_path):
+        overrides = ("finetune.held_out=5", "finetune.epochs=3")
+        told = train(tuned(tiny_file, *overrides), tmp_path)[0]["held_out"]
+        model, tokenizer = causal_lm.load(tmp_path / "checkpoint", revision=None, dtype="float32")
+        template = PromptTemplate(tiny.prompt.instruction)
+        sessions = {s.session_id: s for s in read_sample_sessions()}
+        total, n = 0.0, 0
+        for name in told["sessions"]:
+            example = encode(sessions[name], template, tokenizer, tiny.finetune.max_tokens)
+            batch = {k: torch.tensor([v]) for k, v in vars(example).items()}
+            with torch.no_grad():
+                total += model(**batch).loss.item() * example.n_learned
+            n += example.n_learned
+        assert told["losses"][-1] == pytest.approx(total / n, abs=2e-3)
+        assert len(told["losses"]) == 3
+        assert told["loss_before"] > told["losses"][0] > told["losses"][-1]
+
+    @pytest.mark.parametrize("stop_after", [3, 5, 6])  # in and after the first epoch of four steps
+    def test_a_killed_run_tells_the_same(self, tiny_file, tmp_path, told, stop_after):
+        recipe = tuned(tiny_file, "finetune.held_out=5")
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "a", tmp_path / "state", stop_after=stop_after)
+        facts, weights = train(recipe, tmp_path / "b", tmp_path / "state")
+        assert facts == told[0]
+        assert_equal_weights(weights, told[1])
+
+
+class TestArithmetic:
+    def test_auto_is_what_the_processor_computes_in(self, tiny_file, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        for able, kind in (
+            ({}, "no"),
+            ({"avx512_bf16": False}, "no"),
+            ({"amx_bf16": True}, "bf16"),
+        ):
+            monkeypatch.setattr(
+                torch.cpu, "get_capabilities", lambda able=able: able, raising=False
+            )
+            assert mixed_precision("auto") == kind
+            assert mixed_precision("fp16") == "fp16"
+        facts, _ = train(tuned(tiny_file, "finetune.mixed_precision=auto"), tmp_path)
+        assert facts["mixed_precision"] == "bf16"
+
+    def test_a_killed_run_goes_on_in_its_own(self, tiny_file, tmp_path, monkeypatch):
+        """On a machine of which another type would be chosen, as on the one that it began on."""
+        recipe = tuned(tiny_file, "finetune.mixed_precision=auto")
+        able = {"amx_bf16": True}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+        facts, whole = train(recipe, tmp_path / "whole")
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "a", tmp_path / "state", stop_after=5)
+        able["amx_bf16"] = False
+        assert train(recipe, tmp_path / "other")[0]["mixed_precision"] == "no"
+        resumed, weights = train(recipe, tmp_path / "b", tmp_path / "state")
+        assert resumed == facts
+        assert_equal_weights(weights, whole)
+
+
 def test_micro_batches_change_nothing_but_rounding(tiny_file, tmp_path, reference):
     facts, weights = train(tuned(tiny_file, "finetune.micro_batch_size=1"), tmp_path)
     assert facts["last_epoch_loss"] == pytest.approx(reference[0]["last_epoch_loss"], abs=1e-3)
@@ -277,16 +368,20 @@ def test_four_processes_share_a_batch_of_two(tiny_file, tmp_path):
         *("--cpu", "--num_processes", "4", "--num_machines", "1", "--mixed_precision", "no"),
         *("--dynamo_backend", "no", "--main_process_port", "0"),
         *("-m", "augesc_builder", "build", "--recipe", str(tiny_file), "--set"),
-        *("finetune.batch_size=2", "--out", str(out), "--until", "finetune", "--debug"),
+        *("finetune.batch_size=2", "--set", "finetune.held_out=5"),
+        *("--out", str(out), "--until", "finetune", "--debug"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    facts, weights = train(tuned(tiny_file, "finetune.batch_size=2"), tmp_path / "alone")
+    alone = tuned(tiny_file, "finetune.batch_size=2", "finetune.held_out=5")
+    facts, weights = train(alone, tmp_path / "alone")
     told = json.loads((out / "manifest.json").read_text())["stages"]["finetune"]
     assert told["sessions"] == facts["sessions"]
     for loss in ("first_loss", "last_epoch_loss"):
         assert told[loss] == pytest.approx(facts[loss], abs=1e-3)
+    for loss in ("loss_before", "losses"):
+        assert told["held_out"][loss] == pytest.approx(facts["held_out"][loss], abs=1e-3)
     shared = load_file(out / "checkpoint" / "model.safetensors")
     assert_equal_weights(shared, weights, tolerance=2e-3)
 

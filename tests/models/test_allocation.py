@@ -1,0 +1,54 @@
+"""Memory that is kept: fewer page faults in a training, and given back at its end."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from augesc_builder.models.allocation import memory_kept
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is asked")
+N = 16 << 20  # floats, 64 MiB
+
+
+def faults_of_steps() -> int:
+    """Count the page faults of ten large tensors, one after the other; an eleventh comes before."""
+    torch.ones(N)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(N)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@glibc
+def test_pages_are_cleared_once():
+    before = faults_of_steps()
+    with memory_kept():
+        kept = faults_of_steps()
+    after = faults_of_steps()
+    assert kept < before / 5
+    assert kept < after / 5
+
+
+@glibc
+def test_memory_is_given_back_at_the_end():
+    with memory_kept():
+        torch.ones(4 * N)
+        kept = resident()
+    assert resident() < kept - 2 * N
+
+
+def test_with_another_c_library_nothing_changes(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: pytest.fail("it was asked"))
+    with memory_kept():
+        torch.ones(1)
