@@ -87,7 +87,7 @@ def finetune(
                 )
             schedule.step()
             losses.append(loss)
-            bar.update(1, loss=f"{loss:.3f}")
+            bar.update(1, loss=loss)
             every = settings.save_state_every
             if every and (step + 1) % every == 0 and step + 1 < len(plan):
                 save_state(accelerator, states, step + 1, trained, {"losses": losses})
