@@ -21,11 +21,11 @@ def status(
         Path,
         typer.Argument(parser=path, help="The folder of a build, a stage or a training."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    for_programs: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Show what a run is at, while it works or after: stages done, rate, time left, who."""
-    from augesc_builder.run.status import overview, told
+    from augesc_builder.run.status import as_json, overview, told
 
     found = overview(run)
-    Progress().say(found.model_dump_json(indent=2) if as_json else told(found))
+    Progress().say(as_json(found) if for_programs else told(found))

@@ -6,6 +6,7 @@ work, and whether its process still is (:mod:`augesc_builder.run.heartbeat`).
 
 from __future__ import annotations
 
+import json
 import shlex
 from datetime import datetime, timezone
 from pathlib import Path
@@ -150,6 +151,11 @@ def told(found: Overview) -> str:
     return "\n".join(lines)
 
 
+def as_json(found: Overview) -> str:
+    """Return the same for programs, in characters that no terminal minds."""
+    return json.dumps(found.model_dump(mode="json"), indent=2).replace("\x7f", r"\u007f")
+
+
 def _read(folder: Path) -> _Manifest:
     try:
         manifest = _Manifest.model_validate(read_manifest(folder))
@@ -194,8 +200,9 @@ def _made(manifest: _Manifest, stage: str) -> dict[str, int]:
 def _at(work: Work, *, is_over: bool) -> str:
     """Say how far the work is, or was."""
     if not is_over:
-        return line_of(work)
-    return f"It had come to {line_of(work.model_copy(update={'rate': None, 'seconds_left': None}))}"
+        return one_line(line_of(work))
+    left = work.model_copy(update={"rate": None, "seconds_left": None})
+    return one_line(f"It had come to {line_of(left)}")
 
 
 def _who(found: Overview) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import unicodedata
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from augesc_builder.errors import DiskError, RunFolderError
 from augesc_builder.run import heartbeat
 from augesc_builder.run.heartbeat import SILENT, StatusFile, Work, is_at_work, read_status
-from tests.readers.mutations import mutate
+from tests.readers.mutations import mutate_line
 
 NOW = datetime.now(timezone.utc)
 COUNTS, SECONDS = st.none() | st.integers(0, 1 << 53), st.floats(0, 1e12)
@@ -150,7 +151,7 @@ def test_a_damaged_status_is_one_or_refused_in_a_line(tmp_path_factory, seed):
     folder = tmp_path_factory.mktemp("run")
     written(folder, error="e", state="failed")
     path = folder / ".status.json"
-    path.write_bytes(mutate(path.read_bytes(), seed))
+    path.write_bytes(mutate_line(random.Random(seed), path.read_bytes()))
     try:
         read_status(folder)
     except RunFolderError as error:
