@@ -86,7 +86,8 @@ class Bar:
         self.done += n
         if facts:
             self.facts = facts
-            self._bar.set_postfix(_shown(facts), refresh=False)
+            if not self._bar.disable:
+                self._bar.set_postfix(_shown(facts), refresh=False)
         self._bar.update(n)
 
     def look(self) -> None:
@@ -124,6 +125,7 @@ class Progress:
         self._bars = not quiet and sys.stderr.isatty() and not os.environ.get("CI")
         self._lines = not quiet and not self._bars
         self._stage: str | None = None
+        self._has_begun = False
         self._bar: Bar | None = None
         self._tell: Callable[[Work], None] | None = None
         self._beat: Beat | None = None
@@ -148,24 +150,34 @@ class Progress:
                 self._watch()
             return self._bar
 
-    def begin(self, stage: str | None, tell: Callable[[Work], None]) -> None:
+    def begin(self, stage: str | None, tell: Callable[[Work], None] | None = None) -> None:
         """Say from now on how far a stage is, and ``tell`` it every few seconds.
 
         Until :meth:`end`, or until the next stage begins.
         """
         with self._lock:
             self._start(stage)
-            self._tell = tell
-            tell(self.work())
+            self._has_begun, self._tell = True, tell
+            if tell is not None:
+                tell(self.work())
             self._watch()
 
     def end(self) -> None:
         """Say and tell no more."""
         with self._lock:
             beat, self._beat = self._beat, None
-            self._tell = self._stage = None
+            self._has_begun, self._tell, self._stage = False, None, None
         if beat is not None:
             beat.stop()
+
+    @contextlib.contextmanager
+    def working(self, stage: str) -> Iterator[None]:
+        """Say how far something is that fills no run's folder, while it is at work."""
+        self.begin(stage)
+        try:
+            yield
+        finally:
+            self.end()
 
     def work(self) -> Work:
         """Return how far the work is."""
@@ -201,7 +213,7 @@ class Progress:
         """Forget the bar; where no stage is at work, it was all there is to say."""
         with self._lock:
             self._bar = None
-            alone = self._tell is None
+            alone = not self._has_begun
         if alone:
             self.end()
 
@@ -227,7 +239,7 @@ class Progress:
 
 def line_of(work: Work) -> str:
     """Say in a line how far the work is."""
-    names = ": ".join(filter(None, (work.stage, work.what)))
+    names = ", ".join(filter(None, (work.stage, work.what)))
     return f"{names or 'checking what is done'}: {how_far(work)}"
 
 

@@ -101,7 +101,7 @@ def overview(folder: Path) -> Overview:
         raise RunFolderError(f"{folder} is {found}; give the folder that a run fills (its --out)")
     folder = layout.run_of(folder)
     manifest = _read(folder)
-    status, marks = read_status(folder), Marks(folder)
+    status, marks = _last_word(folder), Marks(folder)
     kind = manifest.settings.stage
     wanted = list(layout.STAGES) if kind == "build" else [kind]
     done = {name for name in wanted if name in marks}
@@ -171,6 +171,13 @@ def _read(folder: Path) -> _Manifest:
             f"{manifest.settings.stage[:40]!r}; take the version of augesc that wrote it"
         )
     return manifest
+
+
+def _last_word(folder: Path) -> Status | None:
+    """Read the status file, again where its process has ended: it may have said how since."""
+    status = read_status(folder)
+    ended = status is not None and status.state == "running" and is_at_work(status) is False
+    return read_status(folder) if ended else status
 
 
 def _state(status: Status | None, *, is_complete: bool) -> State:

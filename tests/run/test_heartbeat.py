@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import unicodedata
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from augesc_builder.errors import DiskError, RunFolderError
 from augesc_builder.run import heartbeat
 from augesc_builder.run.heartbeat import SILENT, StatusFile, Work, is_at_work, read_status
+from tests.conftest import SOAK
 from tests.readers.mutations import mutate_line
 
 NOW = datetime.now(timezone.utc)
@@ -85,6 +87,30 @@ def test_a_run_goes_on_where_no_status_can_be_written(tmp_path):
     gone.write(Work(since=NOW, seconds=0.0))
     gone.end(None)
     (tmp_path / ".status.json").mkdir()
+    StatusFile(tmp_path).write(Work(since=NOW, seconds=0.0))
+    assert [path.name for path in tmp_path.iterdir()] == [".status.json"]
+
+
+def test_a_kill_leaves_a_whole_status_and_the_next_run_writes_over_it(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom datetime import datetime, timezone\n"
+        "from augesc_builder.run.heartbeat import StatusFile, Work\n"
+        "file, n = StatusFile(Path(sys.argv[1])), 0\n"
+        "while True:\n"
+        "    file.write(Work(since=datetime.now(timezone.utc), seconds=0.0, done=n))\n"
+        "    n += 1\n"
+    )
+    rng, command = random.Random(0), [sys.executable, "-c", code, str(tmp_path)]
+    for _ in range(SOAK or 4):
+        before = read_status(tmp_path)
+        with subprocess.Popen(command) as process:
+            while read_status(tmp_path) == before:
+                assert process.poll() is None
+            time.sleep(rng.random() / 50)
+            process.kill()
+        found = read_status(tmp_path)
+        assert (found.state, found.pid) == ("running", process.pid)
+        assert is_at_work(found) is False
     StatusFile(tmp_path).write(Work(since=NOW, seconds=0.0))
     assert [path.name for path in tmp_path.iterdir()] == [".status.json"]
 

@@ -86,7 +86,7 @@ def test_a_bar_within_a_stage_does_not_put_the_line_off(clock, capsys):
         clock.now += 1
         said._look()
     assert capsys.readouterr().out == (
-        "  finetune: fine-tuning: 0 of 8 steps (0%), at work for 00:10\n"
+        "  finetune, fine-tuning: 0 of 8 steps (0%), at work for 00:10\n"
     )
 
 
@@ -132,6 +132,24 @@ def test_in_ci_a_terminal_has_lines(clock, capsys, monkeypatch):
     clock.now += FIRST
     said._look()
     assert capsys.readouterr().out == "  generate: at work for 00:10\n"
+
+
+def test_what_fills_no_folder_says_that_it_is_at_work_until_it_ends(clock, capsys):
+    said = Progress()
+    with pytest.raises(KeyError), said.working("evaluation"):
+        clock.now += FIRST
+        said._look()  # a model is loaded
+        with said.bar(3, "responses of a", "response"):
+            pass
+        clock.now += EVERY
+        said._look()
+        raise KeyError
+    clock.now += EVERY
+    said._look()
+    assert capsys.readouterr().out.splitlines() == [
+        "  evaluation: at work for 00:10",
+        "  evaluation: at work for 01:05",
+    ]
 
 
 def test_nobody_looks_where_there_is_nothing_to_say_or_tell():
@@ -236,14 +254,14 @@ def test_a_line_has_all_that_is_known(clock):
         bar.look()
     line = progress.line_of(said.work())
     assert line == (
-        "generate: generating: 60 of 160 sessions (38%), 2.50 a second, 00:40 left, "
+        "generate, generating: 60 of 160 sessions (38%), 2.50 a second, 00:40 left, "
         "kept 4, judged 9, tokens a second 812"
     )
     said.bar(0, "judging", "text")
-    assert progress.line_of(said.work()) == "generate: judging: 0 of 0 texts, at work for 00:08"
+    assert progress.line_of(said.work()) == "generate, judging: 0 of 0 texts, at work for 00:08"
     said.bar(None, "judging", "post").update(1200, kept=7)
     assert progress.line_of(said.work()) == (
-        "generate: judging: 1,200 posts, at work for 00:08, kept 7"
+        "generate, judging: 1,200 posts, at work for 00:08, kept 7"
     )
 
 

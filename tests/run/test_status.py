@@ -14,15 +14,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError, RunFolderError
+from augesc_builder.hub.publish import corpus_files, model_files
 from augesc_builder.pipeline.build import build
+from augesc_builder.run import status as status_module
 from augesc_builder.run.disk import sealed
 from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.heartbeat import Status, StatusFile, Work
 from augesc_builder.run.layout import STAGES
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.status import _COMMANDS, Overview, overview, told
@@ -38,7 +42,7 @@ OFTEN = (
 """The command line that says how far it is ten times a second."""
 
 LINE = re.compile(
-    r"  (?P<stage>[a-z ]+)(: (?P<what>[a-z -]+))?: "
+    r"  (?P<stage>[a-z ]+)(, (?P<what>[a-z -]+))?: "
     r"((?P<done>[\d,]+)( of (?P<total>[\d,]+))? [a-z]+s( \(\d+%\))?, )?"
     r"(at work for [\d:]+|[\d.,]+ (a|an) (second|minute|hour))(, [\d:]+ left)?"
     r"(, [a-z ]+ [\d.,]+)*"
@@ -159,7 +163,7 @@ def test_a_run_is_told_by_another_process_and_its_kill_too(augesc, built, tiny_f
         assert (found.state, found.stages[0].state) == ("gone", "begun")
     code, text, _ = augesc("status", folder)
     assert code == 0
-    assert re.search(r"It had come to generate: generating: [\d,]+ of 3,600 sessions", text)
+    assert re.search(r"It had come to generate, generating: [\d,]+ of 3,600 sessions", text)
     assert " left" not in text
     assert f"Process {process.pid} on " in text
     assert "is gone, and was heard of 00:" in text
@@ -240,6 +244,21 @@ def test_what_is_made_again_is_at_work_though_it_is_marked(tmp_path):
         assert (found.state, found.stages[0].state) == ("running", "at work")
     found = overview(tmp_path)
     assert (found.state, found.stages[0].made) == ("complete", {"sessions": 3, "rejected": 4})
+
+
+def test_a_run_that_ends_between_two_looks_is_not_told_as_killed(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text(
+        sealed({"kind": "augesc run", "settings": {"stage": "filter"}})
+    )
+    file = StatusFile(tmp_path)
+    file.write(Work(stage="filter", since=datetime.now(timezone.utc), seconds=0.0))
+
+    def ends(_: Status) -> bool:
+        file.end(InputError("empty", "g.jsonl"))
+        return False
+
+    monkeypatch.setattr(status_module, "is_at_work", ends)
+    assert overview(tmp_path).state == "failed"
 
 
 def test_a_run_of_an_earlier_version_has_no_status(built, tmp_path):
@@ -351,3 +370,17 @@ def test_a_damaged_status_file_is_one_line(refused, built, tmp_path):
     (tmp_path / "run" / ".status.json").write_text("{")
     line = refused("status", tmp_path / "run")
     assert "remove it, the next run writes it anew" in line
+
+
+def test_the_status_file_is_never_published(augesc, built, tmp_path):
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "out"
+    text = " I am sorry to hear that. What happened?\nHuman: I lost my job."
+    texts.write_text(json.dumps({"query": "I feel low.", "text": text}) + "\n")
+    code, _, err = augesc("filter", texts, "--out", out, "--quiet")
+    assert code == 0, err
+    assert (out / ".status.json").is_file()
+    manifest = json.loads((built / "manifest.json").read_text())
+    pushed = [*corpus_files(out), *corpus_files(built / "corpus")]
+    pushed += model_files(built, "me/model", manifest)
+    assert "filter_report.json" in pushed
+    assert not any("status" in name for name in pushed)
