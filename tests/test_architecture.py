@@ -123,7 +123,9 @@ def test_no_module_is_too_long(path):
 
 def test_the_stages_are_the_folders_of_the_pipeline():
     from augesc_builder.pipeline.build import STAGES
+    from augesc_builder.run import layout
 
+    assert tuple(STAGES) == layout.STAGES
     folders = {path.parent.name for path in (ROOT / PACKAGE / "pipeline").glob("*/stage.py")}
     assert folders == set(STAGES)
     for name in folders:
@@ -135,7 +137,14 @@ def test_the_stages_are_the_folders_of_the_pipeline():
 def test_names_on_disk_stand_in_one_place():
     """No other module spells the name of a file or folder of a run."""
     names = (
-        *("manifest.json", "recipe.yaml", ".complete", "filter_report.json", "filter_report.md"),
+        *(
+            "manifest.json",
+            "recipe.yaml",
+            ".complete",
+            ".status.json",
+            "filter_report.json",
+            "filter_report.md",
+        ),
         *("safety_report.json", "safety_review.json", "statistics.json", "queries_report.json"),
         *("training.json", "config.yaml", "curve.jsonl", "evaluation.json", "responses.jsonl"),
         *("corpus/data/*.parquet", "data/*.parquet", "generations/*.parquet"),

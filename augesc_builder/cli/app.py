@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import hub, statistics, training
+from augesc_builder.cli import hub, statistics, status, training
 from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
@@ -233,6 +233,7 @@ statistics.register(app)
 
 
 hub.register(app)
+status.register(app)
 training.register(app)
 
 

@@ -89,23 +89,26 @@ def evaluate(
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out} is not empty; give --out a new or empty folder")
-    models = [DialogModel(name) for name in names]
-    pairs = chosen_pairs(models[0], setup)
-    outcomes = [_outcome(model, pairs, setup, progress) for model in models]
-    left_out = models[0].left_out
-    metrics = dict(LIKELIHOOD_METRICS) | (TEXT_METRICS if setup.generate else {})
-    groups = _groups(pairs, left_out)
-    report: dict[str, Any] = {
-        "models": list(names),
-        "sessions": setup.sessions,
-        "examples": len(pairs),
-        "decoding": asdict(setup.decoding) if setup.generate else None,
-        "resamples": setup.resamples,
-        "seed": setup.seed,
-        "left_out": left_out,
-        "versions": versions(),
-        "groups": {group.name: _group(group, pairs, outcomes, metrics, setup) for group in groups},
-    }
+    with progress.working("evaluation"):
+        models = [DialogModel(name) for name in names]
+        pairs = chosen_pairs(models[0], setup)
+        outcomes = [_outcome(model, pairs, setup, progress) for model in models]
+        left_out = models[0].left_out
+        metrics = dict(LIKELIHOOD_METRICS) | (TEXT_METRICS if setup.generate else {})
+        groups = _groups(pairs, left_out)
+        report: dict[str, Any] = {
+            "models": list(names),
+            "sessions": setup.sessions,
+            "examples": len(pairs),
+            "decoding": asdict(setup.decoding) if setup.generate else None,
+            "resamples": setup.resamples,
+            "seed": setup.seed,
+            "left_out": left_out,
+            "versions": versions(),
+            "groups": {
+                group.name: _group(group, pairs, outcomes, metrics, setup) for group in groups
+            },
+        }
     if out is not None:
         with disk_errors(out):
             _write(out, report, pairs, outcomes)

@@ -66,7 +66,7 @@ def build(
             finetune.join(recipe, Path(folder))
         return True
     check_inputs(recipe)
-    with RunFolder(folder, run_settings(recipe), progress.say) as run:
+    with RunFolder(folder, run_settings(recipe), progress) as run:
         intact = _intact(run, wanted)
         if intact == set(wanted) and all(map(run.is_current, wanted)):
             return False
@@ -78,6 +78,7 @@ def build(
                 progress.say(f"[{number}/{len(wanted)}] {name}: done before")
                 continue
             progress.say(f"[{number}/{len(wanted)}] {name}")
+            run.begin(name)
             if not is_current:
                 _start_again(run, name, progress)
             STAGES[name](run, recipe, progress)

@@ -127,6 +127,8 @@ def load_sealed(path: Path) -> dict[str, Any]:
     Raises :class:`~augesc_builder.errors.RunFolderError` where it is no JSON object, or not what
     was written.
     """
+    if path.exists() and not path.is_file():
+        raise RunFolderError(f"{path}: not a regular file; {MEND}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:

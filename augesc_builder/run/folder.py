@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +32,8 @@ from augesc_builder.run.disk import (
     sync,
     write_synced,
 )
+from augesc_builder.run.heartbeat import StatusFile
+from augesc_builder.run.progress import Progress
 from augesc_builder.run.storage import KEPT, Storage
 from augesc_builder.run.versions import versions
 
@@ -41,6 +43,8 @@ KIND = "augesc run"
 
 class RunFolder(Storage):
     """A folder owned by one run at a time; a context manager that holds its lock.
+
+    With a ``progress``, how far the run is stands in its status file, too.
 
     Raises
     ------
@@ -54,9 +58,10 @@ class RunFolder(Storage):
         self,
         path: str | Path,
         settings: Mapping[str, Any],
-        say: Callable[[str], object] = lambda _: None,
+        progress: Progress | None = None,
     ) -> None:
-        super().__init__(Path(path), say)
+        super().__init__(Path(path), progress.say if progress is not None else lambda _: None)
+        self._progress, self._status = progress, StatusFile(self.path)
         self.settings = dict(settings)
         self.manifest: dict[str, Any] = {}
 
@@ -87,6 +92,7 @@ class RunFolder(Storage):
         except BaseException:
             self._lock.release()
             raise
+        self.begin(None)
         return self
 
     def __exit__(
@@ -95,16 +101,25 @@ class RunFolder(Storage):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._progress is not None:
+            self._progress.end()
         on_disk = disk_error(self.path, error) if isinstance(error, Exception) else None
         if error is None:
             shutil.rmtree(self.path / layout.WORK, ignore_errors=True)
-        elif isinstance(on_disk or error, AugescError) and not self._has_finished():
+        if isinstance(on_disk or error, AugescError) and not self._has_finished():
             self._undo()
+        else:
+            self._status.end(on_disk or error)
         self._lock.release()
         if on_disk is not None:
             raise on_disk from error
 
     # -- what was done ---------------------------------------------------------------------------
+
+    def begin(self, stage: str | None) -> None:
+        """Say that a stage is at work; ``None``: what is done is checked."""
+        if self._progress is not None:
+            self._progress.begin(stage, self._status.write)
 
     def complete(
         self, stage: str, *, tables: Mapping[str, int] | None = None, **facts: Any
@@ -148,6 +163,8 @@ class RunFolder(Storage):
     def _undo(self) -> None:
         """Remove what this run wrote, when it failed before anything was finished."""
         shutil.rmtree(self.path / layout.WORK, ignore_errors=True)
+        for name in (layout.STATUS, layout.STATUS_NEW):
+            (self.path / name).unlink(missing_ok=True)
         for name in self.marks.names():
             self.forget(name)
         for folder in (layout.MARKS, layout.SET_ASIDE):

@@ -6,6 +6,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
 
     FOLDER/
       recipe.yaml  manifest.json        the settings, and what the run found out
+      .status.json                      what is at work, for `augesc status`; no part of the run
       .complete/STAGE.json              completion mark: every file of the stage, with its digest
       .complete/STAGE-00003.json        completion mark of one shard
       .work/                            half-done things; gone when the run is done
@@ -27,6 +28,7 @@ from augesc_builder.errors import InputError, PublishError
 
 MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
 LOCK, WORK, MARKS, COMMIT = ".lock", ".work", ".complete", "commit.json"
+STATUS, STATUS_NEW = ".status.json", ".status.json.new"
 SET_ASIDE = "set-aside"
 
 QUERIES, REJECTED_POSTS, QUERIES_REPORT = "queries", "rejected.parquet", "queries_report.json"
@@ -41,6 +43,10 @@ TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"
 CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
 STATE, SAVING, PICKLED_FACTS = "state.json", "saving", "facts.pt"
 EVALUATION, EVALUATION_TABLE, RESPONSES = "evaluation.json", "evaluation.md", "responses.jsonl"
+
+STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
+"""The stages of a build, in order, as marks are named; what runs them is in
+:mod:`augesc_builder.pipeline.build`."""
 
 SPLIT = "train"
 """The split that tables of a corpus are written as."""

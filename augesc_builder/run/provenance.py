@@ -112,11 +112,12 @@ def _pin(folder: RunFolder, what: str, name: str, revision: str | None, key: str
 
 
 def is_new(folder: RunFolder, stage: str, progress: Progress) -> bool:
-    """Whether a stage is still to be run; the user is told where it is not."""
+    """Whether a stage is still to be run, and begin it; the user is told where it is not."""
     if folder.is_intact(stage):
         progress.say(f"{folder.path} is complete: nothing to do")
         return False
     folder.record(versions=versions())
+    folder.begin(stage)
     return True
 
 

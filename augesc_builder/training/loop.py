@@ -164,8 +164,9 @@ class Training:
                 self.state.step += 1
                 self.state.total += 1
                 self._log(loss=loss, learning_rate=rate)
-                best = "" if self.state.best is None else f"{math.exp(self.state.best):.1f}"
-                bar.update(1, loss=f"{loss:.3f}", best_perplexity=best)
+                best = self.state.best
+                known = {} if best is None else {"best_perplexity": math.exp(min(best, 700))}
+                bar.update(1, loss=loss, **known)
                 self._after_step(trained, last=self.state.step == plan.n_steps)
         model, optimizer = self.accelerator.free_memory(model, optimizer)
 

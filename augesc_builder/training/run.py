@@ -67,10 +67,11 @@ def train(
     if rank:
         _train(config, pinned(config, out), data, _silent(out), out, Progress(quiet=True))
         return
-    with RunFolder(out, run_settings(config), progress.say) as run:
+    with RunFolder(out, run_settings(config), progress) as run:
         if run.is_complete("train"):
             progress.say(f"{out} is complete: nothing to do. Its model is {_model_of(config, out)}")
             return
+        run.begin("train")
         run.keep(layout.TRAINING_CONFIG, dump_config(config))
         run.record(name=config.name, seed=config.seed, versions=versions())
         start = pinned(config, out)

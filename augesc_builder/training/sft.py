@@ -5,6 +5,7 @@ Data, histories and evaluation are those of encoder-decoders; the loss is that o
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import checkpoint_activations
 from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors
-from augesc_builder.run.progress import Progress
+from augesc_builder.run.progress import Bar, Progress
 from augesc_builder.run.states import newest_state, seal
 from augesc_builder.training.loop import Mixed, Outputs, TrainingState
 
@@ -68,7 +69,7 @@ def train_sft(
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         encoder = Encoder(model, tokenizer, config.examples)
-        mixed = phases[number]
+        mixed, reports = phases[number], _Reports(name, progress)
         order = epoch_order(
             [len(pairs) for pairs in mixed.sets], mixed.weights, f"{config.seed}/{number}"
         )
@@ -80,11 +81,11 @@ def train_sft(
             model,
             tokenizer,
             outputs,
-            progress,
+            reports,
             examples,
             _dataset(validation, encoder),
         )
-        with quiet_bars():
+        with quiet_bars(), contextlib.closing(reports):
             trainer.train(resume_from_checkpoint=_newest(outputs.checkpoints / name, progress))
         state = _state_of(state, number, name, trainer.state)
 
@@ -124,7 +125,7 @@ def _trainer(
     model: Any,
     tokenizer: Any,
     outputs: Outputs,
-    progress: Progress,
+    reports: _Reports,
     examples: Dataset,
     validation: Dataset,
 ) -> Any:
@@ -168,7 +169,7 @@ def _trainer(
         report_to=machine.trackers or "none",
         disable_tqdm=True,
     )
-    callbacks: list[Any] = [_Reports(name, progress)]
+    callbacks: list[Any] = [reports]
     if train.patience is not None:
         callbacks.append(EarlyStoppingCallback(train.patience))
     trainer = SFTTrainer(
@@ -184,10 +185,24 @@ def _trainer(
 
 
 class _Reports(TrainerCallback):  # type: ignore[misc]
-    """Seals checkpoints, reports validations, and stops at a non-finite loss."""
+    """Counts steps, seals checkpoints, reports validations, and stops at a non-finite loss."""
 
     def __init__(self, name: str, progress: Progress) -> None:
         self._name, self._progress = name, progress
+        self._bar: Bar | None = None
+        self._facts: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar = self._progress.bar(state.max_steps, self._name, "step", done=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(1, **self._facts)
+
+    def close(self) -> None:
+        """Count no more."""
+        if self._bar is not None:
+            self._bar.__exit__()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         PartialState().wait_for_everyone()  # each writes its random state
@@ -199,15 +214,18 @@ class _Reports(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         loss, validation = ((logs or {}).get(key) for key in ("loss", "eval_loss"))
         if validation is not None:
+            perplexity = math.exp(min(float(validation), 700))
+            self._facts["validation_perplexity"] = perplexity
             self._progress.say(
-                f"  {self._name}, step {state.global_step}: validation perplexity "
-                f"{math.exp(min(float(validation), 700)):.2f}"
+                f"  {self._name}, step {state.global_step}: validation perplexity {perplexity:.2f}"
             )
         if loss is not None and not math.isfinite(float(loss)):
             raise TrainingError(
                 f"the loss of step {state.global_step} is {loss}; lower the learning_rate of the "
                 f"phase, or set train.mixed_precision to no"
             )
+        if loss is not None:
+            self._facts["loss"] = float(loss)
 
 
 def _newest(folder: Path, progress: Progress) -> str | None:

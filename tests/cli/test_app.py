@@ -193,13 +193,13 @@ def test_bars_have_rate_and_time_left_but_not_in_ci(monkeypatch, quiet, in_ci):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("CI", "true") if in_ci else monkeypatch.delenv("CI", raising=False)
     with Progress(quiet=quiet).bar(10, "fine-tuning", "step", done=4) as bar:
-        bar.update(1, loss="2.5")
+        bar.update(1, loss=2.5)
         bar._bar.refresh()
     drawn = terminal.getvalue()
     assert ("fine-tuning" in drawn) is not (quiet or in_ci)
     if drawn:
         assert "5/10" in drawn
-        assert re.search(r"\d\d:\d\d<\d\d:\d\d, +[\d.]+ step/s, loss=2.5", drawn)
+        assert re.search(r"\d\d:\d\d<\d\d:\d\d, +[\d.]+ step/s, loss=2.50", drawn)
 
 
 def test_statistics_of_esconvs_files(augesc, tmp_path):

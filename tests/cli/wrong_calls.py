@@ -240,6 +240,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "card": ("{run}",),
     "push": ("{run}", "--repo", "someone/corpus"),
     "safety": ("{run}",),
+    "status": ("{run}",),
     "test": ("--name", "published"),
     "train": ("--out", "out", "--config", "tiny"),
     "evaluate-model": (

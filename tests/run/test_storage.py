@@ -19,6 +19,7 @@ from augesc_builder.errors import InputError, RunFolderError, SettingsChangedErr
 from augesc_builder.run.disk import load_sealed, sealed
 from augesc_builder.run.folder import RunFolder, is_run, read_manifest
 from augesc_builder.run.marks import Marks, checked, parquet_files, table_files
+from augesc_builder.run.progress import Progress
 
 TABLE = pa.table({"a": [1, 2, 3]})
 
@@ -27,13 +28,19 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in {".lock", ".status.json"}
     }
+
+
+def telling(say) -> Progress:
+    progress = Progress(quiet=True)
+    progress.say = say
+    return progress
 
 
 def make(folder: Path, n: int = 2, say=lambda _: None) -> RunFolder:
     """Fill a folder with a stage of ``n`` shards, and one that reads them."""
-    with RunFolder(folder, {"seed": 1}, say) as run:
+    with RunFolder(folder, {"seed": 1}, telling(say)) as run:
         for number in run.shards("s", n):
             run.write_shard("s", number, n, {"t/part": TABLE.slice(number % 2)})
         if not run.is_complete("s"):
@@ -143,7 +150,7 @@ def test_what_is_lost_or_damaged_is_made_again(tmp_path, lost, how):
     else:
         path.write_bytes(data[:-1] if how == "cut" else bytes([data[0] ^ 1]) + data[1:])
     said: list[str] = []
-    with RunFolder(tmp_path / "a", {"seed": 1}, said.append) as run:
+    with RunFolder(tmp_path / "a", {"seed": 1}, telling(said.append)) as run:
         stage = "c" if lost == "card.md" else "s"
         assert not run.is_intact(stage)
         assert run.is_intact("c" if stage == "s" else "s")

@@ -35,6 +35,7 @@ from augesc_builder.errors import (
 from augesc_builder.models import causal_lm, dialog
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import seal
+from augesc_builder.run.status import overview
 from augesc_builder.sources.base import Session
 from augesc_builder.training.run import train
 from tests.conftest import ROOT, shared
@@ -113,12 +114,16 @@ class StopsAfter(Progress):
 
 
 class Said(Progress):
-    """Keeps what is said."""
+    """Keeps what is said, and the bar."""
 
     text = ""
 
     def say(self, text=""):
         self.text += text + "\n"
+
+    def bar(self, *args, **kwargs):
+        self.bar_made = super().bar(*args, **kwargs)
+        return self.bar_made
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +401,9 @@ def test_a_training_learns_and_leaves_what_the_readme_says(reference):
     best = min(row["validation_loss"] for row in validations)
     assert facts["validation_loss"] == best
     assert facts["validation_perplexity"] == pytest.approx(math.exp(best))
+    status = overview(out)
+    assert (status.kind, status.state) == ("train", "complete")
+    assert (status.stages[0].name, status.stages[0].made) == ("train", {"steps": STEPS})
     states = [p.name for p in sorted((out / "checkpoints").iterdir())]
     assert states == [f"step-{n:07d}" for n in (3, 6, 9, STEPS)]
 
@@ -731,6 +739,8 @@ def test_causal_models_are_trained_by_trl_and_go_on(tmp_path):
     said = Said(quiet=True)
     curve, weights = trained(config, tmp_path / "b", said)
     assert "checkpoint-7 is no saved state" in said.text
+    assert said.bar_made.done == said.bar_made.total == STEPS  # those before the stop among them
+    assert set(said.bar_made.facts) == {"loss", "validation_perplexity"}
     assert_close_curves(curve, whole[0])
     assert_equal_weights(weights, whole[1])
     losses = [row["loss"] for row in curve if "loss" in row]

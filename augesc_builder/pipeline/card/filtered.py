@@ -37,7 +37,7 @@ def write_card(path: Path, told: Mapping[str, str | None], progress: Progress) -
             f"{path}: no file there says how the texts came about, or under which licence; give "
             f"{', '.join(missing)}"
         )
-    with RunFolder(path, manifest["settings"], progress.say) as folder:
+    with RunFolder(path, manifest["settings"], progress) as folder:
         if not folder.is_complete("filter"):
             raise RunFolderError(
                 f"{path}: its filtering is not finished; run `augesc filter` again"

@@ -30,7 +30,7 @@ def standalone(path: Path, progress: Progress) -> None:
     Raises :class:`~augesc_builder.errors.RunFolderError` where no build is finished.
     """
     manifest = read_manifest(path)
-    with RunFolder(path, manifest["settings"], progress.say) as folder:
+    with RunFolder(path, manifest["settings"], progress) as folder:
         if not folder.is_complete("statistics"):
             raise RunFolderError(
                 f"{path}: no finished build there; run `augesc build --out {path}` first"

@@ -84,7 +84,7 @@ def standalone(
         counter = load_counter(place, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
     template = PromptTemplate(recipe.prompt.instruction)
-    with RunFolder(out, settings, progress.say) as folder:
+    with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
             judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
@@ -154,7 +154,7 @@ def refilter(
     if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
         raise InputError("changed since it was measured; filter it again without --reuse", files[0])
     judge = Filter(limits, settings["includes_query"], scan=settings["scan"])
-    with RunFolder(out, settings, progress.say) as folder:
+    with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(
@@ -212,12 +212,15 @@ def _filter(
         preload="augesc_builder.pipeline.filter.filter",
     )
     done = sum(rows for number, (_, rows) in enumerate(shards) if number not in missing)
+    n_kept = n_judged = 0
     with progress.bar(total, "judging", "text", done=done) as bar:
         for number in sorted(missing):
             parts = []
             for part in islice(results, shards[number][0]):
                 parts.append(part)
-                bar.update(len(part))
+                n_kept += len(part.sessions)
+                n_judged += len(part)
+                bar.update(len(part), kept=n_kept, judged=n_judged)
             bad = merged(part.bad for part in parts)
             if not number and not any(len(part.measured) for part in parts):
                 raise InputError(

@@ -62,7 +62,7 @@ def standalone(recipe: Recipe, out: Path, progress: Progress) -> None:
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "backbone", "finetune")}
     digests = {k: v for k, v in input_digests(recipe).items() if k.startswith("finetune")}
-    with RunFolder(out, {"stage": "finetune", **kept, **digests}, progress.say) as folder:
+    with RunFolder(out, {"stage": "finetune", **kept, **digests}, progress) as folder:
         if is_new(folder, "finetune", progress):
             run(folder, recipe, progress)
             progress.say(f"The checkpoint is in {out / layout.CHECKPOINT}")

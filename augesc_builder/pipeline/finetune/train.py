@@ -146,7 +146,7 @@ def _learn(
         history.losses.append(loss)
         if unseen and step % an_epoch == 0:
             history.held_out.append(learner.loss_on(unseen))
-        bar.update(1, loss=f"{loss:.3f}")
+        bar.update(1, loss=loss)
         every = settings.save_state_every
         if every and step % every == 0 and step < len(plan):
             learner.save(states, step, asdict(history))

@@ -17,7 +17,7 @@ _WINDOW = 30.0
 
 
 class LiveLine:
-    """A bar over sessions, with tokens a second, the slots at work and the share kept so far.
+    """A bar over sessions, with tokens a second, the slots at work and the rows kept so far.
 
     The requirements run on finished rows in a thread beside the engine; what they find is only
     shown. The ``filter`` stage judges for good.
@@ -45,17 +45,18 @@ class LiveLine:
         """Judge a finished row, when there is time."""
         self._judged.append(self._judge.submit(self._is_kept, row))
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, float]:
         """Return what the line says besides sessions and time left."""
         while self._judged and self._judged[0].done():
             self._n_kept += self._judged.popleft().result()
             self._n_judged += 1
         (begun, before), (now, after) = self._made[0], self._made[-1]
-        facts = {"tokens/s": f"{(after - before) / max(now - begun, 1e-9):,.0f}"}
-        if self._utilisation is not None:
-            facts["slots"] = f"{self._utilisation:.0%}"
+        facts: dict[str, float] = {}
         if self._n_judged:
-            facts["kept"] = f"{self._n_kept / self._n_judged:.0%}"
+            facts |= {"kept": self._n_kept, "judged": self._n_judged}
+        facts["tokens_a_second"] = (after - before) / max(now - begun, 1e-9)
+        if self._utilisation is not None:
+            facts["slots_in_use"] = self._utilisation
         return facts
 
     def _is_kept(self, row: dict[str, Any]) -> bool:

@@ -38,7 +38,7 @@ def standalone(
     settings = recipe.settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
     inputs = {"queries": digest(files), "checkpoint": content_of(checkpoint)}
-    with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress.say) as folder:
+    with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if is_new(folder, "generate", progress):
             _generate(folder, recipe, files, checkpoint, ".", progress)
 

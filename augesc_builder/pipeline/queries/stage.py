@@ -58,7 +58,7 @@ def standalone(
         **recipe.reading.unusual(),
         **digests,
     }
-    with RunFolder(out, run_settings, progress.say) as folder:
+    with RunFolder(out, run_settings, progress) as folder:
         if is_new(folder, "queries", progress):
             num_proc = num_proc or worker_processes(settings)
             _collect(folder, settings, ".", progress, num_proc, limits_of(recipe.reading))
@@ -98,10 +98,12 @@ def _collect(
         ) as drop,
         progress.bar(None, "judging", "post") as bar,
     ):
+        n_kept = 0
         for kept, dropped in collect_queries(settings, collected, limits=limits, num_proc=num_proc):
             keep(to_table(kept, QUERIES))
             drop(to_table(dropped, REJECTED_POSTS))
-            bar.update(len(kept) + len(dropped))
+            n_kept += len(kept)
+            bar.update(len(kept) + len(dropped), kept=n_kept)
     report = {source: funnel.report() for source, funnel in collected.funnels.items()}
     folder.write_json(f"{place}/{layout.QUERIES_REPORT}", report)
     progress.say(textwrap.indent(funnel_table(report), "  "))

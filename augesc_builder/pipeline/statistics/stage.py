@@ -97,7 +97,7 @@ def standalone(
         settings["finetuned_on"] = digest([finetuned_on])
     what = _measuring(recipe, trained_on=trained_on)
     what = replace(what, near=near, names=(TABLE_2,) if basic else what.names)
-    with RunFolder(out, settings, progress.say) as folder:
+    with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "statistics", progress):
             limits = limits_of(recipe.reading)
             counted, unread, bad = _count(sets, what, progress, num_proc, limits)

@@ -245,8 +245,8 @@ def test_the_live_line(paper, monkeypatch):
     assert shown[-1] == "closed"
     n, facts = shown[-2]
     assert n == 3
-    assert (facts["slots"], facts["kept"]) == ("75%", "33%")
-    assert float(facts["tokens/s"].replace(",", "")) > 0
+    assert (facts["slots_in_use"], facts["kept"], facts["judged"]) == (0.75, 1, 3)
+    assert facts["tokens_a_second"] > 0
 
 
 def test_nothing_is_loaded_when_nothing_is_missing(generate, built, monkeypatch):
