@@ -33,6 +33,7 @@ from augesc_builder.models.training_step import (
 from augesc_builder.pipeline.finetune.examples import Example, collate, encode, sample_sessions
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.base import Session
+from augesc_builder.text.prompt_form import prompt_form
 from augesc_builder.text.prompts import PromptTemplate
 
 
@@ -63,8 +64,8 @@ def finetune(
     chosen, revision = broadcast_object_list(first)[0]
     model, tokenizer = _backbone(recipe, revision, chosen)
     model = _prepare(model, settings, recipe.seed)
-    template = PromptTemplate(recipe.prompt.instruction)
-    examples = [encode(s, template, tokenizer, settings.max_tokens) for s in chosen]
+    form = prompt_form(recipe.prompt, tokenizer, recipe.backbone.name or "from_scratch")
+    examples = [encode(session, form, settings.max_tokens) for session in chosen]
     plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -96,9 +97,7 @@ def finetune(
     model, optimizer = accelerator.free_memory(model, optimizer)  # generation needs the GPU next
     return {
         "sessions": [session.session_id for session in chosen],
-        "examples_cut": sum(
-            example.input_ids[-1] != tokenizer.eos_token_id for example in examples
-        ),
+        "examples_cut": sum(example.input_ids[-1] != form.end for example in examples),
         "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
         "steps": len(plan),
         "first_loss": round(losses[0], 4),
