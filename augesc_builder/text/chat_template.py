@@ -58,7 +58,7 @@ class ChatTemplate:
 
     def for_query(self, query: str) -> str:
         """Return a query and the beginning of the supporter's turn, which the model continues."""
-        return self.for_session([{"role": "user", "content": query}]) + self.before["assistant"]
+        return self.for_session([{"role": "user", "content": query}]) + self._cues["assistant"]
 
     def parse(self, text: str) -> list[Message] | None:
         """Return the utterances behind the system message; ``None`` for broken turns.
@@ -69,10 +69,10 @@ class ChatTemplate:
         if not text.startswith(self.prefix):
             raise ValueError(f"expected {self.prefix[:60]!r} first, found {text[:60]!r}")
         text = text[len(self.prefix) :]
-        role = next((r for r, before in self.before.items() if text.startswith(before)), None)
+        role = next((role for role, cue in self._cues.items() if text.startswith(cue)), None)
         if not text or role is None:
             return None if text else []
-        turns = self._turns(text[len(self.before[role]) :], role)
+        turns = self._turns(text[len(self._cues[role]) :], role)
         if any(CONTROL.search(said) for _, said in turns):
             return None
         return [{"role": role, "content": said.strip()} for role, said in turns if said.strip()]
@@ -98,9 +98,14 @@ class ChatTemplate:
         return [*turns, (role, text[at:])]
 
     @cached_property
+    def _cues(self) -> dict[str, str]:
+        """What begins a turn, without a blank behind it: that one is a token with what is said."""
+        return {role: text.rstrip(" ") for role, text in self.before.items()}
+
+    @cached_property
     def _ends(self) -> dict[str, re.Pattern[str]]:
         """What ends a turn of each role: its mark, and the next role's or the text's end."""
-        roles = "|".join(f"(?P<{role}>{re.escape(text)})" for role, text in self.before.items())
+        roles = "|".join(f"(?P<{role}>{re.escape(cue)})" for role, cue in self._cues.items())
         return {
             role: re.compile(rf"{re.escape(text)}(?:{roles}|\Z)")
             for role, text in self.after.items()
@@ -139,7 +144,7 @@ def _marks(codec: TokenCodec) -> tuple[list[str], dict[str, str], dict[str, str]
     if not before_user.endswith(before["user"]):
         raise _TemplateError("writes the system message into the first turn")
     for mark in after.values():
-        if not _told_apart(*(mark + following for following in before.values())):
+        if not _told_apart(*(mark + following.rstrip(" ") for following in before.values())):
             raise _TemplateError("marks turns by words alone, which somebody may say")
     return [before_system, before_user.removesuffix(before["user"])], before, after
 
