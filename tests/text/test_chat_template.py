@@ -14,15 +14,9 @@ from augesc_builder.models.token_codec import CONTROL
 from augesc_builder.text.chat_template import _STEPS
 from augesc_builder.text.prompt_form import prompt_form
 from augesc_builder.text.prompts import PLAIN, collapse, whole_text
-from tests.chat_models import CHATML, MARKS, chat_tokenizer
+from tests.chat_models import BARE, CHATML, ENDED, MARKS, chat_tokenizer
 
 TOLD = {"role": "system", "content": "Be kind."}
-
-ENDED = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-)
-"""Turns that begin with a token of their own; the user's has no end. As DeepSeek has them."""
 
 WITH_TAIL = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim "
@@ -43,6 +37,7 @@ DATED = (
 
 TEMPLATES = {
     "chatml": (CHATML, "<|im_end|>", "<|user|>"),
+    "bare": (BARE, "<|endoftext|>", "<|endoftext|>"),
     "ended": (ENDED, "</s>", "<|im_start|>"),
     "with_tail": (WITH_TAIL, "</s>", "</s>"),
     "words_and_end": (WORDS_AND_END, "</s>", "<|im_start|>"),
