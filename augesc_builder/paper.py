@@ -109,6 +109,7 @@ SETTINGS: dict[str, Stated] = {
         "emotional support to human.",
         "figure 2",
     ),
+    "prompt.form": Stated("paper", "figure 2"),
     "backbone.name": Stated("EleutherAI/gpt-j-6b", _4_1),
     "finetune.sessions": Stated("esconv", _4_1),
     "finetune.n_sessions": Stated(100, _4_1),

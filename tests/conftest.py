@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from augesc_builder.cli import app
@@ -104,6 +106,32 @@ def built(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def paper() -> Recipe:
     return load_recipe("paper")
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real weights of the quickstart as a plain float32 checkpoint, made once for all workers.
+
+    Tests must not change it.
+    """
+    from augesc_builder.models import causal_lm
+    from augesc_builder.models.backbone import place_of
+
+    origin = load_recipe("quickstart").backbone
+    for package in (str(origin.name).removeprefix("package:"), "gguf"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"real weights need the package {package}; make weights installs it")
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "smollm2"
+    with FileLock(base / "smollm2.lock"):
+        if not folder.exists():
+            unfinished = base / "smollm2-unfinished"
+            model, tokenizer = causal_lm.load(place_of(origin), revision=None, dtype="float32")
+            model.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def shared(name: str) -> Path:

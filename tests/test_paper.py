@@ -98,6 +98,7 @@ def test_every_key_that_is_named_is_one():
 
 ANOTHER = {
     "prompt.instruction": "Talk.",
+    "prompt.form": "chat",
     "backbone.name": "some/model",
     "finetune.sessions": "sample",
     "finetune.n_sessions": 101,

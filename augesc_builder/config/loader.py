@@ -31,8 +31,8 @@ class ConfigLoader:
     ``base`` is the shipped file that an incomplete one is advised to extend; ``example`` is an
     override that could be given. ``moved`` has the keys of earlier versions with today's, and
     ``renamed``, for a key of today, values that have another name now; ``added`` has the keys that
-    they lacked, with what was done then, where all of ``known_by`` tell a whole file; ``kinds`` has
-    the type of a section that did not say it.
+    they lacked, with what was done then: at the top where all of ``known_by`` tell a whole file, in
+    a section where that stands; ``kinds`` has the type of a section that did not say it.
     """
 
     noun: str
@@ -90,12 +90,12 @@ class ConfigLoader:
             if holder is not None and holder.get(last) in names:
                 before, holder[last] = holder[last], names[holder[last]]
                 self._tell(told, f"{key}: {before} is now {holder[last]}")
-        if modern.keys() >= set(self.known_by) and "extends" not in modern:
-            for key, value in self.added.items():
-                *sections, last = key.split(".")
-                holder = _at(modern, sections)
-                if holder is not None:
-                    holder.setdefault(last, copy.deepcopy(value))
+        whole = modern.keys() >= set(self.known_by)
+        for key, value in self.added.items() if "extends" not in modern else ():
+            *sections, last = key.split(".")
+            holder = _at(modern, sections)
+            if holder is not None and (sections or whole):  # of a run's folder, some sections stand
+                holder.setdefault(last, copy.deepcopy(value))
         return modern
 
     def _tell(self, told: bool, what: str) -> None:

@@ -119,8 +119,9 @@ _QUANTIZED = re.compile(r"([.-](I?Q\d\w*|B?F\d+))?\.gguf$", re.IGNORECASE)
 
 
 class Prompt(Section):
-    """What stands before the conversation."""
+    """How a conversation is written for the model, and what stands before it."""
 
+    form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
 
 
@@ -204,9 +205,14 @@ class Recipe(Section):
     statistics: Statistics
 
     @model_validator(mode="after")
-    def _what_is_spread_is_loaded(self) -> Recipe:
+    def _needs_a_backbone_by_name(self) -> Recipe:
         if self.finetune.device_map is not None and self.backbone.name is None:
             raise ValueError("finetune.device_map spreads what backbone.name loads; set it to null")
+        if self.prompt.form == "chat" and self.backbone.name is None:
+            raise ValueError(
+                "prompt.form=chat takes the chat template of what backbone.name loads, and "
+                "backbone.from_scratch has none; set it to paper"
+            )
         return self
 
     def settings(self) -> dict[str, Any]:
@@ -227,7 +233,12 @@ _LOADER = ConfigLoader(
     example="generate.top_p=0.95",
     moved=MOVED,
     renamed=RENAMED,
-    added={"statistics": STATISTICS, "reading": READING, "finetune.held_out": 0},
+    added={
+        "statistics": STATISTICS,
+        "reading": READING,
+        "prompt.form": "paper",
+        "finetune.held_out": 0,
+    },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},
 )

@@ -28,7 +28,9 @@ class TokenCounter:
 def _tokenizer(definition: str) -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(definition)
+    tokenizer = Tokenizer.from_str(definition)
+    tokenizer.encode_special_tokens = True  # what somebody typed is words: no control token
+    return tokenizer
 
 
 def load_counter(name: str | Path, revision: str | None = None) -> TokenCounter:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from augesc_builder.models.token_codec import readable
+
 SEEKER, SUPPORTER = "Human", "AI"
 """The role words of the paper's template."""
 
@@ -26,6 +28,19 @@ class Message(TypedDict):
 
     role: str
     content: str
+
+
+def check(messages: Sequence[Message]) -> None:
+    """Refuse utterances that would not come back from a text.
+
+    Raises ``ValueError`` for one that is empty, has a line break or white space at its ends (see
+    :func:`collapse`), or half of a surrogate pair, which is no text.
+    """
+    for message in messages:
+        content = message["content"]
+        if not content or "\n" in content or content != content.strip():
+            raise ValueError(f"not one line of trimmed text: {content!r}; use collapse() on it")
+        content.encode()
 
 
 def render(messages: Sequence[Message]) -> str:
@@ -69,6 +84,13 @@ class PromptTemplate:
     def for_query(self, query: str) -> str:
         """Return a query and the supporter's cue, which the model continues."""
         return self.prefix + render_query(query)
+
+    def lines(self, text: str) -> str:
+        """Return what continues a query as the tables have it, with control tokens as such in it.
+
+        Each becomes the beginning of a line without a role (the ``format`` requirement).
+        """
+        return readable(text)
 
     def parse(self, text: str) -> list[Message] | None:
         """Return the utterances behind the instruction, as :func:`parse` reads them.

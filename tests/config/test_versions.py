@@ -23,7 +23,7 @@ def of_before(settings):
     backend = old["generate"].pop("backend")
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
-    del old["reading"]
+    del old["reading"], old["prompt"]["form"]
     old["generate"] |= backend
     del old["statistics"]
     del old["finetune"]["held_out"]
@@ -69,6 +69,13 @@ def test_a_run_of_an_earlier_version_is_resumed(built, tiny, tmp_path):
 
 def test_what_older_recipes_lack_is_as_shipped():
     assert load_recipe("paper").statistics.model_dump() == STATISTICS
+
+
+def test_a_run_of_one_stage_alone_has_the_form_that_there_was(caplog):
+    before = {"stage": "generate", "prompt": {"instruction": "Be kind."}}
+    assert modernize(before)["prompt"] == {"instruction": "Be kind.", "form": "paper"}
+    assert modernize({"extends": "x", "prompt": {}})["prompt"] == {}
+    assert not caplog.records
 
 
 def test_modernize_changes_nothing_of_today():

@@ -21,6 +21,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.filter.measure import _RoleWords
 from augesc_builder.pipeline.queries.rules import load_rules
 from augesc_builder.text import personal_data, words
+from augesc_builder.text.chat_template import ChatTemplate
 from augesc_builder.text.danger import DangerLexicon
 from augesc_builder.text.personal_data import find_personal_data
 from augesc_builder.text.prompts import collapse, parse
@@ -91,6 +92,7 @@ NOT_FOR_DATA = {
     "augesc_builder.config.published.without_paths": "of a recipe",
     "augesc_builder.readers.hub.resolve_model": "of a recipe",
     "augesc_builder.engine.memory.available_memory": "of the kernel",
+    "augesc_builder.models.token_codec.TokenCodec.mark": "tried on what a chat template writes",
 }
 """Calls that see nothing that a stranger wrote."""
 
@@ -109,6 +111,11 @@ MADE_AT_RUN_TIME = {
     ],
     "augesc_builder.pipeline.filter.measure._RoleWords.__init__": [
         _RoleWords(("Human", "AI"))._pattern
+    ],
+    "augesc_builder.text.chat_template.ChatTemplate._ends": [
+        *ChatTemplate(
+            "", {"user": "\ud800: ", "assistant": "\ud801: "}, {"user": ".\n", "assistant": "\n"}
+        )._ends.values()
     ],
 }
 """Patterns that no module holds, by the function that makes them."""

@@ -6,14 +6,13 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from augesc_builder.errors import TrainingError
 from augesc_builder.models.training_step import IGNORED
 from augesc_builder.sources.base import Session
-from augesc_builder.text.prompts import PromptTemplate
+from augesc_builder.text.prompt_form import PromptForm
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,10 @@ def problem_types(sessions: Sequence[Session], chosen: Collection[str]) -> dict[
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def encode(session: Session, template: PromptTemplate, tokenizer: Any, max_tokens: int) -> Example:
-    """Tokenize a session; the end-of-sequence token is learned too (figure 2)."""
-    prefix = template.prefix
-    encoded = tokenizer(template.for_session(session.messages), return_offsets_mapping=True)
-    ids = [*encoded["input_ids"], tokenizer.eos_token_id]
-    starts = [start for start, _ in encoded["offset_mapping"]] + [len(prefix)]
-    labels = [
-        token if start >= len(prefix) else IGNORED for token, start in zip(ids, starts, strict=True)
-    ]
+def encode(session: Session, form: PromptForm, max_tokens: int) -> Example:
+    """Tokenize a session; the token that ends a conversation is learned too (figure 2)."""
+    ids, learned = form.for_session(session.messages)
+    labels = [token if one else IGNORED for token, one in zip(ids, learned, strict=True)]
     return Example(ids[:max_tokens], labels[:max_tokens])
 
 

@@ -40,6 +40,7 @@ from augesc_builder.pipeline.finetune.learner import Learner
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import SavedState
 from augesc_builder.sources.base import Session
+from augesc_builder.text.prompt_form import prompt_form
 from augesc_builder.text.prompts import PromptTemplate
 
 
@@ -70,9 +71,9 @@ def finetune(
     chosen, held, revision = broadcast_object_list(first)[0]
     model, tokenizer = _backbone(recipe, revision, chosen)
     model = _prepare(model, settings, recipe.seed)
-    template = PromptTemplate(recipe.prompt.instruction)
+    form = prompt_form(recipe.prompt, tokenizer, recipe.backbone.name or "from_scratch")
     examples, unseen = (
-        [encode(session, template, tokenizer, settings.max_tokens) for session in drawn]
+        [encode(session, form, settings.max_tokens) for session in drawn]
         for drawn in (chosen, held)
     )
     plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
@@ -92,9 +93,7 @@ def finetune(
     losses = history.losses
     facts = {
         "sessions": [session.session_id for session in chosen],
-        "examples_cut": sum(
-            example.input_ids[-1] != tokenizer.eos_token_id for example in examples
-        ),
+        "examples_cut": sum(example.input_ids[-1] != form.end for example in examples),
         "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
         "steps": len(plan),
         "mixed_precision": accelerator.mixed_precision,

@@ -6,7 +6,7 @@ the last row of a shard; a task says which shard it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
-from augesc_builder.text.prompts import PromptTemplate
+from augesc_builder.text.prompt_form import prompt_form
 
 
 class Generator:
@@ -34,14 +34,14 @@ class Generator:
     def __init__(self, checkpoint: Path, recipe: Recipe, slots: int) -> None:
         self.settings: LocalSettings = settings_of(recipe)
         self.recipe, self.slots = recipe, slots
-        self.prompt = PromptTemplate(recipe.prompt.instruction)
-        model, self.tokenizer = causal_lm.load(
+        model, tokenizer = causal_lm.load(
             checkpoint,
             revision=None,
             dtype=self.settings.dtype,
             device_map=self.settings.device_map,
             tensor_parallel=self.settings.tensor_parallel,
         )
+        self.form = prompt_form(recipe.prompt, tokenizer, checkpoint)
         limit = causal_lm.max_positions(model.config)
         if limit and recipe.generate.max_tokens > limit:
             raise CheckpointError(
@@ -66,7 +66,7 @@ class Generator:
 
         def prompts() -> Iterator[Prompt]:
             for number, task in enumerate(tasks):
-                prompt = Prompt(self._encode(task.query["text"]), self._stream(task))
+                prompt = Prompt(self.form.for_query(task.query["text"]), self._stream(task))
                 at_work[number] = task, prompt
                 yield prompt
 
@@ -74,7 +74,7 @@ class Generator:
             task, prompt = at_work.pop(number)
             row = generation_row(
                 task,
-                self._decode(result.token_ids),
+                self.form.text(result.token_ids),
                 self.recipe.seed,
                 finish_reason=result.finish_reason,
                 n_prompt_tokens=len(prompt.token_ids),
@@ -93,19 +93,11 @@ class Generator:
             min_p=settings.min_p,
             greedy=settings.greedy,
         )
-        eos = self.tokenizer.eos_token_id
         if self.settings.engine == "static":
-            return StaticBatchingEngine(model, eos, sampling, self.settings.batch_size)
+            return StaticBatchingEngine(model, self.form.end, sampling, self.settings.batch_size)
         return ContinuousBatchingEngine(
-            model, eos, sampling, self.slots, bfloat16_head=self.settings.bfloat16_head
+            model, self.form.end, sampling, self.slots, bfloat16_head=self.settings.bfloat16_head
         )
-
-    def _encode(self, query: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(self.prompt.for_query(query))["input_ids"])
-
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
-        return text
 
     def _stream(self, task: Task) -> int:
         return stream_key(self.recipe.seed, task.query["query_id"], task.sample)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from augesc_builder.config.recipe import RECIPES, load_recipe
+from augesc_builder.config.recipe import RECIPES, Prompt, load_recipe
 from augesc_builder.errors import CheckpointError, RecipeError, TrainingError
 from augesc_builder.models import causal_lm
 from augesc_builder.models.training_step import IGNORED, mixed_precision
@@ -35,11 +35,12 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.sources.base import Session
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_sessions
+from augesc_builder.text.prompt_form import prompt_form
 from augesc_builder.text.prompts import PromptTemplate, render
 from tests.conftest import ROOT, shared
 from tests.pipeline.finetune import distributed
 
-KIND = PromptTemplate("Be kind.")
+KIND = Prompt(form="paper", instruction="Be kind.")
 
 
 def sessions_of(**counts):
@@ -124,20 +125,25 @@ def tokenizer():
     return causal_lm.train_tokenizer([render(s.messages) for s in read_sample_sessions()], 500)
 
 
+@pytest.fixture(scope="module")
+def form(tokenizer):
+    return prompt_form(KIND, tokenizer, "tiny")
+
+
 class TestEncoding:
-    def test_the_loss_leaves_out_the_instruction_and_nothing_else(self, tokenizer):
+    def test_the_loss_leaves_out_the_instruction_and_nothing_else(self, tokenizer, form):
         session = read_sample_sessions()[0]
-        example = encode(session, KIND, tokenizer, 10_000)
+        example = encode(session, form, 10_000)
         learned = [t for t in example.labels if t != IGNORED]
         assert tokenizer.decode(learned[:-1]) == render(session.messages)
         assert learned[-1] == tokenizer.eos_token_id
         ignored = example.input_ids[: len(example.input_ids) - len(learned)]
         assert tokenizer.decode(ignored) == "Be kind.\n"
 
-    def test_long_sessions_are_cut_at_the_end(self, tokenizer):
+    def test_long_sessions_are_cut_at_the_end(self, form):
         session = read_sample_sessions()[0]
-        whole = encode(session, KIND, tokenizer, 10_000)
-        cut = encode(session, KIND, tokenizer, 100)
+        whole = encode(session, form, 10_000)
+        cut = encode(session, form, 100)
         assert cut.input_ids == whole.input_ids[:100]
         assert cut.labels == whole.labels[:100]
 
@@ -147,13 +153,14 @@ class TestEncoding:
         folder = shared("tokenizers/gpt2")
         tokenizer = GPT2TokenizerFast.from_pretrained(folder)
         session = read_sample_sessions()[0]
-        trained = encode(session, KIND, tokenizer, 10_000).input_ids
-        prompt = tokenizer(KIND.for_query(session.messages[0]["content"]))["input_ids"]
-        assert trained[: len(prompt)] == prompt
+        form = prompt_form(KIND, tokenizer, folder)
+        trained = encode(session, form, 10_000).input_ids
+        prompt = form.for_query(session.messages[0]["content"])
+        assert trained[: len(prompt)] == [*prompt]
 
-    def test_padding(self, tokenizer):
+    def test_padding(self, form):
         sessions = read_sample_sessions()[:2]
-        examples = [encode(s, KIND, tokenizer, n) for s, n in zip(sessions, (50, 80), strict=True)]
+        examples = [encode(s, form, n) for s, n in zip(sessions, (50, 80), strict=True)]
         batch = collate(examples, 0)
         assert batch["input_ids"].shape == (2, 80)
         assert (batch["input_ids"][0, 50:] == 0).all()
@@ -224,9 +231,8 @@ def test_the_loss_is_that_of_transformers(tiny, reference):
     instruction = tiny.prompt.instruction
     texts = [PromptTemplate(instruction).for_session(s.messages) for s in chosen]
     model, tokenizer = causal_lm.from_scratch(tiny.backbone.from_scratch, texts, tiny.seed)
-    examples = [
-        encode(s, PromptTemplate(instruction), tokenizer, tiny.finetune.max_tokens) for s in chosen
-    ]
+    form = prompt_form(tiny.prompt, tokenizer, "tiny")
+    examples = [encode(s, form, tiny.finetune.max_tokens) for s in chosen]
     settings = tiny.finetune
     first = next(_batches(len(examples), settings.batch_size, settings.epochs, tiny.seed))
     batch = collate([examples[i] for i in first], tokenizer.eos_token_id)
