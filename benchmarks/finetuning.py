@@ -35,7 +35,8 @@ from augesc_builder.models.training_step import make_accelerator, mixed_precisio
 from augesc_builder.pipeline.finetune.examples import Example, collate, encode
 from augesc_builder.pipeline.finetune.learner import Learner
 from augesc_builder.run.markdown import markdown_table
-from augesc_builder.text.prompts import PromptTemplate, render
+from augesc_builder.text.prompt_form import prompt_form
+from augesc_builder.text.prompts import render
 from benchmarks.harness import SHARED, cores, esconv_sessions, options, parse, ratio
 
 Numbers = dict[str, float]
@@ -122,8 +123,8 @@ def measured(given: argparse.Namespace, train: Any) -> Numbers:
         place = given.model or place_of(load_recipe("quickstart").backbone)
         model, tokenizer = causal_lm.load(place, revision=None, dtype="float32")
     model.config.use_cache = False
-    template = PromptTemplate(recipe.prompt.instruction)
-    examples = [encode(session, template, tokenizer, 1500) for session in sessions]
+    form = prompt_form(recipe.prompt, tokenizer, "the model")
+    examples = [encode(session, form, 1500) for session in sessions]
     size = given.batch_size
     batches = [examples[i : i + size] for i in range(0, len(examples), size)]
     clock = Clock()
