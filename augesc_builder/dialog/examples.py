@@ -7,6 +7,7 @@ checkpoint sees what it would have seen.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from augesc_builder.sources.sessions import (
 from augesc_builder.text.prompts import Message, collapse
 
 SPLITS = ("train", "validation", "test")
-_SAMPLE_SPLITS = {0: "train", 1: "train", 2: "train", 3: "validation", 4: "test"}
-"""The bundled sample has five sessions of each problem type, one after the other."""
+_SAMPLE_SPLITS = {3: "validation", 4: "test"}
+"""The fourth and the fifth of the bundled sessions of each problem type; train has the others."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,19 @@ def read_sessions(path: str, data: Data, *, keep_greetings: bool = False) -> lis
             )
     name, _, split = path.partition(":")
     if name == sample.INFO.name and split:
-        sessions = [s for i, s in enumerate(sessions) if _SAMPLE_SPLITS[i % 5] == split]
+        sessions = _of_sample_split(sessions, split)
     if not sessions:
         raise InputError("holds no session; give another file", path)
     return sessions
+
+
+def _of_sample_split(sessions: Sequence[Session], split: str) -> list[Session]:
+    found, of_type = [], Counter[str | None]()
+    for session in sessions:
+        if _SAMPLE_SPLITS.get(of_type[session.problem_type], "train") == split:
+            found.append(session)
+        of_type[session.problem_type] += 1
+    return found
 
 
 def read_pairs(path: str, data: Data, examples: Examples) -> list[Pair]:
