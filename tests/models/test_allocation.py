@@ -16,8 +16,7 @@ N = 16 << 20  # floats, 64 MiB
 
 
 def faults_of_steps() -> int:
-    """Count the page faults of ten large tensors, one after the other; an eleventh comes before."""
-    torch.ones(N)
+    """Count the page faults of ten large tensors, one after the other."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         torch.ones(N)
@@ -33,10 +32,11 @@ def resident() -> int:
 def test_pages_are_cleared_once():
     before = faults_of_steps()
     with memory_kept():
+        faults_of_steps()  # small objects come to lie in the first holes
         kept = faults_of_steps()
     after = faults_of_steps()
-    assert kept < before / 5
-    assert kept < after / 5
+    assert kept < before / 2
+    assert kept < after / 2
 
 
 @glibc
