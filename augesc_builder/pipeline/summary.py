@@ -66,5 +66,5 @@ def _example(corpus: Path) -> str:
         for message in row["messages"][:_SHOWN]
     ]
     left = len(row["messages"]) - _SHOWN
-    more = [f"  ... and {left} more utterances"] if left > 0 else []
+    more = [f"  ... and {left} more utterance{'s' * (left > 1)}"] if left > 0 else []
     return "\n".join([f"\nHow {row['session_id']} begins:", *said, *more, ""])
