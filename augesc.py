@@ -164,9 +164,7 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     ) -> None:
         if not options.get("data_files"):  # none, as _be_found has it for `datasets`
             options.pop("data_files", None)
-        self._runs = (
-            Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "augesc-runs"
-        )
+        self._runs = builder_configs.runs_in(cache_dir or datasets.config.HF_DATASETS_CACHE)
         super().__init__(cache_dir, dataset_name, config_name, hash or _CODE, **options)
 
     def _info(self) -> datasets.DatasetInfo:

@@ -56,6 +56,11 @@ def content_of(config: Config) -> str | None:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def runs_in(cache: str | Path) -> Path:
+    """Return the folder of the runs of ``regenerated`` in a cache of ``datasets``."""
+    return Path(cache).expanduser() / "augesc-runs"
+
+
 def splits_of(config: Config, runs: Path) -> Readers:
     """Return what to read for each split; downloads and builds happen here."""
     if config.name == "regenerated":
@@ -145,16 +150,25 @@ def _work_dir(config: Config) -> Path | None:
     return Path(config.work_dir).expanduser().resolve() if config.work_dir else None
 
 
-def _regenerated(config: Config, runs: Path) -> Readers:
-    """Build what is not built yet, and hand back the sessions."""
-    from datasets.utils import are_progress_bars_disabled
-
+def regenerate(config: Config, runs: Path, *, quiet: bool, dry_run: bool = False) -> Path:
+    """Build what is not built yet of ``regenerated``, but for a ``dry_run``; return its folder."""
     from augesc_builder.pipeline.build import build
     from augesc_builder.run.progress import Progress
 
     recipe = _recipe(config)
     run = _work_dir(config) or runs / f"{recipe.name}-{content_of(config)}"
-    build(recipe, run, Progress(quiet=are_progress_bars_disabled()))
+    if not dry_run:
+        build(recipe, run, Progress(quiet=quiet))
+    elif not (run / layout.CORPUS).is_dir():
+        raise InputError(f"not built yet, and --dry-run builds nothing; recipe {recipe.name}", run)
+    return run
+
+
+def _regenerated(config: Config, runs: Path) -> Readers:
+    """Build what is not built yet, and hand back the sessions."""
+    from datasets.utils import are_progress_bars_disabled
+
+    run = regenerate(config, runs, quiet=are_progress_bars_disabled())
     found: Readers = {}
     for split, table in (
         ("train", layout.DATA),

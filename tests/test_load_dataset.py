@@ -374,6 +374,19 @@ class TestFromTheHub:
         for name in ("published", "regenerated", "sample", "esconv"):
             assert f"Testing builder '{name}'" in out
 
+    def test_what_is_regenerated_can_be_pushed_by_its_name(self, hub, built, tmp_path):
+        command = (
+            "import sys; from augesc_builder.cli.app import main; sys.argv = ['augesc', 'push', "
+            "'--config', 'regenerated', '--repo', 'me/it', '--dry-run', *{more}]\nmain()"
+        )
+        refused = python(command.format(more=[]), tmp_path, **hub.options)
+        assert "not built yet, and --dry-run builds nothing; recipe tiny" in refused.stderr
+        stand_in_for_tiny(built, tmp_path / "home" / "datasets")
+        out = ok(python(command.format(more=["--allow-flagged"]), tmp_path, **hub.options))
+        assert "me/it" in out
+        refused = python(command.format(more=["a-folder"]), tmp_path, **hub.options)
+        assert "give a FOLDER, or --config regenerated" in refused.stderr
+
     @pytest.mark.skipif(not SCRIPTS, reason="datasets 4 and later run no loading scripts")
     def test_it_is_a_loading_script(self, hub, built, tmp_path):
         stand_in_for_tiny(built, tmp_path / "home" / "datasets")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,8 +15,18 @@ from augesc_builder.cli.options import (
     ProcessesOption,
     QuietOption,
     name_or_path,
+    path,
 )
 from augesc_builder.run.progress import Progress
+
+RegeneratedOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        parser=name_or_path,
+        help="The recipe of `regenerated`. Default: tiny.",
+    ),
+]
 
 
 def card(
@@ -43,8 +54,16 @@ def card(
 
 
 def push(
-    folder: FolderArgument,
     repo: Annotated[str, typer.Option(metavar="USER/NAME", help="The repo on the Hub.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(parser=path, help="The folder of a build or of `augesc filter`."),
+    ] = None,
+    config: Annotated[
+        Literal["regenerated"] | None,
+        typer.Option(help="Instead of a folder: what load_dataset makes under that name."),
+    ] = None,
+    recipe: RegeneratedOption = None,
     public: Annotated[
         bool | None,
         typer.Option("--public/--private", help="Of a new repo.", show_default="private"),
@@ -67,8 +86,11 @@ def push(
     from augesc_builder.hub import publish
 
     progress = Progress(quiet=quiet)
+    if (folder is None) == (config is None) or (recipe and not config):
+        raise typer.BadParameter("give a FOLDER, or --config regenerated and its --recipe")
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise PublishError(f"--repo {repo}: expected USER/NAME, such as me/my-augesc")
+    folder = folder or _regenerated(recipe, quiet=quiet, dry_run=dry_run)
     if model:
         publish.push_model(folder, repo, progress, public=public, replace=replace, dry_run=dry_run)
     else:
@@ -81,6 +103,18 @@ def push(
             dry_run=dry_run,
             allow_flagged=allow_flagged,
         )
+
+
+def _regenerated(recipe: str | None, *, quiet: bool, dry_run: bool) -> Path:
+    """Return the run that ``load_dataset("augesc", "regenerated")`` reads; build it if need be."""
+    import datasets
+
+    import augesc
+    from augesc_builder.builder_configs import regenerate, runs_in
+
+    config = augesc.AugESCConfig(name="regenerated", recipe=recipe)
+    runs = runs_in(datasets.config.HF_DATASETS_CACHE)
+    return regenerate(config, runs, quiet=quiet, dry_run=dry_run)
 
 
 def safety(
@@ -104,14 +138,7 @@ def safety(
 
 def check_builder(
     name: Annotated[str | None, typer.Option(help="One configuration. Default: all.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            parser=name_or_path,
-            help="The recipe of `regenerated`. Default: tiny.",
-        ),
-    ] = None,
+    recipe: RegeneratedOption = None,
     num_proc: ProcessesOption = None,
     debug: DebugOption = False,
 ) -> None:
