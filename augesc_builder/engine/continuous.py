@@ -21,6 +21,7 @@ from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
+from augesc_builder.engine.panel_cache import cache_of
 from augesc_builder.engine.sampling import NOT_FINITE, sample_tokens_fast, uniforms
 from augesc_builder.engine.tensor_parallel import broadcast_tokens, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
@@ -133,7 +134,7 @@ class ContinuousBatchingEngine:
     # -- prompts into slots ------------------------------------------------------------------------
 
     def _empty_slots(self) -> Slots:
-        cache = SlotCache(self.n_slots, self.sampling.max_tokens)
+        cache = cache_of(self.network.model, self.n_slots, self.sampling.max_tokens)
         seen = torch.zeros(self.n_slots, self.sampling.max_tokens, dtype=torch.long)
         slots = Slots(cache, seen.to(self.device), [None] * self.n_slots)
         if self.device.type == "cuda":
