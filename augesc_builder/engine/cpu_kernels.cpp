@@ -7,6 +7,7 @@
 // Every number of a result has an accumulator of its own, which adds up in one order. So it depends
 // neither on the other rows, nor on how many there are, nor on the number of threads.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -298,15 +299,10 @@ struct Cache {
         all.resize(HEADS * room);
         float* scores = all.data();
         const Number* key = keys + at * size;
-        for (long t = 0; t < length; t += LANES) {
-            Floats sums[HEADS] = {};
-            for (long d = 0; d < size; ++d, key += LANES) {
-                const Floats k = load(key);
-                ask(key);
-                for (int i = 0; i < HEADS; ++i) sums[i] += k * query[i * size + d];
-            }
-            for (int i = 0; i < HEADS; ++i) store(scores + i * room + t, sums[i] * scale);
-        }
+        long t = 0;
+        for (; t + LANES < length; t += 2 * LANES, key += 2 * LANES * size)
+            score<HEADS, 2>(query, key, scale, room, scores + t);
+        if (t < length) score<HEADS, 1>(query, key, scale, room, scores + t);
         float totals[HEADS];
         for (int i = 0; i < HEADS; ++i) {
             float* own = scores + i * room;
@@ -348,6 +344,20 @@ struct Cache {
                 ++d;
             }
         }
+    }
+
+    template <int HEADS, int PANELS>
+    void score(const float* query, const Number* key, float scale, long room, float* scores) const {
+        Floats sums[HEADS][PANELS] = {};
+        for (long d = 0; d < size; ++d, key += LANES)
+            for (int j = 0; j < PANELS; ++j) {
+                const Floats k = load(key + j * LANES * size);
+                ask(key + j * LANES * size);
+                for (int i = 0; i < HEADS; ++i) sums[i][j] += k * query[i * size + d];
+            }
+        for (int i = 0; i < HEADS; ++i)
+            for (int j = 0; j < PANELS; ++j)
+                store(scores + i * room + j * LANES, sums[i][j] * scale);
     }
 
     template <int HEADS, int WIDE>
@@ -393,15 +403,14 @@ void attend(const Cache<Number>& cache, const float* query, const float* key, co
 }
 
 void rms_norm(const float* x, const float* weight, float* out, long n_rows, long n, float eps) {
-#pragma omp parallel for schedule(static)
-    for (long row = 0; row < n_rows; ++row) {
-        const float* from = x + row * n;
-        double squares[8] = {};
-        for (long i = 0; i < n; ++i) squares[i % 8] += double(from[i]) * from[i];
-        double sum = 0;
-        for (const double square : squares) sum += square;
-        const float scale = float(1 / std::sqrt(sum / n + eps));
-        for (long i = 0; i < n; ++i) out[row * n + i] = weight[i] * (from[i] * scale);
+    for (long row = 0; row < n_rows; ++row, x += n, out += n) {
+        Floats squares = {};
+        long i = 0;
+        for (; i + LANES <= n; i += LANES) squares += load(x + i) * load(x + i);
+        float sum = sum_of(squares);
+        for (; i < n; ++i) sum += x[i] * x[i];
+        const float scale = 1 / std::sqrt(sum / n + eps);
+        for (i = 0; i < n; ++i) out[i] = weight[i] * (x[i] * scale);
     }
 }
 
@@ -435,6 +444,107 @@ void gate(const float* x, float* out, long n_rows, long n) {
         }
         for (; i < n; ++i) to[i] = a[i] / (1 + std::exp(-a[i])) * b[i];
     }
+}
+
+struct Nucleus {
+    float temperature;
+    long top_k;  // 0 for none
+    double top_p, min_p;
+};
+
+struct Candidate {
+    float logit;
+    int32_t id;
+};
+
+// Draws from a row of logits at `u`, as `sampling.py` says; -1 where they are not finite. Of all
+// tokens those above one floor after another are sorted, until they hold the one that is drawn
+// whatever the others are.
+long draw(const float* logits, long n_tokens, double u, const Nucleus& nucleus) {
+    Floats best = every(logits[0]);
+    long i = 0;
+    for (; i + LANES <= n_tokens; i += LANES) best = larger(load(logits + i), best);
+    float largest = best[0];
+    for (long j = 1; j < LANES; ++j) largest = best[j] > largest ? best[j] : largest;
+    for (; i < n_tokens; ++i) largest = logits[i] > largest ? logits[i] : largest;
+    largest /= nucleus.temperature;
+    double total = 0;
+    for (i = 0; i + 8 * LANES <= n_tokens; i += 8 * LANES) {
+        Floats sums = {};
+        for (long j = 0; j < 8 * LANES; j += LANES)
+            sums += exponential(load(logits + i + j) / nucleus.temperature - largest);
+        total += sum_of(sums);
+    }
+    for (; i < n_tokens; ++i) total += exponential(every(logits[i] / nucleus.temperature - largest))[0];
+    if (!std::isfinite(total)) return -1;
+
+    // A token below (1 - top_p) / V is never in the nucleus: all such together have less mass than
+    // 1 - top_p. The bound is a little lower, for rounding.
+    const double floors[] = {1.0 / (1 << 10), 1.0 / (1 << 14), 0.999 * (1 - nucleus.top_p) / n_tokens, 0};
+    static thread_local std::vector<Candidate> found;
+    static thread_local std::vector<double> shares, masses;
+    for (const double floor : floors) {
+        const float cut = (largest + float(std::log(floor * total))) * nucleus.temperature;
+        found.clear();
+        for (i = 0; i < n_tokens; ++i)
+            if (floor == 0 || logits[i] >= cut)
+                found.push_back({logits[i] / nucleus.temperature, int32_t(i)});
+        std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
+            return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+        });
+        const long n = found.size();
+        if (n == 0) continue;
+        shares.resize(n);
+        masses.resize(n);
+        double mass = 0;
+        for (i = 0; i < n; ++i) {
+            shares[i] = std::exp(double(found[i].logit) - largest) / total;
+            masses[i] = mass += shares[i];
+        }
+        const float lowest = found[n - 1].logit;  // tokens that are no candidates may be as likely
+        const auto count = [&](const auto& holds) {  // of the first that hold
+            long few = 0, many = n;
+            while (few < many) {
+                const long middle = (few + many) / 2;
+                if (holds(middle)) few = middle + 1;
+                else many = middle;
+            }
+            return few;
+        };
+        if (floor > 0) {
+            bool enough;
+            if (nucleus.top_k) {
+                enough = n > nucleus.top_k && found[nucleus.top_k - 1].logit > lowest;
+            } else {
+                const double need = nucleus.top_p == 1 ? u : nucleus.top_p;
+                const long reaches = count([&](long j) { return masses[j] <= need; });
+                enough = reaches < n && found[reaches].logit > lowest &&
+                         (nucleus.top_p < 1 || nucleus.min_p == 0);
+                if (nucleus.min_p > 0 && shares[n - 1] < nucleus.min_p * shares[0]) enough = true;
+            }
+            if (!enough) continue;
+        }
+        long last = n - 1;
+        double whole = 1;
+        if (nucleus.top_k) {
+            const float least = found[(nucleus.top_k < n ? nucleus.top_k : n) - 1].logit;
+            last = count([&](long j) { return found[j].logit >= least; }) - 1;
+            whole = masses[last];
+        }
+        if (nucleus.top_p < 1) {
+            const long reaches = count([&](long j) { return masses[j] < nucleus.top_p * whole; });
+            last = reaches < last ? reaches : last;
+        }
+        if (nucleus.min_p > 0) {
+            const long likely = count([&](long j) { return shares[j] >= nucleus.min_p * shares[0]; });
+            last = likely - 1 < last ? (likely > 0 ? likely - 1 : 0) : last;
+        }
+        const bool is_cut = nucleus.top_p < 1 || nucleus.top_k || nucleus.min_p > 0;
+        const double target = u * (is_cut ? masses[last] : whole);
+        const long index = count([&](long j) { return masses[j] <= target; });
+        return found[index < last ? index : last].id;  // rounding may have gone one too far
+    }
+    return -1;
 }
 
 }  // namespace
@@ -484,5 +594,22 @@ void rotate_float32(float* x, const float* cosines, const float* sines, const in
 }
 
 void gate_float32(const float* x, float* out, long n_rows, long n) { gate(x, out, n_rows, n); }
+
+void draw_float32(float* logits, const int64_t* seen, const double* u, int64_t* tokens, long n_rows,
+                  long n_tokens, long n_seen, long seen_row, float penalty, float temperature,
+                  long top_k, double top_p, double min_p) {
+#pragma omp parallel for schedule(dynamic)
+    for (long row = 0; row < n_rows; ++row) {
+        float* own = logits + row * n_tokens;
+        if (penalty != 1) {  // read before any is written: a token seen twice is penalized once
+            std::vector<float> said(n_seen);
+            const int64_t* ids = seen + row * seen_row;
+            for (long i = 0; i < n_seen; ++i) said[i] = own[ids[i]];
+            for (long i = 0; i < n_seen; ++i)
+                own[ids[i]] = said[i] < 0 ? said[i] * penalty : said[i] / penalty;
+        }
+        tokens[row] = draw(own, n_tokens, u[row], Nucleus{temperature, top_k, top_p, min_p});
+    }
+}
 
 }

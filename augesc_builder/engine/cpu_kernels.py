@@ -39,8 +39,15 @@ _SIGNATURES = {
     "rms_norm": "pppllf",
     "rotate": "pppplllll",
     "gate": "ppll",
+    "draw": "ppppllllffldd",
 }
-_C = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float}
+_C = {
+    "p": ctypes.c_void_p,
+    "l": ctypes.c_long,
+    "i": ctypes.c_int,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
+}
 
 
 def runs_compiled(model: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Products with weights, by what is fastest where they are: compiled loops, oneDNN, or torch's own."""
+"""Products with weights, by what is fastest where they are: compiled loops, oneDNN, or torch."""
 
 from __future__ import annotations
 
