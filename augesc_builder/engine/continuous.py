@@ -3,7 +3,8 @@
 A step is one token for every slot, free ones included, so that all steps have one shape. A new
 prompt but for its last token goes into the cache first, with other new ones, in calls of a fixed
 number of tokens; its last token joins the next step. So what is computed for a row depends on
-nothing but the row, the number of slots and the number of threads.
+nothing but the row, the number of slots and the number of threads; in the compiled loops of
+``cpu_kernels.py``, on the row alone.
 """
 
 from __future__ import annotations

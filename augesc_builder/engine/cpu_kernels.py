@@ -2,8 +2,8 @@
 
 A step of few rows reads every weight, and every key and value of its rows, and does little with
 each; the loops do so at about the speed of memory. They are compiled when they are first asked for
-(some seconds), for this very processor. Weights, keys and values are float32 or bfloat16; what goes
-in and comes out is float32.
+(some seconds, once), for this very processor. Weights, keys and values are float32 or bfloat16;
+what goes in and comes out is float32.
 
 Every sum has an order of its own: a row is the same to the last bit in any company, with any number
 of slots and of threads, whether its tokens came as a prompt or one by one.
@@ -12,7 +12,10 @@ of slots and of threads, whether its tokens came as a prompt or one by one.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
+import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -61,13 +64,26 @@ def runs_compiled(model: Any) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Return the compiled loops, or ``None`` where this machine has no compiler for them."""
+    """Return the compiled loops, or ``None`` where this machine has no compiler for them.
+
+    They are compiled once for a processor, a compiler and this source; the user's cache keeps them.
+    """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return None
     source = Path(__file__).with_suffix(".cpp")
+    try:
+        processor = Path("/proc/cpuinfo").read_bytes()
+    except OSError:  # not Linux
+        processor = platform.processor().encode()
+    flags = re.search(rb"^(?:flags|Features).*$", processor, re.MULTILINE)
+    parts = (compiler, *_FLAGS, (flags[0] if flags else processor).hex())
+    key = hashlib.blake2b("\n".join(parts).encode() + source.read_bytes(), digest_size=12)
+    kept = _cache_folder() / f"cpu_kernels-{key.hexdigest()}.so"
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "cpu_kernels.so"
+        if kept.exists():
+            return _typed(ctypes.CDLL(str(kept)))
+        made = Path(folder) / kept.name
         for threads in (["-fopenmp"], []):  # Apple's compiler has no OpenMP: one thread then
             done = subprocess.run(
                 [compiler, *_FLAGS, *threads, str(source), "-o", str(made)],
@@ -76,7 +92,7 @@ def library() -> ctypes.CDLL | None:
                 check=False,
             )
             if done.returncode == 0:
-                return _typed(ctypes.CDLL(str(made)))
+                return _typed(ctypes.CDLL(str(_keep(made, kept))))
     warnings.warn(
         f"decoding on CPU is slower than it could be: {compiler} does not compile its loops "
         f"({done.stderr.strip().splitlines()[:1]})",
@@ -84,6 +100,22 @@ def library() -> ctypes.CDLL | None:
         stacklevel=2,
     )
     return None
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "augesc"
+
+
+def _keep(made: Path, kept: Path) -> Path:
+    """Move a file to the cache, whole or not at all; return where it is, moved or not."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as beside:
+            beside.write(made.read_bytes())
+        Path(beside.name).replace(kept)
+    except OSError:  # no home, or it cannot be written to
+        return made
+    return kept
 
 
 def _typed(loops: ctypes.CDLL) -> ctypes.CDLL:

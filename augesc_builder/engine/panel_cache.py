@@ -49,14 +49,6 @@ class PanelCache(SlotCache):
     def clear(self, slot: int) -> None:
         """Do nothing: a slot's next row reads no number that it has not written."""
 
-    def copy(self, slot: int, others: list[int], n: int) -> None:
-        """Copy the first ``n`` positions of a slot to others: their texts begin alike."""
-        panels = -(-n // LANES)
-        for keys in self._keys.values():
-            keys[others, :, :panels] = keys[slot, :, :panels]
-        for values in self._values.values():
-            values[others, :, :n] = values[slot, :, :n]
-
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Store new keys and values (N, Hkv, D); return what ``query`` (N, H, D) attends to."""
         self.calls += 1

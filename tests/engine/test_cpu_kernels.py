@@ -168,6 +168,7 @@ def test_without_a_compiler_the_engine_decodes_as_before(family, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_told_of(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what was compiled before is not there
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho no such processor >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -176,6 +177,22 @@ def test_a_compiler_that_fails_is_told_of(monkeypatch, tmp_path):
         assert cpu_kernels.library.__wrapped__() is None
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     assert cpu_kernels.library.__wrapped__() is None
+
+
+def test_what_was_compiled_is_kept_where_it_can_be(monkeypatch, tmp_path):
+    x, layer = torch.randn(3, 8), cpu_kernels.PackedLinear(torch.randn(5, 8))
+    expected = layer(x)
+    made = []
+    for home in (tmp_path, tmp_path, tmp_path / "file" / "no folder"):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        loops = cpu_kernels.library.__wrapped__()
+        monkeypatch.setattr(cpu_kernels, "library", lambda loops=loops: loops)
+        assert torch.equal(layer(x), expected)
+        made.append([path.stat().st_mtime_ns for path in tmp_path.glob("augesc/*.so")])
+        monkeypatch.undo()
+    assert len(made[0]) == 1
+    assert made[0] == made[1] == made[2]
 
 
 def test_tokens_are_drawn_from_all_of_an_odd_vocabulary():
