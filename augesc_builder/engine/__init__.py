@@ -9,7 +9,8 @@ in the model's arithmetic still may, where a batch has another shape.
 tokens, and ``memory.py`` says how many conversations fit. On CPU ``cpu_kernels.py`` compiles
 products, attention and the choice of tokens, with keys as in ``panel_cache.py``; on CUDA
 ``kernels.py`` attends for a decoding step and ``cuda_graphs.py`` captures it.
-``tensor_parallel.py`` shards one model over several processes. ``static.py`` is static batching, for any causal language model of ``transformers``.
+``tensor_parallel.py`` shards one model over several processes. ``static.py`` is static batching,
+for any causal language model of ``transformers``.
 """
 
 from __future__ import annotations

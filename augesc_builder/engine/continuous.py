@@ -19,6 +19,7 @@ from torch import Tensor
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
 from augesc_builder.engine.cache import Segment, SlotCache
+from augesc_builder.engine.cpu_kernels import release_packed
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
@@ -66,7 +67,8 @@ class ContinuousBatchingEngine:
     """Decodes ``n_slots`` conversations at a time, by continuous batching.
 
     ``refill=False`` waits until all slots are free before it takes new prompts, as static batching
-    does; ``benchmarks/generation.py`` compares the two. Raises
+    does; ``benchmarks/generation.py`` compares the two. An engine that ``owns_model`` frees what it
+    does not need of it. Raises
     :class:`~augesc_builder.errors.CheckpointError` where the model has no end-of-sequence token, or
     cannot run on this engine (:func:`~augesc_builder.engine.models.network_of`).
     """
@@ -80,6 +82,7 @@ class ContinuousBatchingEngine:
         *,
         refill: bool = True,
         bfloat16_head: bool = False,
+        owns_model: bool = False,
     ) -> None:
         self.n_vocabulary = model.get_input_embeddings().num_embeddings
         if eos_token_id is None or not 0 <= eos_token_id < self.n_vocabulary:
@@ -88,6 +91,8 @@ class ContinuousBatchingEngine:
                 f"{self.n_vocabulary} tokens: set eos_token in the tokenizer"
             )
         self.network = network_of(model.eval(), sampling.max_tokens, bfloat16_head=bfloat16_head)
+        if owns_model and self.network.is_packed:
+            release_packed(model)
         self.device = model.device
         self.eos_token_id = eos_token_id
         self.sampling = sampling

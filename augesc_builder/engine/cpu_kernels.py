@@ -133,6 +133,17 @@ def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     getattr(library(), f"{name}_{_TYPES[dtype]}")(*given)
 
 
+def release_packed(model: Any) -> None:
+    """Free the matrices of a model whose linear layers are packed; it cannot run by itself then.
+
+    An output layer that is the table of embeddings as well stays.
+    """
+    kept = model.get_input_embeddings().weight
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and module.weight is not kept:
+            module.weight.data = module.weight.data.new_empty(0)
+
+
 class PackedLinear:
     """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read."""
 

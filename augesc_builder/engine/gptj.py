@@ -23,7 +23,7 @@ class GPTJ:
     def __init__(self, model: Any, *, bfloat16_head: bool = False) -> None:
         self.model = model
         config = model.config
-        packed = runs_compiled(model)
+        self.is_packed = packed = runs_compiled(model)
         self._dtype = torch.float32 if packed else model.dtype  # of all that is no weight
         self._heads = config.n_head
         self._size = config.n_embd // config.n_head

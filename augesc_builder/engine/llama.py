@@ -14,6 +14,7 @@ from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache
 from augesc_builder.engine.cpu_kernels import PackedLinear, gate, rms_norm, rotate_, runs_compiled
+from augesc_builder.engine.tensor_parallel import tensor_parallel_size
 
 _NAMES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
 
@@ -24,6 +25,8 @@ class Llama:
     ``max_tokens`` is how many positions the tables of rotations have.
     """
 
+    is_packed = True
+
     def __init__(self, model: Any, max_tokens: int) -> None:
         self.model = model
         core, config = model.model, model.config
@@ -31,7 +34,7 @@ class Llama:
         self._n_heads = config.num_attention_heads
         self._n_kv_heads = config.num_key_value_heads
         self._eps = config.rms_norm_eps
-        cos, sin = core.rotary_emb(torch.zeros(1), torch.arange(max_tokens)[None])
+        cos, sin = core.rotary_emb(torch.zeros(1), torch.arange(max(max_tokens, 8))[None])
         half = self._size // 2  # both halves are alike
         self._cos, self._sin = (x[0, :, :half].contiguous() for x in (cos, sin))
         self._layers = [
@@ -53,6 +56,7 @@ class Llama:
         """Whether a model is of this family, whole, and runs in compiled loops."""
         return (
             type(model).__name__ in _NAMES
+            and tensor_parallel_size(model) == 1
             and model.config.hidden_act == "silu"
             and all(
                 type(module) is torch.nn.Linear
@@ -64,13 +68,17 @@ class Llama:
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
+        if int(positions.max()) >= len(self._cos):  # the loop that rotates looks at no bounds
+            raise ValueError(f"a position of {len(self._cos)} or more, where the tables end")
         x = self.model.model.embed_tokens(tokens).float()  # (N, E)
         n_turned = self._n_heads + self._n_kv_heads
         for number, (norm, qkv, out, mlp_norm, mlp_in, mlp_out) in enumerate(self._layers):
             states = qkv(rms_norm(x, norm, self._eps)).view(len(x), -1, self._size)  # (N, H', D)
             rotate_(states[:, :n_turned], self._cos, self._sin, positions)
-            query, key, value = states.split(
-                (self._n_heads, self._n_kv_heads, self._n_kv_heads), dim=1
+            query, key, value = (
+                states[:, : self._n_heads],
+                states[:, self._n_heads : n_turned],
+                states[:, n_turned:],
             )
             attended = cache.attend(number, query, key, value, self._size**-0.5)
             out(attended.flatten(1), x)

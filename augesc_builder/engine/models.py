@@ -28,9 +28,13 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 class Network(Protocol):
-    """A causal language model over a :class:`SlotCache`; tokens come as one flat list."""
+    """A causal language model over a :class:`SlotCache`; tokens come as one flat list.
+
+    One that ``is_packed`` has weights of its own, and needs no linear layer of the model.
+    """
 
     model: Any
+    is_packed: bool
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Store keys and values of new tokens (N,); what is returned (N, E) is not used."""
@@ -41,6 +45,8 @@ class Network(Protocol):
 
 class Family:
     """Any family whose attention goes through ``transformers``' attention interface."""
+
+    is_packed = False
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -46,6 +46,11 @@ class PanelCache(SlotCache):
         """Announce a call of the model that brings one token for each segment."""
         self.begin_prefill(segments)
 
+    def begin_captured_step(self, positions: Tensor, width: int) -> None:
+        """Announce a call that brings one token for every slot, at ``positions`` (S,)."""
+        self.calls = 0
+        self._slots, self._positions = torch.arange(self.n_slots), positions
+
     def clear(self, slot: int) -> None:
         """Do nothing: a slot's next row reads no number that it has not written."""
 
@@ -53,6 +58,12 @@ class PanelCache(SlotCache):
         """Store new keys and values (N, Hkv, D); return what ``query`` (N, H, D) attends to."""
         self.calls += 1
         heads, size = key.shape[1:]
+        # The loop itself looks at no bounds.
+        if len(query) < len(self._slots) or int(self._positions.max()) >= self.capacity:
+            raise ValueError(
+                f"{len(query)} tokens for a call announced with {len(self._slots)}, of positions "
+                f"below {self.capacity}"
+            )
         if layer not in self._keys:
             n, room = self.n_slots, self.capacity
             self._keys[layer] = torch.empty(n, heads, room // LANES, size, LANES, dtype=self._dtype)

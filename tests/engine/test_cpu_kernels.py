@@ -96,6 +96,17 @@ def test_the_fast_path_is_taken_and_its_logits_are_the_models(family, dtype):
     assert (ours - exact).abs().max() < bound
 
 
+def test_a_call_that_was_not_announced_is_refused():
+    cache = PanelCache(2, 20, torch.float32)
+    x = torch.randn(3, 2, 8)
+    cache.begin_prefill([Segment(0, 0, 0, 4)])
+    with pytest.raises(ValueError, match="3 tokens for a call announced with 4"):
+        cache.attend(0, x, x, x, 1.0)
+    cache.begin_prefill([Segment(0, 0, 30, 3)])
+    with pytest.raises(ValueError, match="positions below 32"):
+        cache.attend(0, x, x, x, 1.0)
+
+
 # -- reproducible rows -----------------------------------------------------------------------------
 
 
@@ -165,6 +176,22 @@ def test_without_a_compiler_the_engine_decodes_as_before(family, monkeypatch):
     assert not isinstance(cache_of(model, 2, 64), PanelCache)
     for prompt, result in zip(some, run(model, some, greedy), strict=True):
         assert list(result.token_ids) == theirs(model, prompt, 40)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["gptj", "llama", "gpt_neox"])
+def test_an_engine_that_owns_its_model_frees_what_it_does_not_need(family, tied):
+    def weights(model):
+        layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+        return sum(layer.weight.untyped_storage().nbytes() for layer in layers)
+
+    model, some = model_of(family), prompts(5, 9, 3)
+    if tied:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    expected, before = run(model, some), weights(model)
+    assert run(model, some, owns_model=True) == expected
+    table = model.get_input_embeddings().weight.untyped_storage().nbytes()
+    assert weights(model) == (before if family == "gpt_neox" else table if tied else 0)
 
 
 def test_a_compiler_that_fails_is_told_of(monkeypatch, tmp_path):
