@@ -206,6 +206,7 @@ def test_a_compiler_that_fails_is_told_of(monkeypatch, tmp_path):
     assert cpu_kernels.library.__wrapped__() is None
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_kept_where_it_can_be(monkeypatch, tmp_path):
     x, layer = torch.randn(3, 8), cpu_kernels.PackedLinear(torch.randn(5, 8))
     expected = layer(x)
