@@ -237,7 +237,7 @@ CHOICES: tuple[Choice, ...] = (
         "the texts are sampled in {} batches, each text from a random stream of its own",
         "generate.backend.engine",
     ),
-    Choice("the texts are made with weights in {}", "generate.backend.dtype"),
+    Choice("the texts are made with weights of the type {}", "generate.backend.dtype"),
     Choice(
         "the output layer is rounded to bfloat16 on CPU",
         "generate.backend.bfloat16_head",

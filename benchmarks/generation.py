@@ -9,6 +9,7 @@ out the engines of ``make bench-peers``, and goes with each of these:
 
     python benchmarks/generation.py                        # CPU, the table of docs/benchmarks.md
     python benchmarks/generation.py --processes            # two processes against two threads
+    python benchmarks/generation.py --model smollm2|FOLDER [--threads 2]    # a checkpoint, on CPU
     python benchmarks/generation.py --device cuda --model gptj-6b [--no-finetuning]
 """
 
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 
 from augesc_builder.run.markdown import markdown_table
+from benchmarks.generation_checkpoint import compare_checkpoint
 from benchmarks.generation_decoders import decode_ours, decode_static, decode_theirs
 from benchmarks.generation_gpu import compare_on_gpu
 from benchmarks.generation_peers import RESULT
@@ -195,7 +197,8 @@ def main() -> None:
     """Measure and print one table, on a GPU two."""
     parser = options(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--model", choices=["small", "gptj-6b"], default="small")
+    parser.add_argument("--model", default="small", help="small, gptj-6b, smollm2, or a folder")
+    parser.add_argument("--threads", type=int, default=1, help="with a checkpoint")
     parser.add_argument("--prompts", type=int, help="96 on CPU, 512 at full size")
     parser.add_argument("--peer-prompts", type=int, default=64)
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="of transformers.generate")
@@ -206,13 +209,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.5, help="on a GPU, for all of it")
     tiny = {"prompts": 4, "peer_prompts": 2, "slots": 2, "batch_sizes": [2], "scale": 0.02}
     arguments = parse(parser, **tiny)
-    full_size = arguments.device == "cuda" or arguments.model != "small"
+    is_checkpoint = arguments.model not in {"small", "gptj-6b"}
+    full_size = arguments.device == "cuda" or arguments.model == "gptj-6b"
     arguments.prompts = arguments.prompts or (512 if full_size else 96)
     arguments.slots = arguments.slots or (128 if full_size else 16)
     arguments.batch_sizes = arguments.batch_sizes or ([64, 128] if full_size else [8, 16, 32])
     if arguments.tiny:
         arguments.model = "tiny"
-    if full_size:
+    if is_checkpoint:
+        compare_checkpoint(arguments)
+    elif full_size:
         compare_on_gpu(arguments)
     elif arguments.processes:
         compare_processes(arguments)

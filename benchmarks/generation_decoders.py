@@ -15,7 +15,7 @@ from benchmarks.generation_task import EOS, PENALTY, TEMPERATURE, TOP_P, Task
 
 
 def decode_ours(
-    model: Any, task: Task, n_slots: int, *, refill: bool = True
+    model: Any, task: Task, n_slots: int, *, refill: bool = True, eos: int = EOS
 ) -> tuple[float, float]:
     """Decode a task with our engine; return tokens a second and the share of slots at work."""
     sampling = Sampling(2048, TOP_P, TEMPERATURE, PENALTY)
@@ -23,7 +23,7 @@ def decode_ours(
         Prompt(ids, stream_key(1, str(i), 0), len(ids) + n)
         for i, (ids, n) in enumerate(zip(task.prompts, task.lengths, strict=True))
     ]
-    engine = ContinuousBatchingEngine(model, EOS, sampling, n_slots, refill=refill)
+    engine = ContinuousBatchingEngine(model, eos, sampling, n_slots, refill=refill)
     begun = clock(model)
     results = generate(engine, prompts, lambda *_: None)
     seconds = clock(model) - begun
@@ -52,14 +52,14 @@ class _Ends(StoppingCriteria):  # type: ignore[misc]
 
 
 @torch.inference_mode()
-def decode_theirs(model: Any, task: Task, batch_size: int) -> float:
+def decode_theirs(model: Any, task: Task, batch_size: int, eos: int = EOS) -> float:
     """Decode a task with ``transformers.generate`` in static batches; return tokens a second."""
     begun = clock(model)
     for first in range(0, len(task.prompts), batch_size):
         prompts = task.prompts[first : first + batch_size]
         lengths = task.lengths[first : first + batch_size]
         width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), EOS)
+        ids = torch.full((len(prompts), width), eos)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
@@ -73,7 +73,7 @@ def decode_theirs(model: Any, task: Task, batch_size: int) -> float:
             temperature=TEMPERATURE,
             repetition_penalty=PENALTY,
             max_new_tokens=max(lengths),
-            pad_token_id=EOS,
+            pad_token_id=eos,
             stopping_criteria=StoppingCriteriaList([_Ends(width, lengths, model.device)]),
         )
         if made.shape[1] != width + max(lengths):

@@ -49,17 +49,20 @@ class Task:
         return Task(self.prompts[:n], self.lengths[:n])
 
 
-def make_task(n: int, *, scale: float = 1, seed: int = 1) -> Task:
+def make_task(n: int, *, scale: float = 1, seed: int = 1, n_tokens: int = EOS) -> Task:
     """Make ``n`` prompts of 60 to 110 tokens; ``scale`` shortens rows for trials.
 
-    The lengths are the quantiles of the log-normal distribution, shuffled.
+    The lengths are the quantiles of the log-normal distribution, shuffled; prompts are drawn from
+    the first ``n_tokens`` tokens.
     """
     rng = random.Random(seed)
     variance = math.log(1 + (SD / MEAN) ** 2)
     normal = NormalDist(math.log(MEAN) - variance / 2, math.sqrt(variance))
     lengths = [math.exp(normal.inv_cdf((i + 0.5) / n)) for i in range(n)]
     rng.shuffle(lengths)
-    prompts = [tuple(rng.randrange(EOS) for _ in range(rng.randint(60, 110))) for _ in range(n)]
+    prompts = [
+        tuple(rng.randrange(n_tokens) for _ in range(rng.randint(60, 110))) for _ in range(n)
+    ]
     return Task(prompts, [max(2, round(scale * min(max(x, SHORTEST), LONGEST))) for x in lengths])
 
 

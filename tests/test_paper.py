@@ -174,7 +174,7 @@ def test_without_a_gpu_the_classifiers_can_be_left_out_and_that_is_said():
         "posts that repeat an earlier one are no queries",
         "fine-tuning sessions are drawn from ESConv's train split",
         "fine-tuning computes in `bf16`",
-        "the texts are made with weights in `bfloat16`",
+        "the texts are made with weights of the type `auto`",
         "role words are whole words in this very case",
         "scores from which an emotion counts",
         "of Detoxify's models it is `unitary/toxic-bert`",

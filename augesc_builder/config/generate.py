@@ -21,7 +21,7 @@ class LocalSettings(BackendSettings):
 
     type: Literal["local"]
     engine: Literal["continuous", "static"]
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
     bfloat16_head: bool
     device_map: str | None
     tensor_parallel: Positive

@@ -3,7 +3,8 @@
 A step is one token for every slot, free ones included, so that all steps have one shape. A new
 prompt but for its last token goes into the cache first, with other new ones, in calls of a fixed
 number of tokens; its last token joins the next step. So what is computed for a row depends on
-nothing but the row, the number of slots and the number of threads.
+nothing but the row, the number of slots and the number of threads; in the compiled loops of
+``cpu_kernels.py``, on the row alone.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
 from augesc_builder.engine.cache import Segment, SlotCache
+from augesc_builder.engine.cpu_kernels import release_packed
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
+from augesc_builder.engine.panel_cache import cache_of
 from augesc_builder.engine.sampling import NOT_FINITE, sample_tokens_fast, uniforms
 from augesc_builder.engine.tensor_parallel import broadcast_tokens, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
@@ -64,7 +67,8 @@ class ContinuousBatchingEngine:
     """Decodes ``n_slots`` conversations at a time, by continuous batching.
 
     ``refill=False`` waits until all slots are free before it takes new prompts, as static batching
-    does; ``benchmarks/generation.py`` compares the two. Raises
+    does; ``benchmarks/generation.py`` compares the two. An engine that ``owns_model`` frees what it
+    does not need of it. Raises
     :class:`~augesc_builder.errors.CheckpointError` where the model has no end-of-sequence token, or
     cannot run on this engine (:func:`~augesc_builder.engine.models.network_of`).
     """
@@ -78,6 +82,7 @@ class ContinuousBatchingEngine:
         *,
         refill: bool = True,
         bfloat16_head: bool = False,
+        owns_model: bool = False,
     ) -> None:
         self.n_vocabulary = model.get_input_embeddings().num_embeddings
         if eos_token_id is None or not 0 <= eos_token_id < self.n_vocabulary:
@@ -86,6 +91,8 @@ class ContinuousBatchingEngine:
                 f"{self.n_vocabulary} tokens: set eos_token in the tokenizer"
             )
         self.network = network_of(model.eval(), sampling.max_tokens, bfloat16_head=bfloat16_head)
+        if owns_model and self.network.is_packed:
+            release_packed(model)
         self.device = model.device
         self.eos_token_id = eos_token_id
         self.sampling = sampling
@@ -133,7 +140,7 @@ class ContinuousBatchingEngine:
     # -- prompts into slots ------------------------------------------------------------------------
 
     def _empty_slots(self) -> Slots:
-        cache = SlotCache(self.n_slots, self.sampling.max_tokens)
+        cache = cache_of(self.network.model, self.n_slots, self.sampling.max_tokens)
         seen = torch.zeros(self.n_slots, self.sampling.max_tokens, dtype=torch.long)
         slots = Slots(cache, seen.to(self.device), [None] * self.n_slots)
         if self.device.type == "cuda":

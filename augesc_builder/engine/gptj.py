@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
 from augesc_builder.engine.cache import SlotCache
+from augesc_builder.engine.cpu_kernels import runs_compiled
 from augesc_builder.engine.linear import product_of, product_with, rounded_product_of
 
 
@@ -22,6 +23,8 @@ class GPTJ:
     def __init__(self, model: Any, *, bfloat16_head: bool = False) -> None:
         self.model = model
         config = model.config
+        self.is_packed = packed = runs_compiled(model)
+        self._dtype = torch.float32 if packed else model.dtype  # of all that is no weight
         self._heads = config.n_head
         self._size = config.n_embd // config.n_head
         self._scale = self._size**-0.5
@@ -30,42 +33,49 @@ class GPTJ:
         turns = 10000.0 ** (-torch.arange(0, self._rotary, 2, device=device) / self._rotary)
         angles = torch.arange(config.n_positions, device=device)[:, None] * turns  # (T, R / 2)
         self._cos, self._sin = (
-            x.repeat_interleave(2, 1)[:, None, None].to(model.dtype)
+            x.repeat_interleave(2, 1)[:, None, None].to(self._dtype)
             for x in (angles.cos(), angles.sin())
         )  # (T, 1, 1, R)
         self._blocks = [
             (
                 block.ln_1,
-                product_with(_fuse(block.attn)),
-                product_of(block.attn.out_proj),
-                product_of(block.mlp.fc_in),
-                product_of(block.mlp.fc_out),
+                product_with(_fuse(block.attn), packed=packed),
+                product_of(block.attn.out_proj, packed=packed),
+                product_of(block.mlp.fc_in, packed=packed),
+                product_of(block.mlp.fc_out, packed=packed),
             )
             for block in model.transformer.h
         ]
-        self._head = (rounded_product_of if bfloat16_head else product_of)(model.lm_head)
+        self._head = (rounded_product_of if bfloat16_head else product_of)(
+            model.lm_head, packed=packed
+        )
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
         core = self.model.transformer
-        x = core.wte(tokens)  # (N, E)
+        x = core.wte(tokens).to(self._dtype)  # (N, E)
         cos, sin = self._cos[positions], self._sin[positions]  # (N, 1, 1, R)
         for number, (norm, qkv, out, mlp_in, mlp_out) in enumerate(self._blocks):
             device = norm.weight.device  # the layers may stand on several
             x, cos, sin = (t.to(device) for t in (x, cos, sin))
-            h = layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+            h = _normed(x, norm)
             states = qkv(h).view(-1, 3, self._heads, self._size)  # (N, 3, H, D)
             turned = states[:, :2, :, : self._rotary]  # of query and key
             turned.copy_(turned * cos + _quarter(turned) * sin)
             query, key, value = states.unbind(1)
             attended = cache.attend(number, query, key, value, self._scale).flatten(1)
             x = x + out(attended) + mlp_out(gelu(mlp_in(h), approximate="tanh"))
-        return core.ln_f(x.to(core.ln_f.weight.device))  # type: ignore[no-any-return]
+        return _normed(x.to(core.ln_f.weight.device), core.ln_f)
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
         hidden = self.hidden(tokens, positions, cache)
         return self._head(hidden.to(self.model.lm_head.weight.device))
+
+
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+    return layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
 def _quarter(x: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from transformers import AttentionInterface, Cache
 
 from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.gptj import GPTJ
+from augesc_builder.engine.llama import Llama
 from augesc_builder.engine.memory import is_out_of_memory
+from augesc_builder.engine.panel_cache import cache_of
 from augesc_builder.errors import CheckpointError
 
 _HINT = "; use static batching: --set generate.backend.engine=static"
@@ -26,9 +28,13 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 class Network(Protocol):
-    """A causal language model over a :class:`SlotCache`; tokens come as one flat list."""
+    """A causal language model over a :class:`SlotCache`; tokens come as one flat list.
+
+    One that ``is_packed`` has weights of its own, and needs no linear layer of the model.
+    """
 
     model: Any
+    is_packed: bool
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Store keys and values of new tokens (N,); what is returned (N, E) is not used."""
@@ -39,6 +45,8 @@ class Network(Protocol):
 
 class Family:
     """Any family whose attention goes through ``transformers``' attention interface."""
+
+    is_packed = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -128,6 +136,8 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
             raise CheckpointError(
                 f"{_name(model)}: generate.backend.bfloat16_head is for GPT-J only; set it to false"
             )
+        elif Llama.takes(model):
+            network = Llama(model, max_tokens)
         else:
             network = Family(model)
         _check(network, config, torch.bfloat16 if bfloat16_head else model.dtype)
@@ -147,7 +157,7 @@ def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
     device = model.device
     tokens = torch.arange(2 * n, device=device) * 37 % config.vocab_size
     theirs = torch.cat([model(input_ids=t[None]).logits[0] for t in tokens.view(2, n)])
-    cache = SlotCache(2, n)
+    cache = cache_of(model, 2, n)
     before = torch.tensor([*range(n - 1), *range(n - 1)], device=device)
     rest = torch.tensor([n - 1, 2 * n - 1], device=device)
     cache.begin_prefill([Segment(0, 0, 0, n - 1), Segment(1, n - 1, 0, n - 1)])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from augesc_builder.engine import Sampling
+from augesc_builder.engine.cpu_kernels import call, library
 from augesc_builder.errors import CheckpointError
 
 NOT_FINITE = -1
@@ -73,6 +74,8 @@ def sample_tokens_fast(logits: Tensor, seen_ids: Tensor, u: Tensor, sampling: Sa
     Returns tokens (B,), and :data:`NOT_FINITE` where a row has non-finite logits.
     """
     logits = logits.float()
+    if logits.device.type == "cpu" and not sampling.greedy and library() is not None:
+        return _drawn_by_loops(logits.contiguous(), seen_ids, u, sampling)
     if sampling.repetition_penalty != 1:
         # Gathered before any is written, so that a token seen twice is penalized once.
         said = logits.gather(1, seen_ids)  # (B, W)
@@ -89,6 +92,17 @@ def sample_tokens_fast(logits: Tensor, seen_ids: Tensor, u: Tensor, sampling: Sa
             break
     # One column tells of its row: softmax spreads what is not finite over all of it.
     return _draw(*found, u, sampling).where(p[:, 0].isfinite(), NOT_FINITE)
+
+
+def _drawn_by_loops(logits: Tensor, seen_ids: Tensor, u: Tensor, sampling: Sampling) -> Tensor:
+    seen_ids = seen_ids if seen_ids.stride(-1) == 1 else seen_ids.contiguous()
+    tokens = torch.empty(len(logits), dtype=torch.long)
+    call(
+        *("draw", torch.float32, logits, seen_ids, u.double().contiguous(), tokens, *logits.shape),
+        *(seen_ids.shape[1], seen_ids.stride(0), sampling.repetition_penalty, sampling.temperature),
+        *(sampling.top_k or 0, sampling.top_p, sampling.min_p),
+    )
+    return tokens
 
 
 def _penalized(logits: Tensor, penalty: float) -> Tensor:

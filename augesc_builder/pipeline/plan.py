@@ -19,6 +19,7 @@ from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import config_of, size_of
 from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.filter.requirements import active
+from augesc_builder.pipeline.generate.processor import dtype_for
 from augesc_builder.pipeline.inputs import check_inputs
 from augesc_builder.pipeline.queries.collect import Collected, collect_queries
 from augesc_builder.run.markdown import NOTHING, markdown_table
@@ -180,7 +181,7 @@ def _generating_seconds(
     refilled = settings.engine == "continuous"
     slots = (settings.slots or MOST[device]) if refilled else settings.batch_size
     steps = (_REFILLED if refilled else _LONGEST) * per_session * n_generated / slots
-    reading = parameters * _BYTES[settings.dtype] / bandwidth
+    reading = parameters * _BYTES[dtype_for(settings.dtype)] / bandwidth
     computing = 2 * parameters * slots / (0.4 * flops)
     if device == "cuda" and settings.device_map is None and settings.tensor_parallel == 1:
         n_gpus = torch.cuda.device_count()
@@ -193,7 +194,7 @@ def _memory(recipe: Recipe, parameters: int) -> tuple[float, float]:
     weights = parameters * _BYTES[recipe.finetune.weights_dtype]
     training = weights * (1.05 if recipe.finetune.lora else 4)
     backend = recipe.generate.backend
-    dtype = backend.dtype if isinstance(backend, LocalSettings) else "float32"
+    dtype = dtype_for(backend.dtype) if isinstance(backend, LocalSettings) else "float32"
     generating = parameters * _BYTES[dtype] * 1.2
     base = 0.6e9  # Python, torch and transformers
     return (base + training) / 1e9, (base + generating) / 1e9

@@ -70,6 +70,10 @@ SCRIPTS = {
         "two processes, one thread each",
     ],
     "generation.py --model gptj-6b": FULL_SIZE,
+    "generation.py --model smollm2": [
+        *("a step's products alone", "augesc, 2 contexts", "augesc, ragged rows"),
+        "transformers.generate, batches of 2",
+    ],
 }
 SLOW = {"corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"}
 

@@ -68,6 +68,7 @@ def test_the_engine_makes_the_same_rows_with_the_kernel(family, monkeypatch):
     short = Sampling(max_tokens=14, top_p=0.9, repetition_penalty=1.05)
     expected = run(model, some, short, 2)
     monkeypatch.setattr(cache, "kernel_on", lambda _: kernels.attend)
+    monkeypatch.setattr(continuous, "cache_of", lambda _, *size: cache.SlotCache(*size))
     monkeypatch.setattr("augesc_builder.engine.cuda_graphs.kernel_on", lambda _: kernels.attend)
     calls = []
 

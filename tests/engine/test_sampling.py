@@ -40,7 +40,7 @@ SAMPLINGS = st.builds(
 )
 
 
-@pytest.mark.parametrize("on", ["cpu", "cuda's way"])
+@pytest.mark.parametrize("on", ["compiled", "cpu", "cuda's way"])
 @settings(max_examples=often(60))
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -58,7 +58,9 @@ def test_the_fast_choice_is_the_slow_one(on, seed, spread, steps, sampling):
     u = torch.rand(6, dtype=torch.float64)
     slow = sample_tokens(logits, marked(ids, BIG), u, sampling)
     with pytest.MonkeyPatch.context() as patch:
-        if on != "cpu":
+        if on != "compiled":
+            patch.setattr(module, "library", lambda: None)
+        if on == "cuda's way":
             patch.setattr(module, "_candidates_on_cpu", module.candidates_by_top_k)
         fast = sample_tokens_fast(logits.clone(), ids, u, sampling)
     # Both round, in float32 and in float64: a uniform at the edge of two tokens may fall to either.

@@ -96,7 +96,9 @@ class Generator:
         if self.settings.engine == "static":
             return StaticBatchingEngine(model, self.form.end, sampling, self.settings.batch_size)
         return ContinuousBatchingEngine(
-            model, self.form.end, sampling, self.slots, bfloat16_head=self.settings.bfloat16_head
+            *(model, self.form.end, sampling, self.slots),
+            bfloat16_head=self.settings.bfloat16_head,
+            owns_model=True,
         )
 
     def _stream(self, task: Task) -> int:

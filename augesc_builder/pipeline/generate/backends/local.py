@@ -12,6 +12,7 @@ from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
 from augesc_builder.pipeline.generate import capacity, workers
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
+from augesc_builder.pipeline.generate.processor import facts_for
 from augesc_builder.pipeline.generate.tasks import Row, Task
 
 
@@ -34,18 +35,27 @@ class LocalBackend(Backend):
             check_tensor_parallel(config, origin.label, settings.tensor_parallel)
 
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
-        """Choose processes and slots.
+        """Choose the type of the weights, processes and slots.
 
-        Another number of slots may round otherwise: a resumed run keeps the one it began with.
+        Other types and numbers of slots round otherwise: a resumed run keeps those it began with.
         """
+        settings = capacity.settings_of(self.recipe)
+        facts = facts_for(settings.dtype, known)
+        self.recipe = _with_dtype(self.recipe, settings, facts["dtype"])
         self._n_workers = capacity.n_workers(self.recipe, self.checkpoint, n_tasks, n_shards)
         self._slots = known.get("slots") or capacity.n_slots(
             self.recipe, self.checkpoint, self._n_workers
         )
-        return {"slots": self._slots}
+        return {"slots": self._slots, **facts}
 
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they end; tasks of all shards go through the engine in one stream."""
         return workers.generate(
             self.checkpoint, self.recipe, self._slots, tasks, on_step, self._n_workers
         )
+
+
+def _with_dtype(recipe: Recipe, settings: LocalSettings, dtype: str) -> Recipe:
+    backend = settings.model_copy(update={"dtype": dtype})
+    generate = recipe.generate.model_copy(update={"backend": backend})
+    return recipe.model_copy(update={"generate": generate})

@@ -1,0 +1,615 @@
+// Decoding on CPU: products of few rows with many weights, and attention over slots of any length.
+//
+// Both are as fast as memory can be read, so weights, keys and values are laid out in the order in
+// which they are read: in panels of LANES columns (of a matrix) or positions (of keys). Weights,
+// keys and values are float or bfloat16; what is computed with them is float.
+//
+// Every number of a result has an accumulator of its own, which adds up in one order. So it depends
+// neither on the other rows, nor on how many there are, nor on the number of threads.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#ifdef __AMX_BF16__
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+constexpr long LANES = 16;
+#ifdef __AVX512F__
+constexpr long ROWS = 16;  // accumulators that stay in registers
+#else
+constexpr long ROWS = 6;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+struct BFloat16 {
+    uint16_t bits;
+};
+
+inline Floats load(const float* from) {
+    Floats x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+
+inline Floats load(const BFloat16* from) {
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    return (Floats)(__builtin_convertvector(x, Words) << 16);
+}
+
+inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
+
+inline void store(float* to, float x) { *to = x; }
+
+inline void store(BFloat16* to, float x) {  // to the nearest, ties to even; a NaN stays one
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    to->bits = x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
+}
+
+inline Floats every(float x) { return x - Floats{}; }
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+// e to the power of x: 2^n times a polynomial of what is left; relative error below 2e-7.
+inline Floats exponential(Floats x) {
+    const Ints known = x == x;
+    const Floats bounded = larger(x < 88.0f ? x : every(88.0f), every(-87.0f));
+    const Floats scaled = bounded * 1.44269504f;
+    const Ints n = __builtin_convertvector(scaled + (scaled < 0.0f ? every(-0.5f) : every(0.5f)), Ints);
+    const Floats whole = __builtin_convertvector(n, Floats);
+    const Floats r = bounded - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Floats p = every(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    const Floats result = p * (Floats)((n + 127) << 23);
+    return known ? (x < -87.0f ? every(0.0f) : result) : x;
+}
+
+inline float sum_of(Floats x) {
+    float sum = 0;
+    for (long i = 0; i < LANES; ++i) sum += x[i];
+    return sum;
+}
+
+// Asks for what is AHEAD bytes behind: memory is read in long runs, and across pages only if asked.
+constexpr long AHEAD = 2048;
+
+inline void ask(const void* from) { __builtin_prefetch((const char*)from + AHEAD); }
+
+struct Shape {
+    long n_rows, n_in, n_out;
+};
+
+// Adds a panel's columns of a row's result to what is there, or writes them.
+inline void finish(Floats sums, const Shape& shape, long row, long first, const float* bias,
+                   bool adds, float* out) {
+    const long width = shape.n_out - first < LANES ? shape.n_out - first : LANES;
+    float* to = out + row * shape.n_out + first;
+    if (width == LANES) {
+        if (bias) sums += load(bias + first);
+        store(to, adds ? sums + load(to) : sums);
+        return;
+    }
+    for (long i = 0; i < width; ++i) {
+        const float sum = bias ? sums[i] + bias[first + i] : sums[i];
+        to[i] = adds ? sum + to[i] : sum;
+    }
+}
+
+// Two weights of 16 columns, of neighbouring inputs: float panels are (n_in, LANES), those of
+// bfloat16 (n_in / 2, LANES, 2), as matrix units read them. `n_in` is even.
+inline void load_two(const float* from, Floats& first, Floats& second) {
+    first = load(from);
+    second = load(from + LANES);
+    ask(from);
+    ask(from + LANES);
+}
+
+inline void load_two(const BFloat16* from, Floats& first, Floats& second) {
+    Words both;
+    std::memcpy(&both, from, sizeof both);
+    first = (Floats)(both << 16);
+    second = (Floats)(both & 0xffff0000u);
+    ask(from);
+}
+
+template <class Weight>
+void product(const float* x, const Weight* panels, const float* bias, float* out, const Shape& shape,
+             bool adds) {
+    const long n_in = shape.n_in, n_blocks = (shape.n_rows + ROWS - 1) / ROWS;
+    static thread_local std::vector<float> turned;  // blocks of rows, each (n_in, ROWS)
+    turned.assign(n_blocks * n_in * ROWS, 0.0f);
+    for (long row = 0; row < shape.n_rows; ++row) {
+        float* to = turned.data() + row / ROWS * n_in * ROWS + row % ROWS;
+        for (long k = 0; k < n_in; ++k) to[k * ROWS] = x[row * n_in + k];
+    }
+    const float* rows = turned.data();
+#pragma omp parallel for schedule(static)
+    for (long first = 0; first < shape.n_out; first += LANES) {
+        for (long block = 0; block < n_blocks; ++block) {
+            const Weight* weights = panels + first * n_in;
+            const float* from = rows + block * n_in * ROWS;
+            Floats sums[ROWS] = {};
+            for (long k = 0; k < n_in; k += 2, from += 2 * ROWS, weights += 2 * LANES) {
+                Floats w, v;
+                load_two(weights, w, v);
+#pragma GCC unroll 16
+                for (long row = 0; row < ROWS; ++row) sums[row] += w * from[row];
+#pragma GCC unroll 16
+                for (long row = 0; row < ROWS; ++row) sums[row] += v * from[ROWS + row];
+            }
+#pragma GCC unroll 16
+            for (long row = 0; row < ROWS; ++row)
+                if (block * ROWS + row < shape.n_rows)
+                    finish(sums[row], shape, block * ROWS + row, first, bias, adds, out);
+        }
+    }
+}
+
+#ifdef __AMX_BF16__
+constexpr long DEPTH = 32;  // inputs in a tile; each tile has 16 rows of 64 bytes
+
+struct alignas(64) Tiles {
+    uint8_t palette = 1, begin = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+inline void split(Floats x, Halves& high, Halves& low) {  // x is high + low, but for 2^-16 of it
+    const auto rounded = [](Floats y) {
+        const Words bits = (Words)y;
+        return y == y ? (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u : Words{} + 0x7fc00000u;
+    };
+    const Words bits = rounded(x);
+    high = __builtin_convertvector(bits >> 16, Halves);
+    low = __builtin_convertvector(rounded(x - (Floats)bits) >> 16, Halves);
+}
+
+// A block of 16 rows as tiles: for each DEPTH inputs the high parts, then the low ones.
+constexpr long TILE = 16 * DEPTH;
+
+// Products of BLOCKS times 16 rows with PANELS panels. The matrix unit's numbers are bfloat16, so each
+// of `x` is given as two of them.
+template <int BLOCKS, int PANELS>
+void multiply(const uint16_t* rows, const BFloat16* weights, const Shape& shape, long row, long first,
+              const float* bias, bool adds, float* out) {
+    const long n_in = shape.n_in, block = 2 * 16 * n_in, panel = LANES * n_in;
+    rows += row * 2 * n_in;
+    _tile_zero(0);
+    if constexpr (PANELS == 2) _tile_zero(1);
+    if constexpr (BLOCKS == 2) _tile_zero(2);
+    if constexpr (BLOCKS == 2 && PANELS == 2) _tile_zero(3);
+    for (long k = 0; k < n_in; k += DEPTH, weights += DEPTH * LANES) {
+        if (row == 0)
+            for (long line = 0; line < DEPTH / 2 * PANELS; ++line)
+                ask(weights + line % PANELS * panel + 2 * LANES * (line / PANELS));
+        _tile_loadd(4, weights, 64);
+        if constexpr (PANELS == 2) _tile_loadd(5, weights + panel, 64);
+        for (long part = 0; part < 2; ++part, rows += TILE) {
+            _tile_loadd(6, rows, 64);
+            _tile_dpbf16ps(0, 6, 4);
+            if constexpr (PANELS == 2) _tile_dpbf16ps(1, 6, 5);
+            if constexpr (BLOCKS == 2) {
+                _tile_loadd(7, rows + block, 64);
+                _tile_dpbf16ps(2, 7, 4);
+                if constexpr (PANELS == 2) _tile_dpbf16ps(3, 7, 5);
+            }
+        }
+    }
+    alignas(64) float sums[4][16 * LANES];
+    _tile_stored(0, sums[0], 64);
+    if constexpr (PANELS == 2) _tile_stored(1, sums[1], 64);
+    if constexpr (BLOCKS == 2) _tile_stored(2, sums[2], 64);
+    if constexpr (BLOCKS == 2 && PANELS == 2) _tile_stored(3, sums[3], 64);
+    for (long i = 0; i < 16 * BLOCKS && row + i < shape.n_rows; ++i)
+        for (long j = 0; j < PANELS; ++j) {
+            const Floats sum = load(sums[i / 16 * 2 + j] + i % 16 * LANES);
+            finish(sum, shape, row + i, first + j * LANES, bias, adds, out);
+        }
+}
+
+template <int PANELS>
+void multiply_all(const uint16_t* rows, const BFloat16* weights, const Shape& shape, long first,
+                  const float* bias, bool adds, float* out) {
+    long row = 0;
+    for (; row + 16 < shape.n_rows; row += 32)
+        multiply<2, PANELS>(rows, weights, shape, row, first, bias, adds, out);
+    if (row < shape.n_rows)
+        multiply<1, PANELS>(rows, weights, shape, row, first, bias, adds, out);
+}
+
+void product_with_tiles(const float* x, const BFloat16* panels, const float* bias, float* out,
+                        const Shape& shape, bool adds) {
+    const long n_in = shape.n_in, padded = (shape.n_rows + 15) / 16 * 16;
+    static thread_local std::vector<uint16_t> parts;
+    parts.assign(2 * padded * n_in, 0);
+    uint16_t* rows = parts.data();
+    for (long row = 0; row < shape.n_rows; ++row)
+        for (long k = 0; k < n_in; k += LANES) {
+            Halves high, low;
+            split(load(x + row * n_in + k), high, low);
+            uint16_t* to = rows + row / 16 * 2 * 16 * n_in + k / DEPTH * 2 * TILE +
+                           row % 16 * DEPTH + k % DEPTH;
+            std::memcpy(to, &high, sizeof high);
+            std::memcpy(to + TILE, &low, sizeof low);
+        }
+#pragma omp parallel
+    {
+        const Tiles tiles;
+        _tile_loadconfig(&tiles);
+#pragma omp for schedule(static)
+        for (long first = 0; first < shape.n_out; first += 2 * LANES) {
+            const BFloat16* weights = panels + first * n_in;
+            if (first + LANES < shape.n_out)
+                multiply_all<2>(rows, weights, shape, first, bias, adds, out);
+            else
+                multiply_all<1>(rows, weights, shape, first, bias, adds, out);
+        }
+        _tile_release();
+    }
+}
+
+// Whether the system lets this process use the matrix unit: Linux wants to be asked.
+bool may_use_tiles() {
+    static const bool may = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+    return may;
+}
+#endif
+
+template <class Number>
+struct Cache {
+    Number *keys, *values;  // (S, Hkv, capacity / LANES, D, LANES), (S, Hkv, capacity, D)
+    long n_kv_heads, capacity, size;
+
+    void put(long slot, long position, const float* key, const float* value) const {
+        for (long head = 0; head < n_kv_heads; ++head) {
+            const long at = (slot * n_kv_heads + head) * capacity;
+            Number* panel = keys + (at + position / LANES * LANES) * size + position % LANES;
+            Number* row = values + (at + position) * size;
+            for (long d = 0; d < size; ++d) {
+                store(panel + d * LANES, key[head * size + d]);
+                store(row + d, value[head * size + d]);
+            }
+        }
+    }
+
+    // Fills `out` (HEADS, D) for queries (HEADS, D) that share keys, the first `length` of a slot.
+    template <int HEADS>
+    void attend(const float* query, long slot, long head, long length, float scale, float* out) const {
+        const long at = (slot * n_kv_heads + head) * capacity;
+        const long room = (length + LANES - 1) / LANES * LANES;
+        static thread_local std::vector<float> all;
+        all.resize(HEADS * room);
+        float* scores = all.data();
+        const Number* key = keys + at * size;
+        long t = 0;
+        for (; t + LANES < length; t += 2 * LANES, key += 2 * LANES * size)
+            score<HEADS, 2>(query, key, scale, room, scores + t);
+        if (t < length) score<HEADS, 1>(query, key, scale, room, scores + t);
+        float totals[HEADS];
+        for (int i = 0; i < HEADS; ++i) {
+            float* own = scores + i * room;
+            for (long t = length; t < room; ++t) own[t] = -INFINITY;
+            Floats best = load(own);
+            for (long t = LANES; t < room; t += LANES) best = larger(load(own + t), best);
+            float largest = best[0];
+            for (long j = 1; j < LANES; ++j) largest = best[j] > largest ? best[j] : largest;
+            Floats sums = {};
+            for (long t = 0; t < room; t += LANES) {
+                const Floats share = exponential(load(own + t) - largest);
+                store(own + t, share);
+                sums += share;
+            }
+            totals[i] = sum_of(sums);
+        }
+        for (long d = 0; d < size;) {
+            const Number* value = values + at * size + d;
+            if (size - d >= 4 * LANES) {
+                d += mean<HEADS, 4>(value, scores, room, length, totals, out + d);
+            } else if (size - d >= LANES) {
+                d += mean<HEADS, 1>(value, scores, room, length, totals, out + d);
+            } else {
+                for (int i = 0; i < HEADS; ++i) {
+                    float sum = 0;
+                    for (long t = 0; t < length; ++t) {
+                        const Number* v = value + t * size;
+                        float number;
+                        if constexpr (sizeof(Number) == 4) {
+                            number = *v;
+                        } else {
+                            const uint32_t bits = uint32_t(v->bits) << 16;
+                            std::memcpy(&number, &bits, sizeof number);
+                        }
+                        sum += number * scores[i * room + t];
+                    }
+                    out[i * size + d] = sum / totals[i];
+                }
+                ++d;
+            }
+        }
+    }
+
+    template <int HEADS, int PANELS>
+    void score(const float* query, const Number* key, float scale, long room, float* scores) const {
+        Floats sums[HEADS][PANELS] = {};
+        for (long d = 0; d < size; ++d, key += LANES)
+            for (int j = 0; j < PANELS; ++j) {
+                const Floats k = load(key + j * LANES * size);
+                ask(key + j * LANES * size);
+                for (int i = 0; i < HEADS; ++i) sums[i][j] += k * query[i * size + d];
+            }
+        for (int i = 0; i < HEADS; ++i)
+            for (int j = 0; j < PANELS; ++j)
+                store(scores + i * room + j * LANES, sums[i][j] * scale);
+    }
+
+    template <int HEADS, int WIDE>
+    long mean(const Number* value, const float* shares, long room, long length, const float* totals,
+              float* out) const {
+        Floats sums[HEADS][WIDE] = {};
+        for (long t = 0; t < length; ++t, value += size) {
+            for (int j = 0; j < WIDE; ++j) ask(value + j * LANES);
+            for (int j = 0; j < WIDE; ++j) {
+                const Floats v = load(value + j * LANES);
+                for (int i = 0; i < HEADS; ++i) sums[i][j] += v * shares[i * room + t];
+            }
+        }
+        for (int i = 0; i < HEADS; ++i)
+            for (int j = 0; j < WIDE; ++j)
+                store(out + i * size + j * LANES, sums[i][j] / totals[i]);
+        return WIDE * LANES;
+    }
+};
+
+template <class Number>
+void attend(const Cache<Number>& cache, const float* query, const float* key, const float* value,
+            const int64_t* slots, const int64_t* positions, float* out, long n, long n_heads,
+            long query_row, long key_row, long value_row, float scale) {
+    const long share = n_heads / cache.n_kv_heads, size = cache.size;
+    for (long i = 0; i < n; ++i)
+        if (slots[i] >= 0) cache.put(slots[i], positions[i], key + i * key_row, value + i * value_row);
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (long i = 0; i < n; ++i) {
+        for (long head = 0; head < cache.n_kv_heads; ++head) {
+            if (slots[i] < 0) continue;
+            const float* q = query + i * query_row + head * share * size;
+            float* to = out + (i * n_heads + head * share) * size;
+            const long slot = slots[i], length = positions[i] + 1;
+            long left = share;
+            for (; left >= 4; left -= 4, q += 4 * size, to += 4 * size)
+                cache.template attend<4>(q, slot, head, length, scale, to);
+            if (left == 3) cache.template attend<3>(q, slot, head, length, scale, to);
+            if (left == 2) cache.template attend<2>(q, slot, head, length, scale, to);
+            if (left == 1) cache.template attend<1>(q, slot, head, length, scale, to);
+        }
+    }
+}
+
+void rms_norm(const float* x, const float* weight, float* out, long n_rows, long n, float eps) {
+    for (long row = 0; row < n_rows; ++row, x += n, out += n) {
+        Floats squares = {};
+        long i = 0;
+        for (; i + LANES <= n; i += LANES) squares += load(x + i) * load(x + i);
+        float sum = sum_of(squares);
+        for (; i < n; ++i) sum += x[i] * x[i];
+        const float scale = 1 / std::sqrt(sum / n + eps);
+        for (i = 0; i < n; ++i) out[i] = weight[i] * (x[i] * scale);
+    }
+}
+
+// Turns the first 2 * half numbers of each head by its row's position: `x` is (n_rows, n_heads, size)
+// within rows of `stride` numbers. Number i goes with number i + half.
+void rotate(float* x, const float* cosines, const float* sines, const int64_t* positions, long n_rows,
+            long n_heads, long size, long half, long stride) {
+    for (long row = 0; row < n_rows; ++row) {
+        const float *c = cosines + positions[row] * half, *s = sines + positions[row] * half;
+        for (long head = 0; head < n_heads; ++head) {
+            float *a = x + row * stride + head * size, *b = a + half;
+            for (long i = 0; i < half; ++i) {
+                const float first = a[i], second = b[i];
+                a[i] = first * c[i] - second * s[i];
+                b[i] = second * c[i] + first * s[i];
+            }
+        }
+    }
+}
+
+// Writes silu(x[:, :n]) * x[:, n:].
+void gate(const float* x, float* out, long n_rows, long n) {
+#pragma omp parallel for schedule(static)
+    for (long row = 0; row < n_rows; ++row) {
+        const float *a = x + row * 2 * n, *b = a + n;
+        float* to = out + row * n;
+        long i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            const Floats z = load(a + i);
+            store(to + i, z / (1.0f + exponential(-z)) * load(b + i));
+        }
+        for (; i < n; ++i) to[i] = a[i] / (1 + std::exp(-a[i])) * b[i];
+    }
+}
+
+struct Nucleus {
+    float temperature;
+    long top_k;  // 0 for none
+    double top_p, min_p;
+};
+
+struct Candidate {
+    float logit;
+    int32_t id;
+};
+
+// Draws from a row of logits at `u`, as `sampling.py` says; -1 where they are not finite. Of all
+// tokens those above one floor after another are sorted, until they hold the one that is drawn
+// whatever the others are.
+long draw(const float* logits, long n_tokens, double u, const Nucleus& nucleus) {
+    Floats best = every(logits[0]);
+    long i = 0;
+    for (; i + LANES <= n_tokens; i += LANES) best = larger(load(logits + i), best);
+    float largest = best[0];
+    for (long j = 1; j < LANES; ++j) largest = best[j] > largest ? best[j] : largest;
+    for (; i < n_tokens; ++i) largest = logits[i] > largest ? logits[i] : largest;
+    largest /= nucleus.temperature;
+    double total = 0;
+    for (i = 0; i + 8 * LANES <= n_tokens; i += 8 * LANES) {
+        Floats sums = {};
+        for (long j = 0; j < 8 * LANES; j += LANES)
+            sums += exponential(load(logits + i + j) / nucleus.temperature - largest);
+        total += sum_of(sums);
+    }
+    for (; i < n_tokens; ++i) total += exponential(every(logits[i] / nucleus.temperature - largest))[0];
+    if (!std::isfinite(total)) return -1;
+
+    // A token below (1 - top_p) / V is never in the nucleus: all such together have less mass than
+    // 1 - top_p. The bound is a little lower, for rounding.
+    const double floors[] = {1.0 / (1 << 10), 1.0 / (1 << 14), 0.999 * (1 - nucleus.top_p) / n_tokens, 0};
+    static thread_local std::vector<Candidate> found;
+    static thread_local std::vector<double> shares, masses;
+    for (const double floor : floors) {
+        const float cut = (largest + float(std::log(floor * total))) * nucleus.temperature;
+        found.clear();
+        for (i = 0; i < n_tokens; ++i)
+            if (floor == 0 || logits[i] >= cut)
+                found.push_back({logits[i] / nucleus.temperature, int32_t(i)});
+        std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
+            return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+        });
+        const long n = found.size();
+        if (n == 0) continue;
+        shares.resize(n);
+        masses.resize(n);
+        double mass = 0;
+        for (i = 0; i < n; ++i) {
+            shares[i] = std::exp(double(found[i].logit) - largest) / total;
+            masses[i] = mass += shares[i];
+        }
+        const float lowest = found[n - 1].logit;  // tokens that are no candidates may be as likely
+        const auto count = [&](const auto& holds) {  // of the first that hold
+            long few = 0, many = n;
+            while (few < many) {
+                const long middle = (few + many) / 2;
+                if (holds(middle)) few = middle + 1;
+                else many = middle;
+            }
+            return few;
+        };
+        if (floor > 0) {
+            bool enough;
+            if (nucleus.top_k) {
+                enough = n > nucleus.top_k && found[nucleus.top_k - 1].logit > lowest;
+            } else {
+                const double need = nucleus.top_p == 1 ? u : nucleus.top_p;
+                const long reaches = count([&](long j) { return masses[j] <= need; });
+                enough = reaches < n && found[reaches].logit > lowest &&
+                         (nucleus.top_p < 1 || nucleus.min_p == 0);
+                if (nucleus.min_p > 0 && shares[n - 1] < nucleus.min_p * shares[0]) enough = true;
+            }
+            if (!enough) continue;
+        }
+        long last = n - 1;
+        double whole = 1;
+        if (nucleus.top_k) {
+            const float least = found[(nucleus.top_k < n ? nucleus.top_k : n) - 1].logit;
+            last = count([&](long j) { return found[j].logit >= least; }) - 1;
+            whole = masses[last];
+        }
+        if (nucleus.top_p < 1) {
+            const long reaches = count([&](long j) { return masses[j] < nucleus.top_p * whole; });
+            last = reaches < last ? reaches : last;
+        }
+        if (nucleus.min_p > 0) {
+            const long likely = count([&](long j) { return shares[j] >= nucleus.min_p * shares[0]; });
+            last = likely - 1 < last ? (likely > 0 ? likely - 1 : 0) : last;
+        }
+        const bool is_cut = nucleus.top_p < 1 || nucleus.top_k || nucleus.min_p > 0;
+        const double target = u * (is_cut ? masses[last] : whole);
+        const long index = count([&](long j) { return masses[j] <= target; });
+        return found[index < last ? index : last].id;  // rounding may have gone one too far
+    }
+    return -1;
+}
+
+}  // namespace
+
+extern "C" {
+
+void product_float32(const float* x, const float* panels, const float* bias, float* out, long n_rows,
+                     long n_in, long n_out, int adds) {
+    product(x, panels, bias, out, Shape{n_rows, n_in, n_out}, adds);
+}
+
+void product_bfloat16(const float* x, const BFloat16* panels, const float* bias, float* out,
+                      long n_rows, long n_in, long n_out, int adds) {
+    const Shape shape{n_rows, n_in, n_out};
+#ifdef __AMX_BF16__
+    if (n_in % DEPTH == 0 && may_use_tiles())
+        return product_with_tiles(x, panels, bias, out, shape, adds);
+#endif
+    product(x, panels, bias, out, shape, adds);
+}
+
+void attend_float32(const float* query, const float* key, const float* value, float* keys,
+                    float* values, const int64_t* slots, const int64_t* positions, float* out, long n,
+                    long n_heads, long n_kv_heads, long size, long capacity, long query_row,
+                    long key_row, long value_row, float scale) {
+    const Cache<float> cache{keys, values, n_kv_heads, capacity, size};
+    attend(cache, query, key, value, slots, positions, out, n, n_heads, query_row, key_row, value_row,
+           scale);
+}
+
+void attend_bfloat16(const float* query, const float* key, const float* value, BFloat16* keys,
+                     BFloat16* values, const int64_t* slots, const int64_t* positions, float* out,
+                     long n, long n_heads, long n_kv_heads, long size, long capacity, long query_row,
+                     long key_row, long value_row, float scale) {
+    const Cache<BFloat16> cache{keys, values, n_kv_heads, capacity, size};
+    attend(cache, query, key, value, slots, positions, out, n, n_heads, query_row, key_row, value_row,
+           scale);
+}
+
+void rms_norm_float32(const float* x, const float* weight, float* out, long n_rows, long n, float eps) {
+    rms_norm(x, weight, out, n_rows, n, eps);
+}
+
+void rotate_float32(float* x, const float* cosines, const float* sines, const int64_t* positions,
+                    long n_rows, long n_heads, long size, long half, long stride) {
+    rotate(x, cosines, sines, positions, n_rows, n_heads, size, half, stride);
+}
+
+void gate_float32(const float* x, float* out, long n_rows, long n) { gate(x, out, n_rows, n); }
+
+void draw_float32(float* logits, const int64_t* seen, const double* u, int64_t* tokens, long n_rows,
+                  long n_tokens, long n_seen, long seen_row, float penalty, float temperature,
+                  long top_k, double top_p, double min_p) {
+#pragma omp parallel for schedule(dynamic)
+    for (long row = 0; row < n_rows; ++row) {
+        float* own = logits + row * n_tokens;
+        if (penalty != 1) {  // read before any is written: a token seen twice is penalized once
+            std::vector<float> said(n_seen);
+            const int64_t* ids = seen + row * seen_row;
+            for (long i = 0; i < n_seen; ++i) said[i] = own[ids[i]];
+            for (long i = 0; i < n_seen; ++i)
+                own[ids[i]] = said[i] < 0 ? said[i] * penalty : said[i] / penalty;
+        }
+        tokens[row] = draw(own, n_tokens, u[row], Nucleus{temperature, top_k, top_p, min_p});
+    }
+}
+
+}

@@ -1,0 +1,85 @@
+"""The KV cache of compiled loops: room for all positions at once, keys in panels.
+
+A token attends to the keys of its slot up to its own, whether it came with a prompt or alone, so a
+call of the model is a list of tokens with a slot and a position each. Memory that nothing was
+written to costs nothing: slots take their whole room at once, and nothing is copied as they grow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augesc_builder.engine.cache import Segment, SlotCache
+from augesc_builder.engine.cpu_kernels import LANES, call, runs_compiled
+
+
+def cache_of(model: Any, n_slots: int, limit: int) -> SlotCache:
+    """Return the cache that fits where a model runs."""
+    if runs_compiled(model):
+        return PanelCache(n_slots, limit, model.dtype)
+    return SlotCache(n_slots, limit)
+
+
+class PanelCache(SlotCache):
+    """A KV cache of ``n_slots`` slots with ``limit`` positions each, in ``dtype``."""
+
+    def __init__(self, n_slots: int, limit: int, dtype: torch.dtype) -> None:
+        super().__init__(n_slots, limit)
+        self.capacity = -(-limit // LANES) * LANES
+        self._dtype = dtype
+        self._slots = self._positions = torch.zeros(0, dtype=torch.long)
+
+    def begin_prefill(self, segments: list[Segment]) -> None:
+        """Announce a call of the model that brings runs of prompt tokens."""
+        self.calls = 0
+        n = max(segment.at + segment.n for segment in segments)
+        self._slots, self._positions = torch.full((n,), -1), torch.zeros(n, dtype=torch.long)
+        for segment in segments:
+            own = slice(segment.at, segment.at + segment.n)
+            self._slots[own] = segment.slot
+            self._positions[own] = torch.arange(segment.start, segment.end)
+
+    def begin_step(self, segments: list[Segment], device: torch.device) -> None:
+        """Announce a call of the model that brings one token for each segment."""
+        self.begin_prefill(segments)
+
+    def begin_captured_step(self, positions: Tensor, width: int) -> None:
+        """Announce a call that brings one token for every slot, at ``positions`` (S,)."""
+        self.calls = 0
+        self._slots, self._positions = torch.arange(self.n_slots), positions
+
+    def clear(self, slot: int) -> None:
+        """Do nothing: a slot's next row reads no number that it has not written."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Store new keys and values (N, Hkv, D); return what ``query`` (N, H, D) attends to."""
+        self.calls += 1
+        heads, size = key.shape[1:]
+        # The loop itself looks at no bounds.
+        if len(query) < len(self._slots) or int(self._positions.max()) >= self.capacity:
+            raise ValueError(
+                f"{len(query)} tokens for a call announced with {len(self._slots)}, of positions "
+                f"below {self.capacity}"
+            )
+        if layer not in self._keys:
+            n, room = self.n_slots, self.capacity
+            self._keys[layer] = torch.empty(n, heads, room // LANES, size, LANES, dtype=self._dtype)
+            self._values[layer] = torch.empty(n, heads, room, size, dtype=self._dtype)
+        q, k, v = (_rows_of_heads(x) for x in (query, key, value))
+        # Zeros: nobody fills the rows of tokens in no segment (free slots, padding of a prefill).
+        out = q.new_zeros(query.shape)
+        call(
+            *("attend", self._dtype, q, k, v, self._keys[layer], self._values[layer]),
+            *(self._slots, self._positions, out, len(self._slots), query.shape[1], heads, size),
+            *(self.capacity, q.stride(0), k.stride(0), v.stride(0), scale),
+        )
+        return out.to(query.dtype)
+
+
+def _rows_of_heads(x: Tensor) -> Tensor:
+    """Return float32 (N, H, D) with the heads of a row side by side; rows may be apart."""
+    x = x.float()
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()

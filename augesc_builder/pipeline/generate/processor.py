@@ -1,0 +1,77 @@
+"""What generates, and in which numbers: chosen when a run begins, and kept by those that resume it.
+
+A row is the same to the last bit on one machine. On another the same draws may round otherwise, so
+a run says what it was begun on, and a process that finds something else says so.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augesc_builder.engine.cpu_kernels import library
+
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+_FEATURES = {"avx2", "avx512f", "asimd", "sve", *_BFLOAT16}
+"""Of a processor, as Linux names them: rounding and speed of products depend on these."""
+
+
+def dtype_for(setting: str) -> str:
+    """Return the type of the weights for ``generate.backend.dtype``.
+
+    ``auto`` is bfloat16 on GPUs and on CPUs that compute with it, float32 elsewhere.
+    """
+    if setting != "auto":
+        return setting
+    has_bfloat16 = torch.cuda.is_available() or bool(_BFLOAT16 & set(_processor()["features"]))
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def facts_for(setting: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run notes of its numbers: those ``known`` since it began, or chosen now.
+
+    ``dtype`` is kept. Warns where this processor, or what computes on it, is not what the run began
+    with: rows that are still missing may then differ by rounding.
+    """
+    here = {**_processor(), "kernels": _kernels()}
+    begun = known.get("processor", here)
+    if begun != here:
+        told = "; ".join(
+            f"{key}: {begun.get(key)} then, {here[key]} now"
+            for key in here
+            if begun.get(key) != here[key]
+        )
+        warnings.warn(
+            f"this run was begun with something else to compute on ({told}); conversations that "
+            f"are still missing draw the same numbers, and may differ by rounding",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return {"dtype": known.get("dtype") or dtype_for(setting), "processor": begun}
+
+
+def _kernels() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "torch" if library() is None else "compiled"
+
+
+@cache
+def _processor() -> dict[str, Any]:
+    if torch.cuda.is_available():
+        return {"name": torch.cuda.get_device_name(), "features": []}
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        text = ""
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    features = _FEATURES & set(flags[1].split() if flags else ())
+    return {"name": name[1] if name else platform.machine(), "features": sorted(features)}

