@@ -47,8 +47,18 @@ def test_memory_is_given_back_at_the_end():
     assert resident() < kept - 2 * N
 
 
+@glibc
+def test_memory_is_given_back_in_between():
+    with memory_kept() as give_back:
+        torch.ones(4 * N)
+        kept = resident()
+        give_back()
+        assert resident() < kept - 2 * N
+
+
 def test_with_another_c_library_nothing_changes(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", lambda _: pytest.fail("it was asked"))
-    with memory_kept():
+    with memory_kept() as give_back:
         torch.ones(1)
+        give_back()

@@ -83,9 +83,18 @@ def finetune(
         progress.say(f"  resuming from {saved.path.name}")
         learner.load(saved)
         history = _History(saved.facts["losses"], saved.facts.get("held_out", []))
-    kept = memory_kept() if accelerator.device.type == "cpu" else contextlib.nullcontext()
-    with kept, progress.bar(len(plan), "fine-tuning", "step", done=len(history.losses)) as bar:
-        _learn(learner, settings, plan, (examples, unseen), history, states, bar)
+    on_cpu = accelerator.device.type == "cpu"
+    with (
+        memory_kept() if on_cpu else contextlib.nullcontext(lambda: None) as give_back,
+        progress.bar(len(plan), "fine-tuning", "step", done=len(history.losses)) as bar,
+    ):
+
+        def told(step: int, loss: float) -> None:
+            bar.update(1, loss=loss)
+            if step % _GIVEN_BACK == 0:
+                give_back()
+
+        _learn(learner, settings, plan, (examples, unseen), history, states, told)
     _save(accelerator, learner.model, tokenizer, recipe, out)
     accelerator.end_training()
     del model, learner
@@ -107,6 +116,10 @@ def finetune(
     return facts
 
 
+_GIVEN_BACK = 8
+"""Optimizer steps after which the memory that is free at that moment is given back, on CPUs."""
+
+
 @dataclass
 class _History:
     """Losses so far, of the steps, and on held-out sessions: before any, and after each epoch.
@@ -125,11 +138,12 @@ def _learn(
     sets: tuple[Sequence[Example], Sequence[Example]],
     history: _History,
     states: Path,
-    bar: Any,
+    told: Callable[[int, float], None],
 ) -> None:
     """Take the steps of the plan that the history lacks, and record them there.
 
-    ``sets`` are the examples that are learned from, and those held out.
+    ``sets`` are the examples that are learned from, and those held out; ``told`` hears of each step
+    and its loss.
     """
     examples, unseen = sets
     an_epoch = len(plan) // settings.epochs
@@ -145,7 +159,7 @@ def _learn(
         history.losses.append(loss)
         if unseen and step % an_epoch == 0:
             history.held_out.append(learner.loss_on(unseen))
-        bar.update(1, loss=loss)
+        told(step, loss)
         every = settings.save_state_every
         if every and step % every == 0 and step < len(plan):
             learner.save(states, step, asdict(history))

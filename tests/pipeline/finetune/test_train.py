@@ -270,11 +270,11 @@ class TestHeldOut:
         overrides = ("finetune.held_out=5", "finetune.epochs=3")
         told = train(tuned(tiny_file, *overrides), tmp_path)[0]["held_out"]
         model, tokenizer = causal_lm.load(tmp_path / "checkpoint", revision=None, dtype="float32")
-        template = PromptTemplate(tiny.prompt.instruction)
+        form = prompt_form(tiny.prompt, tokenizer, "the checkpoint")
         sessions = {s.session_id: s for s in read_sample_sessions()}
         total, n = 0.0, 0
         for name in told["sessions"]:
-            example = encode(sessions[name], template, tokenizer, tiny.finetune.max_tokens)
+            example = encode(sessions[name], form, tiny.finetune.max_tokens)
             batch = {k: torch.tensor([v]) for k, v in vars(example).items()}
             with torch.no_grad():
                 total += model(**batch).loss.item() * example.n_learned
