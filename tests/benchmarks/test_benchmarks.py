@@ -22,6 +22,10 @@ FULL_SIZE = [
     *("augesc, 2 slots", "the same, static batches", "transformers.generate, batches of 2"),
     *("paper, 2 sessions", "paper-lora, 2 sessions"),
 ]
+RAGGED = [
+    *("augesc, 2 slots", "the same, static batches of 2"),
+    *("the same, from which ended rows leave", "transformers.generate, batches of 2"),
+]
 SCRIPTS = {
     "words.py": ["NLTK alone", "first sight", "second sight"],
     "published.py": [
@@ -61,18 +65,15 @@ SCRIPTS = {
         *("uninformative:0.01", "uninformative:0.1"),
     ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
-    "generation.py": [
-        *("augesc, 2 slots", "the same, static batches of 2"),
-        *("the same, from which ended rows leave", "transformers.generate, batches of 2"),
-    ],
+    "generation.py": RAGGED,
     "generation.py --processes": [
         *("one process, one thread", "one process, two threads"),
         "two processes, one thread each",
     ],
     "generation.py --model gptj-6b": FULL_SIZE,
     "generation.py --model smollm2": [
-        *("a step's products alone", "augesc, 2 contexts", "augesc, ragged rows"),
-        "transformers.generate, batches of 2",
+        *("a step's products alone", "augesc, 2 contexts"),
+        *RAGGED,
     ],
 }
 SLOW = {"corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"}
