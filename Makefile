@@ -105,7 +105,8 @@ $(PEERS)/vllm/installed:
 	touch $@
 
 # llama.cpp's server is in no wheel: it is compiled, for this processor, from the source that the
-# Python package carries. Its pages for browsers and its https are left out.
+# Python package carries. Its pages for browsers and its https are left out; so are eliminations of
+# stores, by which GCC 12 loses the settings of AMX's tiles, and the server ends with Q8_0.
 $(PEERS)/llama_cpp/installed:
 	@command -v $(CXX) > /dev/null || { echo 'llama.cpp is left out: no C++ compiler ($(CXX))'; exit 1; }
 	$(PYTHON) -m venv $(@D)
@@ -119,7 +120,7 @@ $(PEERS)/llama_cpp/installed:
 	    -S $(@D)/source/vendor/llama.cpp -B $(@D)/build -D CMAKE_BUILD_TYPE=Release \
 	    -D BUILD_SHARED_LIBS=OFF -D LLAMA_OPENSSL=OFF -D LLAMA_BUILD_TESTS=OFF \
 	    -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_APP=OFF -D LLAMA_BUILD_UI=OFF \
-	    -D LLAMA_USE_PREBUILT_UI=OFF > $(@D)/build.log
+	    -D LLAMA_USE_PREBUILT_UI=OFF -D CMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse' > $(@D)/build.log
 	$(@D)/bin/cmake --build $(@D)/build --target llama-server >> $(@D)/build.log
 	touch $@
 

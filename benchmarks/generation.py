@@ -88,8 +88,8 @@ def compare_on_cpu(arguments: argparse.Namespace) -> None:
         medians = medians_of(_said(contestants), arguments.runs)
     our_rate = max(medians[f"augesc, {slots} slots", name] for name in models)
     print(
-        f"\n{_processor()}, {threads} thread(s), torch {torch.__version__}; {len(task.prompts)} prompts, "
-        f"{task.n_tokens:,} tokens, slots at work {max(at_work):.1%}; medians of {arguments.runs} "
+        f"\n{_processor()}, {threads} thread(s), torch {torch.__version__}; {len(task.prompts)} "
+        f"prompts, {task.n_tokens:,} tokens, slots at work {max(at_work):.1%}; medians of {arguments.runs} "
         f"alternating runs; other engines: the first {len(fewer.prompts)} prompts\n{field.about}\n"
     )
     rows = [[*label, f"{rate:,.0f}", f"{our_rate / rate:.2f}"] for label, rate in medians.items()]
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", default="small", help="small, gptj-6b, smollm2, or a folder")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--types", choices=DTYPES, nargs="+", help="of augesc and transformers")
+    parser.add_argument("--types", nargs="+", choices=DTYPES, default=[*DTYPES], help="of ours")
     parser.add_argument("--prompts", type=int, help="96 on CPU, 512 at full size")
     parser.add_argument("--peer-prompts", type=int, default=64)
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="of transformers.generate")

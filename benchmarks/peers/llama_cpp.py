@@ -92,7 +92,7 @@ def _decode(port: int, work: Work) -> list[int]:
             "temperature": work.sampling["temperature"],
             "top_p": work.sampling["top_p"],
             "repeat_penalty": work.sampling["repetition_penalty"],
-            "repeat_last_n": -1,  # all of the context
+            "repeat_last_n": len(work.prompts[row]) + work.lengths[row],  # all
             "cache_prompt": False,
             "return_tokens": True,
         }

@@ -112,8 +112,7 @@ def test_the_tiny_size_prints_the_table(command, tmp_path):
     rows = table_of(done.stdout)
     assert list(rows) == SCRIPTS[command]
     for cells in rows.values():
-        assert cells
-        assert re.search(r"\d", cells[0]), done.stdout
+        assert any(re.match(r"[\d,.]+", cell) for cell in cells), done.stdout
 
 
 def test_the_documented_table_of_empathetic_dialogues():
@@ -134,19 +133,7 @@ def test_the_documented_table_of_empathetic_dialogues():
 
 def test_no_script_is_forgotten():
     scripts = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
-    assert scripts - {"generation_peers.py"} == {command.split()[0] for command in SCRIPTS}
-
-
-def test_the_script_of_other_environments_needs_the_standard_library_alone():
-    script = BENCHMARKS / "generation_peers.py"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", script, "no-such-engine", "x"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert re.search(r"choose from '?ctranslate2'?, '?vllm", done.stderr), done.stderr
+    assert scripts == {command.split()[0] for command in SCRIPTS}
 
 
 def test_benchmarks_hide_no_module_of_the_standard_library():
