@@ -89,8 +89,9 @@ def compare_on_cpu(arguments: argparse.Namespace) -> None:
     our_rate = max(medians[f"augesc, {slots} slots", name] for name in models)
     print(
         f"\n{_processor()}, {threads} thread(s), torch {torch.__version__}; {len(task.prompts)} "
-        f"prompts, {task.n_tokens:,} tokens, slots at work {max(at_work):.1%}; medians of {arguments.runs} "
-        f"alternating runs; other engines: the first {len(fewer.prompts)} prompts\n{field.about}\n"
+        f"prompts, {task.n_tokens:,} tokens, slots at work {max(at_work):.1%}; medians of "
+        f"{arguments.runs} alternating runs; other engines: the first {len(fewer.prompts)} prompts"
+        f"\n{field.about}\n"
     )
     rows = [[*label, f"{rate:,.0f}", f"{our_rate / rate:.2f}"] for label, rate in medians.items()]
     print(markdown_table(["", "type", "tokens/s", "augesc is faster by"], rows))
