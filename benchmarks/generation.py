@@ -2,141 +2,168 @@
 
 On CPU, one thread, one process, and tokens for each second of the processor's time, which is the
 clock's where nothing else wants the core. All decode the same prompts, rows end at the same
-lengths, runs alternate and medians are reported. ``transformers.generate`` is slow, so it gets the
-first ``--peer-prompts`` of the prompts, in static batches; its best batch size is looked for first,
-on rows of a quarter of the length. ``--tiny`` puts a tiny model in the place of any other, leaves
-out the engines of ``make bench-peers``, and goes with each of these:
+lengths, runs alternate and medians are reported. Other engines get the first ``--peer-prompts`` of
+the prompts, each in the type it is best in, and in 8 bits where it has them; that type, and the
+batch size of ``transformers.generate``, is looked for first, on rows of a quarter of the length.
+``--tiny`` puts a tiny model in the place of any other, leaves out the engines of
+``make bench-peers``, and goes with each of these:
 
     python benchmarks/generation.py                        # CPU, the table of docs/benchmarks.md
-    python benchmarks/generation.py --processes            # two processes against two threads
     python benchmarks/generation.py --model smollm2|FOLDER [--threads 2]    # a checkpoint, on CPU
+    python benchmarks/generation.py --processes            # two processes against two threads
     python benchmarks/generation.py --device cuda --model gptj-6b [--no-finetuning]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import os
 import platform
-import re
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from augesc_builder.run.markdown import markdown_table
-from benchmarks.generation_checkpoint import compare_checkpoint
+from benchmarks.generation_checkpoint import DTYPES, compare_steps, end_of, load, load_plain
 from benchmarks.generation_decoders import decode_ours, decode_static, decode_theirs
 from benchmarks.generation_gpu import compare_on_gpu
-from benchmarks.generation_peers import RESULT
-from benchmarks.generation_task import (
-    EOS,
-    PENALTY,
-    TEMPERATURE,
-    TOP_P,
-    Task,
-    make_model,
-    make_task,
-)
+from benchmarks.generation_rivals import Field
+from benchmarks.generation_task import SIZES, Task, make_task
 from benchmarks.harness import medians_of, options, parse
 
-PEERS = Path(__file__).parent / ".peers"
-"""Environments of other engines, made by ``make bench-peers``."""
+Label = TypeVar("Label", bound=tuple[object, ...])
+"""The first cells of a row: the engine, its type, what else tells it from others."""
 
-_FOR_PEERS = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "4"}
-"""One thread, nothing downloaded, and 4 GiB for vLLM's cache, which else takes all memory."""
+Run = Callable[[], float]
+"""Decodes a task once and returns tokens a second."""
 
 
 def compare_on_cpu(arguments: argparse.Namespace) -> None:
-    """Print one table: our engine, the same kernels in static batches, transformers, peers."""
-    torch.set_num_threads(1)
-    model = make_model(arguments.model, torch.float32, "cpu")
-    task = make_task(arguments.prompts, scale=arguments.scale)
+    """Print one table: our engine, the same kernels in static batches, and the others."""
+    torch.set_num_threads(arguments.threads)
+    slots, threads = arguments.slots, arguments.threads
+    models = {name: load(arguments.model, DTYPES[name]) for name in arguments.types}
+    first = models[arguments.types[0]]
+    eos = end_of(first)
+    task, short = _tasks(arguments, first.config.vocab_size)
     fewer = task.first(arguments.peer_prompts)
-    best = arguments.batch_sizes[0]
-    if len(arguments.batch_sizes) > 1:
-        best = max(arguments.batch_sizes, key=lambda n: _tried(model, arguments, n))
-    utilisation = 0.0
+    at_work: set[float] = set()
 
-    def ours() -> float:
-        nonlocal utilisation
-        rate, utilisation = decode_ours(model, task, arguments.slots)
+    def ours(name: str, some: Task = task, *, refill: bool = True) -> float:
+        rate, utilisation = decode_ours(models[name], some, slots, refill=refill, eos=eos)
+        if refill and some is task:
+            at_work.add(utilisation)
         return rate
 
-    contestants: dict[str, Callable[[], float]] = {
-        f"augesc, {arguments.slots} slots": ours,
-        f"the same, static batches of {arguments.slots}": lambda: decode_static(
-            model, task, arguments.slots
+    def theirs(name: str, size: int, some: Task = fewer) -> float:
+        return decode_theirs(models[name], some, size, eos)
+
+    (best,) = _best({(name,): partial(ours, name, short) for name in models})
+    theirs_in, size = _best(
+        {
+            (name, n): partial(theirs, name, n, short)
+            for name in models
+            for n in arguments.batch_sizes
+        }
+    )
+    contestants: dict[tuple[str, str], Run] = {
+        **{(f"augesc, {slots} slots", name): partial(ours, name) for name in models},
+        (f"the same, static batches of {slots}", best): partial(
+            decode_static, models[best], task, slots, eos
         ),
-        "the same, from which ended rows leave": lambda: decode_ours(
-            model, task, arguments.slots, refill=False
-        )[0],
-        f"transformers.generate, batches of {best}": lambda: decode_theirs(model, fewer, best),
+        ("the same, from which ended rows leave", best): partial(ours, best, refill=False),
+        (f"transformers.generate, batches of {size}", theirs_in): partial(theirs, theirs_in, size),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name in [] if arguments.tiny else _installed_peers():
-            contestants[name] = _peer(name, Path(folder), model, task, arguments.slots)
-        said = {name: _said(name, run) for name, run in contestants.items()}
-        medians = medians_of(said, arguments.runs)
-    our_rate = next(iter(medians.values()))
+        field = Field(Path(folder), load_plain(arguments.model), slots)
+        for rival in [] if arguments.tiny else field.best(short.first(slots)):
+            contestants[rival.label] = partial(
+                field.decode, rival, [fewer], threads, by_clock=threads > 1
+            )
+        medians = medians_of(_said(contestants), arguments.runs)
+    our_rate = max(medians[f"augesc, {slots} slots", name] for name in models)
     print(
-        f"\n{_processor()}, 1 thread, float32, torch {torch.__version__}; {len(task.prompts)} "
-        f"prompts, {task.n_tokens:,} tokens, slots at work {utilisation:.1%}; medians of "
-        f"{arguments.runs} alternating runs; transformers: the first {len(fewer.prompts)} prompts\n"
+        f"\n{_processor()}, {threads} thread(s), torch {torch.__version__}; {len(task.prompts)} "
+        f"prompts, {task.n_tokens:,} tokens, slots at work {max(at_work):.1%}; medians of "
+        f"{arguments.runs} alternating runs; other engines: the first {len(fewer.prompts)} prompts"
+        f"\n{field.about}\n"
     )
-    rows = [[name, f"{rate:,.0f}", f"{our_rate / rate:.2f}"] for name, rate in medians.items()]
-    print(markdown_table(["", "tokens/s", "augesc is faster by"], rows))
+    rows = [[*label, f"{rate:,.0f}", f"{our_rate / rate:.2f}"] for label, rate in medians.items()]
+    print(markdown_table(["", "type", "tokens/s", "augesc is faster by"], rows))
 
 
-def _said(name: str, run: Callable[[], float]) -> Callable[[], float]:
-    """Return a function that runs another and prints what it found at once."""
+def _tasks(arguments: argparse.Namespace, n_tokens: int) -> tuple[Task, Task]:
+    """Return the task, and one to try types and batch sizes on: rows of a quarter of the length."""
+    n = max(arguments.slots, *arguments.batch_sizes)
+    return (
+        make_task(arguments.prompts, scale=arguments.scale, n_tokens=n_tokens),
+        make_task(n, scale=arguments.scale / 4, n_tokens=n_tokens),
+    )
 
-    def told() -> float:
+
+def _said(contestants: Mapping[Label, Run]) -> dict[Label, Run]:
+    """Return functions that run others and print what they found at once."""
+
+    def told(label: Label, run: Run) -> float:
         rate = run()
-        print(f"  {name}: {rate:,.0f} tokens/s", flush=True)
+        print(f"  {', '.join(map(str, label))}: {rate:,.0f} tokens/s", flush=True)
         return rate
 
-    return told
+    return {label: partial(told, label, run) for label, run in contestants.items()}
 
 
-def _tried(model: Any, arguments: argparse.Namespace, batch_size: int) -> float:
-    """Decode a task with rows of a quarter of the length, the same for every batch size."""
-    task = make_task(max(arguments.batch_sizes), scale=arguments.scale / 4)
-    name = f"transformers.generate, batches of {batch_size}"
-    return _said(name, lambda: decode_theirs(model, task, batch_size))()
+def _best(tried: Mapping[Label, Run]) -> Label:
+    """Run each once, unless there is only one; return the fastest."""
+    if len(tried) == 1:
+        return next(iter(tried))
+    rates = medians_of(_said(tried), 1)
+    return max(rates, key=rates.__getitem__)
 
 
 def compare_processes(arguments: argparse.Namespace) -> None:
     """Print tokens a second of one process with one and two threads, and of two with one."""
-    task = make_task(arguments.prompts, scale=arguments.scale)
-    half = len(task.prompts) // 2
-    halves = [
-        Task(task.prompts[:half], task.lengths[:half]),
-        Task(task.prompts[half:], task.lengths[half:]),
-    ]
-    size, n_slots = arguments.model, arguments.slots
-    contestants = {
-        "one process, one thread": lambda: _together(size, [task], 1, n_slots),
-        "one process, two threads": lambda: _together(size, [task], 2, n_slots),
-        "two processes, one thread each": lambda: _together(size, halves, 1, n_slots),
+    model = load_plain(arguments.model)
+    task, short = _tasks(arguments, model.config.vocab_size)
+    size, slots = arguments.model, arguments.slots
+    halves = [Task(task.prompts[i::2], task.lengths[i::2]) for i in range(2)]
+    ways = {
+        "one process, one thread": ([task], 1),
+        "one process, two threads": ([task], 2),
+        "two processes, one thread each": (halves, 1),
     }
-    said = {name: _said(name, run) for name, run in contestants.items()}
-    rows = [[name, f"{rate:,.0f}"] for name, rate in medians_of(said, arguments.runs).items()]
-    print(markdown_table([_processor(), "tokens/s"], rows))
+    contestants: dict[tuple[str, str, str], Run] = {
+        ("augesc", name, way): partial(_together, size, name, parts, threads, slots)
+        for name in arguments.types
+        for way, (parts, threads) in ways.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        field = Field(Path(folder), model, slots)
+        del model
+        for rival in [] if arguments.tiny else field.best(short.first(slots)):
+            for way, (parts, threads) in ways.items():
+                engine, name = rival.label
+                run = partial(field.decode, rival, parts, threads, by_clock=True)
+                contestants[engine, name, way] = run
+        medians = medians_of(_said(contestants), arguments.runs)
+    print(f"\n{_processor()}, torch {torch.__version__}; {task.n_tokens:,} tokens; {field.about}\n")
+    rows = []
+    for (engine, name, way), rate in medians.items():
+        alone = medians[engine, name, next(iter(ways))]
+        rows.append([engine, name, way, f"{rate:,.0f}", f"{rate / alone:.2f}"])
+    print(markdown_table(["", "type", "", "tokens/s", "times one"], rows))
 
 
-def _together(size: str, parts: list[Task], threads: int, n_slots: int) -> float:
+def _together(size: str, name: str, parts: list[Task], threads: int, n_slots: int) -> float:
     """Decode each part in a process of its own; return tokens a second by the clock."""
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(len(parts) + 1), context.Barrier(len(parts) + 1)
     workers = [
-        context.Process(target=_alone, args=(size, part, threads, n_slots, ready, done))
+        context.Process(target=_alone, args=(size, name, part, threads, n_slots, ready, done))
         for part in parts
     ]
     for worker in workers:
@@ -150,41 +177,14 @@ def _together(size: str, parts: list[Task], threads: int, n_slots: int) -> float
     return sum(part.n_tokens for part in parts) / seconds
 
 
-def _alone(size: str, task: Task, threads: int, n_slots: int, ready: Any, done: Any) -> None:
+def _alone(
+    size: str, name: str, task: Task, threads: int, n_slots: int, ready: Any, done: Any
+) -> None:
     torch.set_num_threads(threads)
-    model = make_model(size, torch.float32, "cpu")
+    model = load(size, DTYPES[name])
     ready.wait()
-    decode_ours(model, task, n_slots)
+    decode_ours(model, task, n_slots, eos=end_of(model))
     done.wait()
-
-
-def _installed_peers() -> list[str]:
-    return sorted(p.parent.name for p in PEERS.glob("*/installed"))
-
-
-def _peer(name: str, folder: Path, model: Any, task: Task, n_slots: int) -> Callable[[], float]:
-    """Return a function that runs another engine in its own environment."""
-    if not (folder / "model").exists():
-        model.save_pretrained(folder / "model")
-        sampling = {"top_p": TOP_P, "temperature": TEMPERATURE, "repetition_penalty": PENALTY}
-        rows = {"prompts": task.prompts, "lengths": task.lengths}
-        (folder / "task.json").write_text(
-            json.dumps({**rows, "slots": n_slots, "eos": EOS, "sampling": sampling})
-        )
-
-    def run() -> float:
-        script = Path(__file__).with_name("generation_peers.py")
-        command = [PEERS / name / "bin" / "python", script, name, folder]
-        environment = {**os.environ, **_FOR_PEERS}
-        done = subprocess.run(
-            [*map(str, command)], env=environment, capture_output=True, text=True, check=False
-        )
-        found = re.search(rf"{RESULT} ([\d.]+)", done.stdout)
-        if done.returncode or not found:
-            raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-        return float(found[1])
-
-    return run
 
 
 def _processor() -> str:
@@ -198,7 +198,8 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", default="small", help="small, gptj-6b, smollm2, or a folder")
-    parser.add_argument("--threads", type=int, default=1, help="with a checkpoint")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--types", nargs="+", choices=DTYPES, default=[*DTYPES], help="of ours")
     parser.add_argument("--prompts", type=int, help="96 on CPU, 512 at full size")
     parser.add_argument("--peer-prompts", type=int, default=64)
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="of transformers.generate")
@@ -209,20 +210,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.5, help="on a GPU, for all of it")
     tiny = {"prompts": 4, "peer_prompts": 2, "slots": 2, "batch_sizes": [2], "scale": 0.02}
     arguments = parse(parser, **tiny)
-    is_checkpoint = arguments.model not in {"small", "gptj-6b"}
+    is_checkpoint = arguments.model not in SIZES
     full_size = arguments.device == "cuda" or arguments.model == "gptj-6b"
     arguments.prompts = arguments.prompts or (512 if full_size else 96)
     arguments.slots = arguments.slots or (128 if full_size else 16)
     arguments.batch_sizes = arguments.batch_sizes or ([64, 128] if full_size else [8, 16, 32])
     if arguments.tiny:
         arguments.model = "tiny"
-    if is_checkpoint:
-        compare_checkpoint(arguments)
-    elif full_size:
+    if full_size:
         compare_on_gpu(arguments)
     elif arguments.processes:
         compare_processes(arguments)
     else:
+        if is_checkpoint:
+            compare_steps(arguments)
         compare_on_cpu(arguments)
 
 

