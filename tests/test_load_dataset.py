@@ -112,7 +112,7 @@ print(json.dumps(found))
         found = json.loads(ok(python(code, cwd, HF_HOME=home, HF_HUB_OFFLINE=1)))
         assert found["names"] == ["published", "regenerated", "sample", "esconv"]
         assert found["whole"] == found["streamed"] == 100
-        assert found["slice"] == 6
+        assert found["slice"] == 10
         assert found["splits"] == ["train"]
         assert found["made"] == len(rows_of(built / "corpus" / "data"))
         # Nothing of the working directory is in the cache's key.

@@ -53,6 +53,10 @@ _C = {
 }
 
 
+_FLAGS = re.compile(rb"^(?:flags|Features).*$", re.MULTILINE)
+"""Of a processor, in ``/proc/cpuinfo``."""
+
+
 def runs_compiled(model: Any) -> bool:
     """Whether a model's steps run in compiled loops: all of it on CPU, in a type that they have."""
     return (
@@ -76,7 +80,7 @@ def library() -> ctypes.CDLL | None:
         processor = Path("/proc/cpuinfo").read_bytes()
     except OSError:  # not Linux
         processor = platform.processor().encode()
-    flags = re.search(rb"^(?:flags|Features).*$", processor, re.MULTILINE)
+    flags = _FLAGS.search(processor)
     parts = (compiler, *_FLAGS, (flags[0] if flags else processor).hex())
     key = hashlib.blake2b("\n".join(parts).encode() + source.read_bytes(), digest_size=12)
     kept = _cache_folder() / f"cpu_kernels-{key.hexdigest()}.so"

@@ -99,6 +99,8 @@ def check_command(words: list[str], *, in_prose: bool = False) -> None:
     elif program == "make":
         (target,) = rest
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+    elif words[:3] == ["python", "-m", "pip"]:
+        check_pip(rest[2:])
     elif program == "python":
         script = rest[0]
         code = (ROOT / script).read_text()

@@ -125,7 +125,9 @@ def test_a_header_is_read_once_for_all_and_libraries_are_as_before(tiny_gguf, mo
 
 def test_tokens_are_counted_by_a_file_as_by_its_folder(tiny_gguf):
     counter = load_counter(tiny_gguf[0])
-    assert counter.count(["the the", SPECIAL[2]]) == [3, 1]
+    spelled = counter.count(["the the", SPECIAL[2]])
+    assert spelled[0] == 3
+    assert spelled[1] > 1  # what somebody types is no control token
     with pytest.raises(CheckpointError, match="expected the folder of a tokenizer"):
         load_counter(__file__)
 

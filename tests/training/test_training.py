@@ -205,7 +205,7 @@ def test_an_epoch_takes_each_set_as_often_as_its_weight_says(sets, key):
 def test_the_samples_splits_are_of_every_problem_type_and_share_nothing():
     settings = load_config("tiny").data
     splits = [examples.read_sessions(f"sample:{split}", settings) for split in examples.SPLITS]
-    assert [len(s) for s in splits] == [39, 13, 13]
+    assert [len(s) for s in splits] == [74, 13, 13]
     assert all(len({s.problem_type for s in sessions}) == 13 for sessions in splits)
     texts = [s.messages for sessions in splits for s in sessions]
     assert len({str(t) for t in texts}) == 100

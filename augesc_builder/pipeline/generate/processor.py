@@ -18,6 +18,8 @@ import torch
 
 from augesc_builder.engine.cpu_kernels import library
 
+_NAME = re.compile(r"^model name[ \t]*: (.+)$", re.MULTILINE)
+_FLAGS = re.compile(r"^(?:flags|Features)[ \t]*: (.+)$", re.MULTILINE)
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 _FEATURES = {"avx2", "avx512f", "asimd", "sve", *_BFLOAT16}
 """Of a processor, as Linux names them: rounding and speed of products depend on these."""
@@ -71,7 +73,6 @@ def _processor() -> dict[str, Any]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
         text = ""
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    name, flags = _NAME.search(text), _FLAGS.search(text)
     features = _FEATURES & set(flags[1].split() if flags else ())
     return {"name": name[1] if name else platform.machine(), "features": sorted(features)}
