@@ -53,7 +53,7 @@ _C = {
 }
 
 
-_FLAGS = re.compile(rb"^(?:flags|Features).*$", re.MULTILINE)
+_FEATURES = re.compile(rb"^(?:flags|Features).*$", re.MULTILINE)
 """Of a processor, in ``/proc/cpuinfo``."""
 
 
@@ -80,7 +80,7 @@ def library() -> ctypes.CDLL | None:
         processor = Path("/proc/cpuinfo").read_bytes()
     except OSError:  # not Linux
         processor = platform.processor().encode()
-    flags = _FLAGS.search(processor)
+    flags = _FEATURES.search(processor)
     parts = (compiler, *_FLAGS, (flags[0] if flags else processor).hex())
     key = hashlib.blake2b("\n".join(parts).encode() + source.read_bytes(), digest_size=12)
     kept = _cache_folder() / f"cpu_kernels-{key.hexdigest()}.so"

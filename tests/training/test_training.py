@@ -44,7 +44,7 @@ MINI = (
     "model.from_scratch={vocab_size: 400, d_model: 32, layers: 1, heads: 2, ffn_dim: 32, "
     "n_positions: 96, dropout: 0.0}",
     "data.validation=[{path: 'sample:validation', weight: 0.2}]",
-    "phases.first={sessions: [{path: 'sample:train', weight: 0.3}], epochs: 1, "
+    "phases.first={sessions: [{path: 'sample:train', weight: 0.11}], epochs: 1, "
     "learning_rate: 0.01, warmup_steps: 2}",
     "train.batch_size=8",
     "train.evaluate_every=4",
@@ -56,7 +56,7 @@ MINI = (
     "machine.trackers=[]",
 )
 STEPS = 11
-"""Optimizer steps of that: 81 examples, eight at a time."""
+"""Optimizer steps of that: 82 examples, eight at a time."""
 
 
 def mini(*overrides):
@@ -412,7 +412,7 @@ def test_the_card_says_how_the_model_was_made(reference):
     card = (reference[2] / "model-first" / "README.md").read_text()
     perplexity = min(r["validation_perplexity"] for r in reference[0] if "validation_loss" in r)
     assert f"Best validation perplexity: {perplexity:.2f} a token" in card
-    assert "`sample:train` (weight 0.3)" in card
+    assert "`sample:train` (weight 0.11)" in card
     assert "This is a demonstration" in card
     assert "license: apache-2.0" in card
     assert "findahelpline.com" in card
@@ -655,7 +655,7 @@ def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path):
     sizes = (
         "model.from_scratch={vocab_size: 400, d_model: 256, layers: 1, heads: 2, ffn_dim: 8192, "
         "n_positions: 96, dropout: 0.0}",
-        "phases.first.sessions=[{path: 'sample:train', weight: 0.12}]",
+        "phases.first.sessions=[{path: 'sample:train', weight: 0.05}]",
         "data.validation=[{path: 'sample:validation', weight: 0.05}]",
         "train.batch_size=32",
         "machine.micro_batch_size=32",
