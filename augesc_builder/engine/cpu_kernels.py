@@ -53,7 +53,7 @@ _C = {
 }
 
 
-_FEATURES = re.compile(rb"^(?:flags|Features).*$", re.MULTILINE)
+_FEATURES = re.compile(r"^(?:flags|Features).*$", re.MULTILINE)
 """Of a processor, in ``/proc/cpuinfo``."""
 
 
@@ -77,11 +77,11 @@ def library() -> ctypes.CDLL | None:
         return None
     source = Path(__file__).with_suffix(".cpp")
     try:
-        processor = Path("/proc/cpuinfo").read_bytes()
+        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
-        processor = platform.processor().encode()
+        processor = platform.processor()
     flags = _FEATURES.search(processor)
-    parts = (compiler, *_FLAGS, (flags[0] if flags else processor).hex())
+    parts = (compiler, *_FLAGS, flags[0] if flags else processor)
     key = hashlib.blake2b("\n".join(parts).encode() + source.read_bytes(), digest_size=12)
     kept = _cache_folder() / f"cpu_kernels-{key.hexdigest()}.so"
     with tempfile.TemporaryDirectory() as folder:
