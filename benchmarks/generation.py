@@ -154,8 +154,8 @@ def compare_processes(arguments: argparse.Namespace) -> None:
     rows = []
     for (engine, name, way), rate in medians.items():
         alone = medians[engine, name, next(iter(ways))]
-        rows.append([engine, name, way, f"{rate:,.0f}", f"{rate / alone:.2f}"])
-    print(markdown_table(["", "type", "", "tokens/s", "times one"], rows))
+        rows.append([f"{engine}, {name}, {way}", f"{rate:,.0f}", f"{rate / alone:.2f}"])
+    print(markdown_table(["", "tokens/s", "times one"], rows))
 
 
 def _together(size: str, name: str, parts: list[Task], threads: int, n_slots: int) -> float:

@@ -67,8 +67,12 @@ SCRIPTS = {
     "finetuning.py": ["transformers.Trainer", "augesc"],
     "generation.py": RAGGED,
     "generation.py --processes": [
-        *("one process, one thread", "one process, two threads"),
-        "two processes, one thread each",
+        f"augesc, {kind}, {way}"
+        for kind in ("float32", "bfloat16")
+        for way in (
+            *("one process, one thread", "one process, two threads"),
+            "two processes, one thread each",
+        )
     ],
     "generation.py --model gptj-6b": FULL_SIZE,
     "generation.py --model smollm2": [

@@ -47,6 +47,7 @@ def recipe_in(smollm2):
                 f"prompt={{form: {name}, instruction: Be kind.}}",
                 f"backbone={{name: {smollm2}, revision: null, from_scratch: null}}",
                 "finetune.n_sessions=5",
+                "finetune.held_out=0",
                 "finetune.epochs=8",
                 "finetune.batch_size=5",
                 "finetune.micro_batch_size=5",
