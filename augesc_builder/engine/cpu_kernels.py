@@ -11,6 +11,7 @@ of slots and of threads, whether its tokens came as a prompt or one by one.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -85,7 +86,7 @@ def library() -> ctypes.CDLL | None:
     key = hashlib.blake2b("\n".join(parts).encode() + source.read_bytes(), digest_size=12)
     kept = _cache_folder() / f"cpu_kernels-{key.hexdigest()}.so"
     with tempfile.TemporaryDirectory() as folder:
-        if kept.exists():
+        with contextlib.suppress(OSError):  # not there yet, or damaged: made again
             return _typed(ctypes.CDLL(str(kept)))
         made = Path(folder) / kept.name
         for threads in (["-fopenmp"], []):  # Apple's compiler has no OpenMP: one thread then

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +17,7 @@ from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.llama import Llama
 from augesc_builder.engine.models import Family, network_of
 from augesc_builder.engine.panel_cache import PanelCache, cache_of
-from tests.conftest import often
+from tests.conftest import ROOT, often
 from tests.engine.test_continuous import PAPER, run, theirs
 from tests.engine.test_static import VOCABULARY, model_of, prompts
 
@@ -229,3 +233,14 @@ def test_tokens_are_drawn_from_all_of_an_odd_vocabulary():
     seen = torch.zeros(1000, 1, dtype=torch.long)
     drawn = sampling.sample_tokens_fast(logits, seen, u, Sampling(9))
     assert drawn.unique().tolist() == list(range(VOCABULARY))
+
+
+def test_a_damaged_file_in_the_cache_is_made_again(tmp_path):
+    code = "from augesc_builder.engine.cpu_kernels import library; assert library() is not None"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]  # a new process: one that has loaded it looks no more
+    subprocess.run(command, env=environment, check=True)
+    (kept,) = tmp_path.glob("augesc/*.so")
+    kept.write_bytes(b"no library")
+    subprocess.run(command, env=environment, check=True)
+    assert kept.read_bytes()[:4] == b"\x7fELF"
