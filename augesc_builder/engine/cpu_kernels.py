@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import mmap
 import os
 import platform
 import re
@@ -136,6 +137,20 @@ def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     """Call a loop; tensors stand for where they begin, and must be laid out as it expects."""
     given = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     getattr(library(), f"{name}_{_TYPES[dtype]}")(*given)
+
+
+def large_pages(x: Tensor) -> Tensor:
+    """Ask for large pages under a tensor that nothing was written to yet, and return it.
+
+    Read from end to end, as keys and values are at every step, small ones cost a fifth of the time.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: as it is
+        page = mmap.PAGESIZE
+        begin, end = -(-x.data_ptr() // page) * page, (x.data_ptr() + x.nbytes) // page * page
+        if end > begin:
+            madvise = ctypes.CDLL(None).madvise
+            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)
+    return x
 
 
 def release_packed(model: Any) -> None:

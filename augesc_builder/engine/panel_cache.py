@@ -1,4 +1,4 @@
-"""The KV cache of compiled loops: room for all positions at once, keys in panels.
+"""The KV cache of compiled loops: room for all positions at once, in the order it is read in.
 
 A token attends to the keys of its slot up to its own, whether it came with a prompt or alone, so a
 call of the model is a list of tokens with a slot and a position each. Memory that nothing was
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from augesc_builder.engine.cache import Segment, SlotCache
-from augesc_builder.engine.cpu_kernels import LANES, call, runs_compiled
+from augesc_builder.engine.cpu_kernels import LANES, call, large_pages, runs_compiled
 
 
 def cache_of(model: Any, n_slots: int, limit: int) -> SlotCache:
@@ -58,6 +59,15 @@ class PanelCache(SlotCache):
         """Store new keys and values (N, Hkv, D); return what ``query`` (N, H, D) attends to."""
         self.calls += 1
         heads, size = key.shape[1:]
+        if size % 2 and self._dtype == torch.bfloat16:  # its numbers stand in pairs
+            padded = (pad(x, (0, 1)) for x in (query, key, value))
+            return self._attend(layer, *padded, scale)[..., :size]
+        return self._attend(layer, query, key, value, scale)
+
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
+    ) -> Tensor:
+        heads, size = key.shape[1:]
         # The loop itself looks at no bounds.
         if len(query) < len(self._slots) or int(self._positions.max()) >= self.capacity:
             raise ValueError(
@@ -65,9 +75,11 @@ class PanelCache(SlotCache):
                 f"below {self.capacity}"
             )
         if layer not in self._keys:
-            n, room = self.n_slots, self.capacity
-            self._keys[layer] = torch.empty(n, heads, room // LANES, size, LANES, dtype=self._dtype)
-            self._values[layer] = torch.empty(n, heads, room, size, dtype=self._dtype)
+            n, room, pair = self.n_slots, self.capacity, 2 if self._dtype == torch.bfloat16 else 1
+            keys = (n, heads, room // LANES, size // pair, LANES, pair)
+            values = (n, heads, room // pair, size, pair)
+            self._keys[layer] = large_pages(torch.empty(keys, dtype=self._dtype))
+            self._values[layer] = large_pages(torch.empty(values, dtype=self._dtype))
         q, k, v = (_rows_of_heads(x) for x in (query, key, value))
         # Zeros: nobody fills the rows of tokens in no segment (free slots, padding of a prefill).
         out = q.new_zeros(query.shape)
