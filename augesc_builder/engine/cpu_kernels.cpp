@@ -443,7 +443,7 @@ struct Tokens {
 };
 
 template <class Number>
-void attend_all(const Cache<Number>& cache, const Tokens& tokens, float scale, float* out) {
+void attend_all(const Cache<Number>& cache, const Tokens& tokens, float scale, float* out, long out_row) {
     const long share = tokens.n_heads / cache.n_kv_heads, size = cache.size;
     for (long i = 0; i < tokens.n; ++i)
         if (tokens.slots[i] >= 0)
@@ -455,7 +455,7 @@ void attend_all(const Cache<Number>& cache, const Tokens& tokens, float scale, f
             const long slot = tokens.slots[i], length = tokens.positions[i] + 1;
             if (slot < 0) continue;
             const float* q = tokens.query + i * tokens.query_row + head * share * size;
-            float* to = out + (i * tokens.n_heads + head * share) * size;
+            float* to = out + i * out_row + head * share * size;
             long left = share;
             for (; left >= 4; left -= 4, q += 4 * size, to += 4 * size)
                 attend<4>(cache, q, slot, head, length, scale, to);
@@ -466,8 +466,10 @@ void attend_all(const Cache<Number>& cache, const Tokens& tokens, float scale, f
     }
 }
 
-void rms_norm(const float* x, const float* weight, float* out, long n_rows, long n, float eps) {
-    for (long row = 0; row < n_rows; ++row, x += n, out += n) {
+// Rows of `out` are `out_row` numbers apart.
+void rms_norm(const float* x, const float* weight, float* out, long out_row, long n_rows, long n,
+              float eps) {
+    for (long row = 0; row < n_rows; ++row, x += n, out += out_row) {
         Floats squares = {};
         long i = 0;
         for (; i + LANES <= n; i += LANES) squares += load(x + i) * load(x + i);
@@ -495,18 +497,79 @@ void rotate(float* x, const float* cosines, const float* sines, const int64_t* p
     }
 }
 
-// Writes silu(x[:, :n]) * x[:, n:].
-void gate(const float* x, float* out, long n_rows, long n) {
+// Writes silu(x[:, :n]) * x[:, n:], in rows that are `out_row` numbers apart.
+void gate(const float* x, float* out, long out_row, long n_rows, long n) {
 #pragma omp parallel for schedule(static)
     for (long row = 0; row < n_rows; ++row) {
         const float *a = x + row * 2 * n, *b = a + n;
-        float* to = out + row * n;
+        float* to = out + row * out_row;
         long i = 0;
         for (; i + LANES <= n; i += LANES) {
             const Floats z = load(a + i);
             store(to + i, z / (1.0f + exponential(-z)) * load(b + i));
         }
         for (; i < n; ++i) to[i] = a[i] / (1 + std::exp(-a[i])) * b[i];
+    }
+}
+
+// A linear layer: the product of its type's panels.
+struct Linear {
+    void (*product)(const float* x, const void* panels, const float* bias, float* out, long n_rows,
+                    long n_in, long n_out, int adds);
+    const void* panels;
+    const float* bias;
+    long n_in, n_out;
+
+    void operator()(const float* x, float* out, long n_rows, bool adds) const {
+        product(x, panels, bias, out, n_rows, n_in, n_out, adds);
+    }
+};
+
+struct LlamaLayer {
+    const float *norm, *mlp_norm;
+    Linear qkv, out, mlp_in, mlp_out;
+    void *keys, *values;
+};
+
+struct Llama {
+    const LlamaLayer* layers;
+    const float *cosines, *sines;  // (T, D / 2)
+    long n_layers, width, n_heads, n_kv_heads, size, capacity;
+    float eps;
+};
+
+// Takes the embeddings of `n_rows` tokens through all layers, in place; the first `n` have a place in
+// the cache.
+template <class Number>
+void run_llama(const Llama& model, float* x, const int64_t* turns, const int64_t* slots,
+               const int64_t* positions, long n_rows, long n) {
+    const long size = model.size, n_turned = model.n_heads + model.n_kv_heads;
+    static thread_local std::vector<float> memory[4];
+    const auto rows_of = [&](int which, long row) {  // zeros where a layer's input is filled up
+        memory[which].assign(n_rows * row, 0.0f);
+        return memory[which].data();
+    };
+    for (const LlamaLayer* layer = model.layers; layer < model.layers + model.n_layers; ++layer) {
+        const long width = layer->qkv.n_in, states = layer->qkv.n_out;
+        float* normed = rows_of(0, width);
+        rms_norm(x, layer->norm, normed, width, n_rows, model.width, model.eps);
+        float* query = rows_of(1, states);
+        layer->qkv(normed, query, n_rows, false);
+        rotate(query, model.cosines, model.sines, turns, n_rows, n_turned, size, size / 2, states);
+        const float *key = query + model.n_heads * size, *value = query + n_turned * size;
+        const Cache<Number> cache{(Number*)layer->keys, (Number*)layer->values, model.n_kv_heads,
+                                  model.capacity, size};
+        const Tokens tokens{query, key, value, states, states, states, slots, positions, n, model.n_heads};
+        float* attended = rows_of(2, layer->out.n_in);
+        attend_all(cache, tokens, 1 / std::sqrt(float(size)), attended, layer->out.n_in);
+        layer->out(attended, x, n_rows, true);
+        normed = rows_of(0, layer->mlp_in.n_in);
+        rms_norm(x, layer->mlp_norm, normed, layer->mlp_in.n_in, n_rows, model.width, model.eps);
+        float* both = rows_of(3, layer->mlp_in.n_out);
+        layer->mlp_in(normed, both, n_rows, false);
+        float* gated = rows_of(2, layer->mlp_out.n_in);
+        gate(both, gated, layer->mlp_out.n_in, n_rows, layer->mlp_in.n_out / 2);
+        layer->mlp_out(gated, x, n_rows, true);
     }
 }
 
@@ -636,7 +699,7 @@ void attend_float32(const float* query, const float* key, const float* value, fl
                     long key_row, long value_row, float scale) {
     const Cache<float> cache{keys, values, n_kv_heads, capacity, size};
     const Tokens tokens{query, key, value, query_row, key_row, value_row, slots, positions, n, n_heads};
-    attend_all(cache, tokens, scale, out);
+    attend_all(cache, tokens, scale, out, n_heads * size);
 }
 
 void attend_bfloat16(const float* query, const float* key, const float* value, BFloat16* keys,
@@ -645,19 +708,22 @@ void attend_bfloat16(const float* query, const float* key, const float* value, B
                      long key_row, long value_row, float scale) {
     const Cache<BFloat16> cache{keys, values, n_kv_heads, capacity, size};
     const Tokens tokens{query, key, value, query_row, key_row, value_row, slots, positions, n, n_heads};
-    attend_all(cache, tokens, scale, out);
+    attend_all(cache, tokens, scale, out, n_heads * size);
 }
 
 void rms_norm_float32(const float* x, const float* weight, float* out, long n_rows, long n, float eps) {
-    rms_norm(x, weight, out, n_rows, n, eps);
+    rms_norm(x, weight, out, n, n_rows, n, eps);
 }
 
-void rotate_float32(float* x, const float* cosines, const float* sines, const int64_t* positions,
-                    long n_rows, long n_heads, long size, long half, long stride) {
-    rotate(x, cosines, sines, positions, n_rows, n_heads, size, half, stride);
+void run_llama_float32(const Llama* model, float* x, const int64_t* turns, const int64_t* slots,
+                       const int64_t* positions, long n_rows, long n) {
+    run_llama<float>(*model, x, turns, slots, positions, n_rows, n);
 }
 
-void gate_float32(const float* x, float* out, long n_rows, long n) { gate(x, out, n_rows, n); }
+void run_llama_bfloat16(const Llama* model, float* x, const int64_t* turns, const int64_t* slots,
+                        const int64_t* positions, long n_rows, long n) {
+    run_llama<BFloat16>(*model, x, turns, slots, positions, n_rows, n);
+}
 
 void draw_float32(float* logits, const int64_t* seen, const double* u, int64_t* tokens, long n_rows,
                   long n_tokens, long n_seen, long seen_row, float penalty, float temperature,

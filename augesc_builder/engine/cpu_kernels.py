@@ -42,8 +42,7 @@ _SIGNATURES = {
     "product": "ppppllli",
     "attend": "ppppppppllllllllf",
     "rms_norm": "pppllf",
-    "rotate": "pppplllll",
-    "gate": "ppll",
+    "run_llama": "pppppll",
     "draw": "ppppllllffldd",
 }
 _C = {
@@ -164,6 +163,15 @@ def release_packed(model: Any) -> None:
             module.weight.data = module.weight.data.new_empty(0)
 
 
+class Linear(ctypes.Structure):
+    """A packed layer as the loops know it."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("product", "panels", "bias")),
+        *((name, ctypes.c_long) for name in ("n_in", "n_out")),
+    )
+
+
 class PackedLinear:
     """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read."""
 
@@ -176,6 +184,15 @@ class PackedLinear:
         self._panels = panels.view(-1, LANES, self._padded // deep, deep).transpose(1, 2)
         self._panels = self._panels.contiguous()  # (out / LANES, in / deep, LANES, deep)
         self._bias = None if bias is None else bias.detach().float().contiguous()
+
+    def structure(self) -> Linear:
+        """Return the layer as the loops know it; it must live as long as they use it."""
+        product = getattr(library(), f"product_{_TYPES[self._dtype]}")
+        bias = None if self._bias is None else self._bias.data_ptr()
+        return Linear(
+            ctypes.cast(product, ctypes.c_void_p),
+            *(self._panels.data_ptr(), bias, self._padded, self.n_out),
+        )
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the layer's output (N, out) for float32 (N, in), added to ``out`` if given."""
@@ -194,18 +211,4 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return rows (N, E) divided by the root of their mean square, times ``weight`` (E,)."""
     out = torch.empty_like(x)
     call("rms_norm", torch.float32, x, weight, out, *x.shape, eps)
-    return out
-
-
-def rotate_(x: Tensor, cosines: Tensor, sines: Tensor, positions: Tensor) -> None:
-    """Turn heads (N, H, D) in place by their rows' positions (N,); the tables are (T, R / 2)."""
-    n_rows, n_heads, size = x.shape
-    shape = (n_rows, n_heads, size, cosines.shape[1], x.stride(0))
-    call("rotate", torch.float32, x, cosines, sines, positions, *shape)
-
-
-def gate(x: Tensor) -> Tensor:
-    """Return the SiLU of the first half of columns (N, 2 I) times the second: (N, I)."""
-    out = x.new_empty(len(x), x.shape[1] // 2)
-    call("gate", torch.float32, x, out, *out.shape)
     return out

@@ -1,22 +1,46 @@
 """Llama, Mistral and Qwen2 in compiled loops on CPU.
 
-The same arithmetic in few operations: one product for query, key and value, one for both halves of
-the gated layer, tables of rotations that are made once. All of it is float32 but for weights, keys
-and values, which are the model's own type.
+The same arithmetic in one call: one product for query, key and value, one for both halves of the
+gated layer, tables of rotations that are made once. All of it is float32 but for weights, keys and
+values, which are the model's own type.
 """
 
 from __future__ import annotations
 
+import ctypes
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache
-from augesc_builder.engine.cpu_kernels import PackedLinear, gate, rms_norm, rotate_, runs_compiled
+from augesc_builder.engine.cpu_kernels import Linear, PackedLinear, call, rms_norm, runs_compiled
+from augesc_builder.engine.panel_cache import PanelCache
 from augesc_builder.engine.tensor_parallel import tensor_parallel_size
 
 _NAMES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
+
+
+class _Layer(ctypes.Structure):
+    """A layer as the loop over layers knows it, with its keys and values."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("norm", "mlp_norm")),
+        *((name, Linear) for name in ("qkv", "out", "mlp_in", "mlp_out")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values")),
+    )
+
+
+class _Model(ctypes.Structure):
+    """All of a model but its embeddings and output."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("layers", "cosines", "sines")),
+        *((name, ctypes.c_long) for name in ("n_layers", "width", "n_heads", "n_kv_heads")),
+        *((name, ctypes.c_long) for name in ("size", "capacity")),
+        ("eps", ctypes.c_float),
+    )
 
 
 class Llama:
@@ -37,17 +61,29 @@ class Llama:
         cos, sin = core.rotary_emb(torch.zeros(1), torch.arange(max(max_tokens, 8))[None])
         half = self._size // 2  # both halves are alike
         self._cos, self._sin = (x[0, :, :half].contiguous() for x in (cos, sin))
-        self._layers = [
+        self._parts = [
             (
                 layer.input_layernorm.weight.detach().float(),
+                layer.post_attention_layernorm.weight.detach().float(),
                 _packed(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
                 _packed(layer.self_attn.o_proj),
-                layer.post_attention_layernorm.weight.detach().float(),
                 _packed(layer.mlp.gate_proj, layer.mlp.up_proj),
                 _packed(layer.mlp.down_proj),
             )
             for layer in core.layers
         ]
+        self._layers = (_Layer * len(self._parts))(
+            *(
+                _Layer(norm.data_ptr(), mlp_norm.data_ptr(), *(x.structure() for x in linear))
+                for norm, mlp_norm, *linear in self._parts
+            )
+        )
+        self._structure = _Model(
+            *(ctypes.addressof(self._layers), self._cos.data_ptr(), self._sin.data_ptr()),
+            *(len(self._layers), config.hidden_size, self._n_heads, self._n_kv_heads, self._size),
+            eps=self._eps,
+        )
+        self._cache: weakref.ref[PanelCache] | None = None
         self._norm = core.norm.weight.detach().float()
         self._head = _packed(model.lm_head)
 
@@ -68,22 +104,24 @@ class Llama:
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
-        if int(positions.max()) >= len(self._cos):  # the loop that rotates looks at no bounds
+        assert isinstance(cache, PanelCache)  # such a model is given no other
+        if int(positions.max()) >= len(self._cos):  # the loops look at no bounds
             raise ValueError(f"a position of {len(self._cos)} or more, where the tables end")
+        slots, at = cache.announced(len(tokens))
+        if self._cache is None or self._cache() is not cache:
+            self._use(cache)
         x = self.model.model.embed_tokens(tokens).float()  # (N, E)
-        n_turned = self._n_heads + self._n_kv_heads
-        for number, (norm, qkv, out, mlp_norm, mlp_in, mlp_out) in enumerate(self._layers):
-            states = qkv(rms_norm(x, norm, self._eps)).view(len(x), -1, self._size)  # (N, H', D)
-            rotate_(states[:, :n_turned], self._cos, self._sin, positions)
-            query, key, value = (
-                states[:, : self._n_heads],
-                states[:, self._n_heads : n_turned],
-                states[:, n_turned:],
-            )
-            attended = cache.attend(number, query, key, value, self._size**-0.5)
-            out(attended.flatten(1), x)
-            mlp_out(gate(mlp_in(rms_norm(x, mlp_norm, self._eps))), x)
+        model = ctypes.addressof(self._structure)
+        call("run_llama", self.model.dtype, model, x, positions, slots, at, len(x), len(slots))
+        cache.calls += len(self._layers)
         return rms_norm(x, self._norm, self._eps)
+
+    def _use(self, cache: PanelCache) -> None:
+        for number, layer in enumerate(self._layers):
+            keys, values = cache.layer(number, self._n_kv_heads, self._size)
+            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
+        self._structure.capacity = cache.capacity
+        self._cache = weakref.ref(cache)
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""

@@ -55,10 +55,32 @@ class PanelCache(SlotCache):
     def clear(self, slot: int) -> None:
         """Do nothing: a slot's next row reads no number that it has not written."""
 
+    def announced(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return the slots (M,) and positions (M,) of a call's first tokens, of ``n`` in all.
+
+        Raises ``ValueError`` for a call that was not announced so: the loops look at no bounds.
+        """
+        if n < len(self._slots) or int(self._positions.max()) >= self.capacity:
+            raise ValueError(
+                f"{n} tokens for a call announced with {len(self._slots)}, of positions below "
+                f"{self.capacity}"
+            )
+        return self._slots, self._positions
+
+    def layer(self, number: int, heads: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of a layer, made when they are first asked for."""
+        if number not in self._keys:
+            n, room, pair = self.n_slots, self.capacity, 2 if self._dtype == torch.bfloat16 else 1
+            keys = (n, heads, room // LANES, size // pair, LANES, pair)
+            values = (n, heads, room // pair, size, pair)
+            self._keys[number] = large_pages(torch.empty(keys, dtype=self._dtype))
+            self._values[number] = large_pages(torch.empty(values, dtype=self._dtype))
+        return self._keys[number], self._values[number]
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Store new keys and values (N, Hkv, D); return what ``query`` (N, H, D) attends to."""
         self.calls += 1
-        heads, size = key.shape[1:]
+        size = key.shape[2]
         if size % 2 and self._dtype == torch.bfloat16:  # its numbers stand in pairs
             padded = (pad(x, (0, 1)) for x in (query, key, value))
             return self._attend(layer, *padded, scale)[..., :size]
@@ -68,24 +90,14 @@ class PanelCache(SlotCache):
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor:
         heads, size = key.shape[1:]
-        # The loop itself looks at no bounds.
-        if len(query) < len(self._slots) or int(self._positions.max()) >= self.capacity:
-            raise ValueError(
-                f"{len(query)} tokens for a call announced with {len(self._slots)}, of positions "
-                f"below {self.capacity}"
-            )
-        if layer not in self._keys:
-            n, room, pair = self.n_slots, self.capacity, 2 if self._dtype == torch.bfloat16 else 1
-            keys = (n, heads, room // LANES, size // pair, LANES, pair)
-            values = (n, heads, room // pair, size, pair)
-            self._keys[layer] = large_pages(torch.empty(keys, dtype=self._dtype))
-            self._values[layer] = large_pages(torch.empty(values, dtype=self._dtype))
+        slots, positions = self.announced(len(query))
+        keys, values = self.layer(layer, heads, size)
         q, k, v = (_rows_of_heads(x) for x in (query, key, value))
         # Zeros: nobody fills the rows of tokens in no segment (free slots, padding of a prefill).
         out = q.new_zeros(query.shape)
         call(
-            *("attend", self._dtype, q, k, v, self._keys[layer], self._values[layer]),
-            *(self._slots, self._positions, out, len(self._slots), query.shape[1], heads, size),
+            *("attend", self._dtype, q, k, v, keys, values, slots, positions, out),
+            *(len(slots), query.shape[1], heads, size),
             *(self.capacity, q.stride(0), k.stride(0), v.stride(0), scale),
         )
         return out.to(query.dtype)
