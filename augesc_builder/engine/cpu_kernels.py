@@ -2,8 +2,8 @@
 
 A step of few rows reads every weight, and every key and value of its rows, and does little with
 each; the loops do so at about the speed of memory. They are compiled when they are first asked for
-(some seconds, once), for this very processor. Weights, keys and values are float32 or bfloat16;
-what goes in and comes out is float32.
+(some seconds, once), for this very processor. Weights, keys and values are float32 or bfloat16,
+weights may be 8-bit integers too; what goes in and comes out is float32.
 
 Every sum has an order of its own: a row is the same to the last bit in any company, with any number
 of slots and of threads, whether its tokens came as a prompt or one by one.
@@ -30,16 +30,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from augesc_builder.engine import huge_pages
+
 LANES = 16
 """Columns, or positions, of a panel: those that are computed with at once."""
 
-_DEPTH = 32
-"""Inputs of a matrix unit's tile; with fewer at the end, zeros fill it up."""
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
+_TOGETHER = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}
+"""Inputs whose weights lie side by side in a panel: those that a matrix unit takes together."""
 
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_DEPTH = 16
+"""As many times so many are the inputs of a matrix unit's tile; zeros fill up the last one."""
+
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC")
 _SIGNATURES = {
-    "product": "ppppllli",
+    "product": "pppppllli",
     "attend": "ppppppppllllllllf",
     "rms_norm": "pppllf",
     "rotate": "pppplllll",
@@ -55,6 +60,9 @@ _C = {
 }
 
 
+_ROWS_AT_ONCE = 4096
+"""Of a matrix that is rounded to integers: its quotients are float32, and only so many at a time."""
+
 _FEATURES = re.compile(r"^(?:flags|Features).*$", re.MULTILINE)
 """Of a processor, in ``/proc/cpuinfo``."""
 
@@ -62,7 +70,7 @@ _FEATURES = re.compile(r"^(?:flags|Features).*$", re.MULTILINE)
 def runs_compiled(model: Any) -> bool:
     """Whether a model's steps run in compiled loops: all of it on CPU, in a type that they have."""
     return (
-        model.dtype in _TYPES
+        model.dtype in (torch.float32, torch.bfloat16)
         and all(weight.device.type == "cpu" for weight in model.parameters())
         and library() is not None
     )
@@ -164,17 +172,43 @@ def release_packed(model: Any) -> None:
             module.weight.data = module.weight.data.new_empty(0)
 
 
-class PackedLinear:
-    """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read."""
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 8-bit integers (out, in) and scales (out,) whose product is about a matrix (out, in).
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    A row's scale is its largest magnitude by 127: no weight is off by more than half of it.
+    """
+    scales = weight.abs().amax(1).float() / 127
+    divisors = torch.where(scales == 0, 1, scales)[:, None]
+    integers = torch.empty(weight.shape, dtype=torch.int8)
+    for part, rows, by in zip(
+        *(x.split(_ROWS_AT_ONCE) for x in (integers, weight, divisors)), strict=True
+    ):
+        part.copy_((rows / by).round_())
+    return integers, scales
+
+
+class PackedLinear:
+    """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read.
+
+    They are in the matrix's type, or in ``dtype``: ``torch.int8`` for :func:`quantized` weights.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> None:
         self.n_out, self._n_in = weight.shape
-        self._dtype = weight.dtype
-        panels = pad(weight.detach(), (0, -self._n_in % _DEPTH, 0, -self.n_out % LANES))
-        deep = 2 if self._dtype == torch.bfloat16 else 1
+        self._dtype = dtype or weight.dtype
+        self._scales = None
+        weight = weight.detach()
+        if self._dtype == torch.int8:
+            weight, scales = quantized(weight)
+            self._scales = pad(scales, (0, -self.n_out % LANES))
+        together = _TOGETHER[self._dtype]
+        panels = pad(weight, (0, -self._n_in % (_DEPTH * together), 0, -self.n_out % LANES))
         self._padded = panels.shape[1]
-        self._panels = panels.view(-1, LANES, self._padded // deep, deep).transpose(1, 2)
-        self._panels = self._panels.contiguous()  # (out / LANES, in / deep, LANES, deep)
+        panels = panels.view(-1, LANES, self._padded // together, together).transpose(1, 2)
+        # (out / LANES, in / together, LANES, together)
+        self._panels = huge_pages.empty(tuple(panels.shape), self._dtype).copy_(panels)
         self._bias = None if bias is None else bias.detach().float().contiguous()
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -186,7 +220,7 @@ class PackedLinear:
         if out is None:
             out = x.new_empty(len(x), self.n_out)
         shape = (len(x), self._padded, self.n_out)
-        call("product", self._dtype, x, self._panels, self._bias, out, *shape, adds)
+        call("product", self._dtype, x, self._panels, self._scales, self._bias, out, *shape, adds)
         return out
 
 
