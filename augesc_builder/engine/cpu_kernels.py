@@ -30,8 +30,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from augesc_builder.engine import huge_pages
-
 LANES = 16
 """Columns, or positions, of a panel: those that are computed with at once."""
 
@@ -150,7 +148,8 @@ def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
 def large_pages(x: Tensor) -> Tensor:
     """Ask for large pages under a tensor that nothing was written to yet, and return it.
 
-    Read from end to end, as keys and values are at every step, small ones cost a fifth of the time.
+    Read from end to end, as weights, keys and values are at every step, small ones cost a fifth of the
+    time and more.
     """
     with contextlib.suppress(OSError, AttributeError):  # not Linux: as it is
         page = mmap.PAGESIZE
@@ -159,6 +158,26 @@ def large_pages(x: Tensor) -> Tensor:
             madvise = ctypes.CDLL(None).madvise
             madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)
     return x
+
+
+_ARENA = 1 << 26
+"""Bytes in which matrices stand one behind the other: many are smaller than a large page."""
+
+_LINE = 64
+"""Bytes of a cache line: panels begin with one."""
+
+_arena = torch.empty(0, dtype=torch.uint8)
+
+
+def _room_for(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return a tensor with anything in it, next to the one before."""
+    global _arena  # noqa: PLW0603
+    size = shape.numel() * dtype.itemsize
+    if size > len(_arena):
+        with torch.inference_mode(mode=False):  # whoever asks next may write to the rest
+            _arena = large_pages(torch.empty(max(size, _ARENA), dtype=torch.uint8))
+    room, _arena = _arena[:size], _arena[-(-size // _LINE) * _LINE :]
+    return room.view(dtype).view(shape)
 
 
 def release_packed(model: Any) -> None:
@@ -208,7 +227,7 @@ class PackedLinear:
         self._padded = panels.shape[1]
         panels = panels.view(-1, LANES, self._padded // together, together).transpose(1, 2)
         # (out / LANES, in / together, LANES, together)
-        self._panels = huge_pages.empty(tuple(panels.shape), self._dtype).copy_(panels)
+        self._panels = _room_for(panels.shape, self._dtype).copy_(panels)
         self._bias = None if bias is None else bias.detach().float().contiguous()
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
