@@ -2,7 +2,8 @@
 //
 // Both are as fast as memory can be read, so weights, keys and values are laid out in the order in
 // which they are read: in panels of LANES columns (of a matrix) or positions (of keys). Weights,
-// keys and values are float or bfloat16; what is computed with them is float.
+// keys and values are float or bfloat16, weights may be 8-bit integers with a scale for each column;
+// what is computed with them is float.
 //
 // Every number of a result has an accumulator of its own, which adds up in one order. So it depends
 // neither on the other rows, nor on how many there are, nor on the number of threads.
@@ -32,6 +33,7 @@ typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef int8_t Bytes __attribute__((vector_size(LANES)));
 
 struct BFloat16 {
     uint16_t bits;
@@ -113,26 +115,39 @@ inline void finish(Floats sums, const Shape& shape, long row, long first, const 
     }
 }
 
-// Two weights of 16 columns, of neighbouring inputs: float panels are (n_in, LANES), those of
-// bfloat16 (n_in / 2, LANES, 2), as matrix units read them. `n_in` is even.
-inline void load_two(const float* from, Floats& first, Floats& second) {
-    first = load(from);
-    second = load(from + LANES);
+// Weights of 16 columns, of STEP neighbouring inputs: float panels are (n_in, LANES), those of
+// bfloat16 (n_in / 2, LANES, 2) and of bytes (n_in / 4, LANES, 4), as matrix units read them. `n_in`
+// is a multiple of STEP.
+template <class Weight>
+constexpr long STEP = sizeof(Weight) == 1 ? 4 : 2;
+
+inline void load_step(const float* from, Floats* weights) {
+    weights[0] = load(from);
+    weights[1] = load(from + LANES);
     ask(from);
     ask(from + LANES);
 }
 
-inline void load_two(const BFloat16* from, Floats& first, Floats& second) {
+inline void load_step(const BFloat16* from, Floats* weights) {
     Words both;
     std::memcpy(&both, from, sizeof both);
-    first = (Floats)(both << 16);
-    second = (Floats)(both & 0xffff0000u);
+    weights[0] = (Floats)(both << 16);
+    weights[1] = (Floats)(both & 0xffff0000u);
+    ask(from);
+}
+
+inline void load_step(const int8_t* from, Floats* weights) {
+    Ints four;
+    std::memcpy(&four, from, sizeof four);
+    for (long i = 0; i < 4; ++i)
+        weights[i] = __builtin_convertvector(four << (24 - 8 * i) >> 24, Floats);
     ask(from);
 }
 
 template <class Weight>
-void product(const float* x, const Weight* panels, const float* bias, float* out, const Shape& shape,
-             bool adds) {
+void product(const float* x, const Weight* panels, const float* scales, const float* bias, float* out,
+             const Shape& shape, bool adds) {
+    constexpr long step = STEP<Weight>;
     const long n_in = shape.n_in, n_blocks = (shape.n_rows + ROWS - 1) / ROWS;
     static thread_local std::vector<float> turned;  // blocks of rows, each (n_in, ROWS)
     turned.assign(n_blocks * n_in * ROWS, 0.0f);
@@ -147,30 +162,61 @@ void product(const float* x, const Weight* panels, const float* bias, float* out
             const Weight* weights = panels + first * n_in;
             const float* from = rows + block * n_in * ROWS;
             Floats sums[ROWS] = {};
-            for (long k = 0; k < n_in; k += 2, from += 2 * ROWS, weights += 2 * LANES) {
-                Floats w, v;
-                load_two(weights, w, v);
+            for (long k = 0; k < n_in; k += step, from += step * ROWS, weights += step * LANES) {
+                Floats w[step];
+                load_step(weights, w);
+#pragma GCC unroll 4
+                for (long i = 0; i < step; ++i)
 #pragma GCC unroll 16
-                for (long row = 0; row < ROWS; ++row) sums[row] += w * from[row];
-#pragma GCC unroll 16
-                for (long row = 0; row < ROWS; ++row) sums[row] += v * from[ROWS + row];
+                    for (long row = 0; row < ROWS; ++row) sums[row] += w[i] * from[i * ROWS + row];
             }
 #pragma GCC unroll 16
-            for (long row = 0; row < ROWS; ++row)
-                if (block * ROWS + row < shape.n_rows)
-                    finish(sums[row], shape, block * ROWS + row, first, bias, adds, out);
+            for (long row = 0; row < ROWS; ++row) {
+                if (block * ROWS + row >= shape.n_rows) break;
+                if (scales) sums[row] *= load(scales + first);
+                finish(sums[row], shape, block * ROWS + row, first, bias, adds, out);
+            }
         }
     }
 }
 
 #ifdef __AMX_BF16__
-constexpr long DEPTH = 32;  // inputs in a tile; each tile has 16 rows of 64 bytes
+constexpr long DEPTH = 32;  // inputs in a tile of bfloat16; each tile has 16 rows of 64 bytes
 
 struct alignas(64) Tiles {
     uint8_t palette = 1, begin = 0, reserved[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
+
+struct alignas(64) Line {  // of a cache: rows of tiles begin with one, else each takes two loads
+    uint8_t bytes[64];
+};
+
+// Asks for weights that the matrix unit reads: into the cache behind the nearest, which has more room
+// for what is on its way.
+inline void ask_early(const void* from) { __builtin_prefetch((const char*)from + 2 * AHEAD, 0, 2); }
+
+// Calls `work` for every 16 rows and `step` columns, by threads that have set up their matrix units.
+// Rows take turns over columns whose weights a cache holds, before the next are read.
+template <class Work>
+void over_tiles(const Shape& shape, long step, long bytes_of_weights, const Work& work) {
+    constexpr long cached = 1 << 19;
+    const long column = bytes_of_weights * shape.n_in;
+    const long most = shape.n_rows <= 16 ? shape.n_out : std::max(step, cached / column / step * step);
+#pragma omp parallel
+    {
+        const Tiles tiles;
+        _tile_loadconfig(&tiles);
+        for (long begin = 0; begin < shape.n_out; begin += most)
+            for (long row = 0; row < shape.n_rows; row += 16) {
+                const long end = std::min(begin + most, shape.n_out);
+#pragma omp for schedule(static) nowait
+                for (long first = begin; first < end; first += step) work(row, first);
+            }
+        _tile_release();
+    }
+}
 
 inline void split(Floats x, Halves& high, Halves& low) {  // x is high + low, but for 2^-16 of it
     const auto rounded = [](Floats y) {
@@ -185,17 +231,15 @@ inline void split(Floats x, Halves& high, Halves& low) {  // x is high + low, bu
 // A block of 16 rows as tiles: for each DEPTH inputs the high parts, then the low ones.
 constexpr long TILE = 16 * DEPTH;
 
-// Products of BLOCKS times 16 rows with PANELS panels. The matrix unit's numbers are bfloat16, so each
-// of `x` is given as two of them.
-template <int BLOCKS, int PANELS>
+// Products of 16 rows with PANELS panels. The matrix unit's numbers are bfloat16, so each of `x` is
+// given as two of them.
+template <int PANELS>
 void multiply(const uint16_t* rows, const BFloat16* weights, const Shape& shape, long row, long first,
               const float* bias, bool adds, float* out) {
-    const long n_in = shape.n_in, block = 2 * 16 * n_in, panel = LANES * n_in;
+    const long n_in = shape.n_in, panel = LANES * n_in;
     rows += row * 2 * n_in;
     _tile_zero(0);
     if constexpr (PANELS == 2) _tile_zero(1);
-    if constexpr (BLOCKS == 2) _tile_zero(2);
-    if constexpr (BLOCKS == 2 && PANELS == 2) _tile_zero(3);
     for (long k = 0; k < n_in; k += DEPTH, weights += DEPTH * LANES) {
         if (row == 0)
             for (long line = 0; line < DEPTH / 2 * PANELS; ++line)
@@ -206,41 +250,22 @@ void multiply(const uint16_t* rows, const BFloat16* weights, const Shape& shape,
             _tile_loadd(6, rows, 64);
             _tile_dpbf16ps(0, 6, 4);
             if constexpr (PANELS == 2) _tile_dpbf16ps(1, 6, 5);
-            if constexpr (BLOCKS == 2) {
-                _tile_loadd(7, rows + block, 64);
-                _tile_dpbf16ps(2, 7, 4);
-                if constexpr (PANELS == 2) _tile_dpbf16ps(3, 7, 5);
-            }
         }
     }
-    alignas(64) float sums[4][16 * LANES];
+    alignas(64) float sums[PANELS][16 * LANES];
     _tile_stored(0, sums[0], 64);
     if constexpr (PANELS == 2) _tile_stored(1, sums[1], 64);
-    if constexpr (BLOCKS == 2) _tile_stored(2, sums[2], 64);
-    if constexpr (BLOCKS == 2 && PANELS == 2) _tile_stored(3, sums[3], 64);
-    for (long i = 0; i < 16 * BLOCKS && row + i < shape.n_rows; ++i)
-        for (long j = 0; j < PANELS; ++j) {
-            const Floats sum = load(sums[i / 16 * 2 + j] + i % 16 * LANES);
-            finish(sum, shape, row + i, first + j * LANES, bias, adds, out);
-        }
-}
-
-template <int PANELS>
-void multiply_all(const uint16_t* rows, const BFloat16* weights, const Shape& shape, long first,
-                  const float* bias, bool adds, float* out) {
-    long row = 0;
-    for (; row + 16 < shape.n_rows; row += 32)
-        multiply<2, PANELS>(rows, weights, shape, row, first, bias, adds, out);
-    if (row < shape.n_rows)
-        multiply<1, PANELS>(rows, weights, shape, row, first, bias, adds, out);
+    for (long i = 0; i < 16 && row + i < shape.n_rows; ++i)
+        for (long j = 0; j < PANELS; ++j)
+            finish(load(sums[j] + i * LANES), shape, row + i, first + j * LANES, bias, adds, out);
 }
 
 void product_with_tiles(const float* x, const BFloat16* panels, const float* bias, float* out,
                         const Shape& shape, bool adds) {
     const long n_in = shape.n_in, padded = (shape.n_rows + 15) / 16 * 16;
-    static thread_local std::vector<uint16_t> parts;
-    parts.assign(2 * padded * n_in, 0);
-    uint16_t* rows = parts.data();
+    static thread_local std::vector<Line> parts;
+    parts.assign(2 * padded * n_in / DEPTH, Line{});
+    uint16_t* rows = (uint16_t*)parts.data();
     for (long row = 0; row < shape.n_rows; ++row)
         for (long k = 0; k < n_in; k += LANES) {
             Halves high, low;
@@ -250,21 +275,100 @@ void product_with_tiles(const float* x, const BFloat16* panels, const float* bia
             std::memcpy(to, &high, sizeof high);
             std::memcpy(to + TILE, &low, sizeof low);
         }
-#pragma omp parallel
-    {
-        const Tiles tiles;
-        _tile_loadconfig(&tiles);
-#pragma omp for schedule(static)
-        for (long first = 0; first < shape.n_out; first += 2 * LANES) {
-            const BFloat16* weights = panels + first * n_in;
-            if (first + LANES < shape.n_out)
-                multiply_all<2>(rows, weights, shape, first, bias, adds, out);
-            else
-                multiply_all<1>(rows, weights, shape, first, bias, adds, out);
+    over_tiles(shape, 2 * LANES, sizeof *panels, [&](long row, long first) {
+        const BFloat16* weights = panels + first * n_in;
+        if (first + LANES < shape.n_out)
+            multiply<2>(rows, weights, shape, row, first, bias, adds, out);
+        else
+            multiply<1>(rows, weights, shape, row, first, bias, adds, out);
+    });
+}
+
+#ifdef __AMX_INT8__
+// The matrix unit adds up products of bytes exactly. A row of `x` is whole numbers of 23 bits times
+// a power of two, as exact as floats are beside the row's largest; each has three digits of 8 bits,
+// from -128 to 127, and each digit a sum of its own: 32 bits hold those of 130,000 inputs.
+constexpr long DIGITS = 3, DEPTH_OF_BYTES = 64, TILE_OF_BYTES = 16 * DEPTH_OF_BYTES;
+
+// Writes the digits of a row, those of equal place together in tiles; returns the power of two, or
+// NaN where the row is not finite.
+float write_digits(const float* x, long n_in, int8_t* to) {
+    Words bits = {};
+    for (long k = 0; k < n_in; k += LANES) {
+        const Words own = (Words)load(x + k) & 0x7fffffffu;
+        bits = own > bits ? own : bits;
+    }
+    uint32_t largest = bits[0];
+    for (long j = 1; j < LANES; ++j) largest = bits[j] > largest ? bits[j] : largest;
+    const uint32_t exponent = largest >> 23 < 22 ? 22 : largest >> 23;
+    const uint32_t unit_bits = (exponent - 21) << 23, inverse_bits = (275 - exponent) << 23;
+    float unit, inverse;
+    std::memcpy(&unit, &unit_bits, sizeof unit);
+    std::memcpy(&inverse, &inverse_bits, sizeof inverse);
+    for (long k = 0; k < n_in; k += LANES) {
+        // Added to 1.5 * 2^23 a number is rounded to a whole one, which its lowest bits are.
+        const Ints whole = (Ints)(load(x + k) * inverse + 0x1.8p23f) - 0x4b400000;
+        const Ints digits = (whole + 0x808080) ^ 0x808080;
+        int8_t* place = to + k / DEPTH_OF_BYTES * DIGITS * TILE_OF_BYTES + k % DEPTH_OF_BYTES;
+        for (long i = 0; i < DIGITS; ++i, place += TILE_OF_BYTES) {
+            const Bytes digit = __builtin_convertvector(digits >> 8 * i, Bytes);
+            std::memcpy(place, &digit, sizeof digit);
         }
-        _tile_release();
+    }
+    return largest < 0x7f800000u ? unit : NAN;
+}
+
+// Products of 16 rows with a panel.
+void multiply(const int8_t* rows, const float* units, const int8_t* weights, const float* scales,
+              const Shape& shape, long row, long first, const float* bias, bool adds, float* out) {
+    const long n_in = shape.n_in;
+    rows += row * DIGITS * n_in;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    for (long k = 0; k < n_in; k += DEPTH_OF_BYTES) {
+        if (row == 0)
+            for (long line = 0; line < 16; ++line) ask_early(weights + line * 64);
+        _tile_loadd(4, weights, 64);
+        _tile_loadd(5, rows, 64);
+        _tile_dpbssd(0, 5, 4);
+        _tile_loadd(6, rows + TILE_OF_BYTES, 64);
+        _tile_dpbssd(1, 6, 4);
+        _tile_loadd(7, rows + 2 * TILE_OF_BYTES, 64);
+        _tile_dpbssd(2, 7, 4);
+        weights += TILE_OF_BYTES;
+        rows += DIGITS * TILE_OF_BYTES;
+    }
+    alignas(64) Ints sums[DIGITS][16];
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    const Floats scale = load(scales + first);
+    for (long i = 0; i < 16 && row + i < shape.n_rows; ++i) {
+        Floats digits[DIGITS];
+        for (long j = 0; j < DIGITS; ++j) digits[j] = __builtin_convertvector(sums[j][i], Floats);
+        const Floats sum = digits[2] * 65536.0f + (digits[1] * 256.0f + digits[0]);
+        finish(sum * units[row + i] * scale, shape, row + i, first, bias, adds, out);
     }
 }
+
+void product_with_tiles(const float* x, const int8_t* panels, const float* scales, const float* bias,
+                        float* out, const Shape& shape, bool adds) {
+    const long n_in = shape.n_in, padded = (shape.n_rows + 15) / 16 * 16;
+    static thread_local std::vector<Line> parts;
+    static thread_local std::vector<float> powers;
+    parts.assign(DIGITS * padded * n_in / DEPTH_OF_BYTES, Line{});
+    powers.resize(padded);
+    int8_t* rows = (int8_t*)parts.data();
+    float* units = powers.data();
+    for (long row = 0; row < shape.n_rows; ++row)
+        units[row] = write_digits(
+            x + row * n_in, n_in, rows + row / 16 * DIGITS * 16 * n_in + row % 16 * DEPTH_OF_BYTES);
+    over_tiles(shape, LANES, sizeof *panels, [&](long row, long first) {
+        multiply(rows, units, panels + first * n_in, scales, shape, row, first, bias, adds, out);
+    });
+}
+#endif
 
 // Whether the system lets this process use the matrix unit: Linux wants to be asked.
 bool may_use_tiles() {
@@ -514,14 +618,14 @@ void gate(const float* x, float* out, long out_row, long n_rows, long n) {
 
 // A linear layer: the product of its type's panels.
 struct Linear {
-    void (*product)(const float* x, const void* panels, const float* bias, float* out, long n_rows,
-                    long n_in, long n_out, int adds);
+    void (*product)(const float* x, const void* panels, const float* scales, const float* bias,
+                    float* out, long n_rows, long n_in, long n_out, int adds);
     const void* panels;
-    const float* bias;
+    const float *scales, *bias;
     long n_in, n_out;
 
     void operator()(const float* x, float* out, long n_rows, bool adds) const {
-        product(x, panels, bias, out, n_rows, n_in, n_out, adds);
+        product(x, panels, scales, bias, out, n_rows, n_in, n_out, adds);
     }
 };
 
@@ -678,19 +782,30 @@ long draw(const float* logits, long n_tokens, double u, const Nucleus& nucleus) 
 
 extern "C" {
 
-void product_float32(const float* x, const float* panels, const float* bias, float* out, long n_rows,
-                     long n_in, long n_out, int adds) {
-    product(x, panels, bias, out, Shape{n_rows, n_in, n_out}, adds);
+// `scales` are those of the columns of 8-bit weights, as many as all panels have, else null.
+void product_float32(const float* x, const float* panels, const float* scales, const float* bias,
+                     float* out, long n_rows, long n_in, long n_out, int adds) {
+    product(x, panels, scales, bias, out, Shape{n_rows, n_in, n_out}, adds);
 }
 
-void product_bfloat16(const float* x, const BFloat16* panels, const float* bias, float* out,
-                      long n_rows, long n_in, long n_out, int adds) {
+void product_bfloat16(const float* x, const BFloat16* panels, const float* scales, const float* bias,
+                      float* out, long n_rows, long n_in, long n_out, int adds) {
     const Shape shape{n_rows, n_in, n_out};
 #ifdef __AMX_BF16__
     if (n_in % DEPTH == 0 && may_use_tiles())
         return product_with_tiles(x, panels, bias, out, shape, adds);
 #endif
-    product(x, panels, bias, out, shape, adds);
+    product(x, panels, scales, bias, out, shape, adds);
+}
+
+void product_int8(const float* x, const int8_t* panels, const float* scales, const float* bias,
+                  float* out, long n_rows, long n_in, long n_out, int adds) {
+    const Shape shape{n_rows, n_in, n_out};
+#if defined __AMX_BF16__ && defined __AMX_INT8__
+    if (n_in % DEPTH_OF_BYTES == 0 && may_use_tiles())
+        return product_with_tiles(x, panels, scales, bias, out, shape, adds);
+#endif
+    product(x, panels, scales, bias, out, shape, adds);
 }
 
 void attend_float32(const float* query, const float* key, const float* value, float* keys,

@@ -2,8 +2,8 @@
 
 A step of few rows reads every weight, and every key and value of its rows, and does little with
 each; the loops do so at about the speed of memory. They are compiled when they are first asked for
-(some seconds, once), for this very processor. Weights, keys and values are float32 or bfloat16;
-what goes in and comes out is float32.
+(some seconds, once), for this very processor. Weights, keys and values are float32 or bfloat16,
+weights may be 8-bit integers too; what goes in and comes out is float32.
 
 Every sum has an order of its own: a row is the same to the last bit in any company, with any number
 of slots and of threads, whether its tokens came as a prompt or one by one.
@@ -33,13 +33,16 @@ from torch.nn.functional import pad
 LANES = 16
 """Columns, or positions, of a panel: those that are computed with at once."""
 
-_DEPTH = 32
-"""Inputs of a matrix unit's tile; with fewer at the end, zeros fill it up."""
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
+_TOGETHER = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}
+"""Inputs whose weights lie side by side in a panel: those that a matrix unit takes together."""
 
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_DEPTH = 16
+"""As many times so many are the inputs of a matrix unit's tile; zeros fill up the last one."""
+
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC")
 _SIGNATURES = {
-    "product": "ppppllli",
+    "product": "pppppllli",
     "attend": "ppppppppllllllllf",
     "rms_norm": "pppllf",
     "run_llama": "pppppll",
@@ -54,6 +57,9 @@ _C = {
 }
 
 
+_ROWS_AT_ONCE = 4096
+"""Of a matrix that is rounded to integers: its quotients are float32, so many at a time."""
+
 _FEATURES = re.compile(r"^(?:flags|Features).*$", re.MULTILINE)
 """Of a processor, in ``/proc/cpuinfo``."""
 
@@ -61,7 +67,7 @@ _FEATURES = re.compile(r"^(?:flags|Features).*$", re.MULTILINE)
 def runs_compiled(model: Any) -> bool:
     """Whether a model's steps run in compiled loops: all of it on CPU, in a type that they have."""
     return (
-        model.dtype in _TYPES
+        model.dtype in (torch.float32, torch.bfloat16)
         and all(weight.device.type == "cpu" for weight in model.parameters())
         and library() is not None
     )
@@ -141,7 +147,8 @@ def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
 def large_pages(x: Tensor) -> Tensor:
     """Ask for large pages under a tensor that nothing was written to yet, and return it.
 
-    Read from end to end, as keys and values are at every step, small ones cost a fifth of the time.
+    Read from end to end, as weights, keys and values are at every step, small ones cost a fifth of
+    the time and more.
     """
     with contextlib.suppress(OSError, AttributeError):  # not Linux: as it is
         page = mmap.PAGESIZE
@@ -150,6 +157,26 @@ def large_pages(x: Tensor) -> Tensor:
             madvise = ctypes.CDLL(None).madvise
             madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)
     return x
+
+
+_ARENA = 1 << 26
+"""Bytes in which matrices stand one behind the other: many are smaller than a large page."""
+
+_LINE = 64
+"""Bytes of a cache line: panels begin with one."""
+
+_arena = torch.empty(0, dtype=torch.uint8)
+
+
+def _room_for(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return a tensor with anything in it, next to the one before."""
+    global _arena  # noqa: PLW0603
+    size = shape.numel() * dtype.itemsize
+    if size > len(_arena):
+        with torch.inference_mode(mode=False):  # whoever asks next may write to the rest
+            _arena = large_pages(torch.empty(max(size, _ARENA), dtype=torch.uint8))
+    room, _arena = _arena[:size], _arena[-(-size // _LINE) * _LINE :]
+    return room.view(dtype).view(shape)
 
 
 def release_packed(model: Any) -> None:
@@ -167,32 +194,56 @@ class Linear(ctypes.Structure):
     """A packed layer as the loops know it."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("product", "panels", "bias")),
+        *((name, ctypes.c_void_p) for name in ("product", "panels", "scales", "bias")),
         *((name, ctypes.c_long) for name in ("n_in", "n_out")),
     )
 
 
-class PackedLinear:
-    """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read."""
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 8-bit integers (out, in) and scales (out,) whose product is about a matrix (out, in).
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    A row's scale is its largest magnitude by 127: no weight is off by more than half of it.
+    """
+    scales = weight.abs().amax(1).float() / 127
+    divisors = torch.where(scales == 0, 1, scales)[:, None]
+    integers = torch.empty(weight.shape, dtype=torch.int8)
+    for part, rows, by in zip(
+        *(x.split(_ROWS_AT_ONCE) for x in (integers, weight, divisors)), strict=True
+    ):
+        part.copy_((rows / by).round_())
+    return integers, scales
+
+
+class PackedLinear:
+    """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read.
+
+    They are in the matrix's type, or in ``dtype``: ``torch.int8`` for :func:`quantized` weights.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> None:
         self.n_out, self._n_in = weight.shape
-        self._dtype = weight.dtype
-        panels = pad(weight.detach(), (0, -self._n_in % _DEPTH, 0, -self.n_out % LANES))
-        deep = 2 if self._dtype == torch.bfloat16 else 1
+        self._dtype = dtype or weight.dtype
+        self._scales = None
+        weight = weight.detach()
+        if self._dtype == torch.int8:
+            weight, scales = quantized(weight)
+            self._scales = pad(scales, (0, -self.n_out % LANES))
+        together = _TOGETHER[self._dtype]
+        panels = pad(weight, (0, -self._n_in % (_DEPTH * together), 0, -self.n_out % LANES))
         self._padded = panels.shape[1]
-        self._panels = panels.view(-1, LANES, self._padded // deep, deep).transpose(1, 2)
-        self._panels = self._panels.contiguous()  # (out / LANES, in / deep, LANES, deep)
+        panels = panels.view(-1, LANES, self._padded // together, together).transpose(1, 2)
+        # (out / LANES, in / together, LANES, together)
+        self._panels = _room_for(panels.shape, self._dtype).copy_(panels)
         self._bias = None if bias is None else bias.detach().float().contiguous()
 
     def structure(self) -> Linear:
         """Return the layer as the loops know it; it must live as long as they use it."""
         product = getattr(library(), f"product_{_TYPES[self._dtype]}")
-        bias = None if self._bias is None else self._bias.data_ptr()
-        return Linear(
-            ctypes.cast(product, ctypes.c_void_p),
-            *(self._panels.data_ptr(), bias, self._padded, self.n_out),
-        )
+        given = (self._panels, self._scales, self._bias)
+        places = (None if x is None else x.data_ptr() for x in given)
+        return Linear(ctypes.cast(product, ctypes.c_void_p), *places, self._padded, self.n_out)
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the layer's output (N, out) for float32 (N, in), added to ``out`` if given."""
@@ -203,7 +254,7 @@ class PackedLinear:
         if out is None:
             out = x.new_empty(len(x), self.n_out)
         shape = (len(x), self._padded, self.n_out)
-        call("product", self._dtype, x, self._panels, self._bias, out, *shape, adds)
+        call("product", self._dtype, x, self._panels, self._scales, self._bias, out, *shape, adds)
         return out
 
 
