@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache
-from augesc_builder.engine.cpu_kernels import PackedLinear, gate, rms_norm, rotate_, runs_compiled
+from augesc_builder.engine.cpu_kernels import gate, rms_norm, rotate_, runs_compiled
+from augesc_builder.engine.linear import Packing
 from augesc_builder.engine.tensor_parallel import tensor_parallel_size
 
 _NAMES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
@@ -22,13 +23,12 @@ _NAMES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
 class Llama:
     """A model of this family over a :class:`SlotCache`; its weights are packed, which copies them.
 
-    ``max_tokens`` is how many positions the tables of rotations have.
+    ``max_tokens`` is how many positions the tables of rotations have, ``packing`` how it is done.
     """
 
-    is_packed = True
-
-    def __init__(self, model: Any, max_tokens: int) -> None:
+    def __init__(self, model: Any, max_tokens: int, packing: Packing | None = None) -> None:
         self.model = model
+        packed = packing or Packing()
         core, config = model.model, model.config
         self._size = core.layers[0].self_attn.head_dim
         self._n_heads = config.num_attention_heads
@@ -40,16 +40,16 @@ class Llama:
         self._layers = [
             (
                 layer.input_layernorm.weight.detach().float(),
-                _packed(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                _packed(layer.self_attn.o_proj),
+                packed(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                packed(layer.self_attn.o_proj),
                 layer.post_attention_layernorm.weight.detach().float(),
-                _packed(layer.mlp.gate_proj, layer.mlp.up_proj),
-                _packed(layer.mlp.down_proj),
+                packed(layer.mlp.gate_proj, layer.mlp.up_proj),
+                packed(layer.mlp.down_proj),
             )
             for layer in core.layers
         ]
         self._norm = core.norm.weight.detach().float()
-        self._head = _packed(model.lm_head)
+        self._head = packed(model.lm_head)
 
     @staticmethod
     def takes(model: Any) -> bool:
@@ -89,9 +89,3 @@ class Llama:
         """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
         return self._head(self.hidden(tokens, positions, cache))
 
-
-def _packed(*layers: Any) -> PackedLinear:
-    """Lay several linear layers of the same input in one."""
-    biases = [layer.bias for layer in layers if layer.bias is not None]
-    weight = torch.cat([layer.weight.detach() for layer in layers])
-    return PackedLinear(weight, torch.cat(biases) if biases else None)
