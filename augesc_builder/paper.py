@@ -239,6 +239,11 @@ CHOICES: tuple[Choice, ...] = (
     ),
     Choice("the texts are made with weights of the type {}", "generate.backend.dtype"),
     Choice(
+        "the matrices of the model are rounded to the type {}, with a scale for each output",
+        "generate.backend.weights",
+        unused=(None,),
+    ),
+    Choice(
         "the output layer is rounded to bfloat16 on CPU",
         "generate.backend.bfloat16_head",
         unused=(None, False),

@@ -194,6 +194,7 @@ def test_what_is_ours_in_the_papers_recipe_is_said(what):
         ("queries.names_and_places=some_model", "as `some_model` finds them"),
         ("queries.max_per_source=7", "no source gives more than `7` queries"),
         ("generate.backend.bfloat16_head=true", "rounded to bfloat16 on CPU"),
+        ("generate.backend.weights=int8", "rounded to the type `int8`, with a scale"),
         (
             WITH_CLASSIFIER,
             "raises safety flags too: `a/b`",

@@ -22,6 +22,7 @@ class LocalSettings(BackendSettings):
     type: Literal["local"]
     engine: Literal["continuous", "static"]
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    weights: Literal["int8"] | None
     bfloat16_head: bool
     device_map: str | None
     tensor_parallel: Positive
@@ -37,6 +38,18 @@ class LocalSettings(BackendSettings):
             raise ValueError(
                 f"tensor_parallel {self.tensor_parallel} goes with engine: continuous, "
                 f"device_map: null and workers: null only"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _where_weights_are_packed(self) -> LocalSettings:
+        if self.weights is not None and (
+            *(self.engine, self.tensor_parallel, self.device_map, self.bfloat16_head),
+            self.dtype == "float16",
+        ) != ("continuous", 1, None, False, False):
+            raise ValueError(
+                f"weights: {self.weights} goes with engine: continuous, tensor_parallel: 1, "
+                f"device_map: null, bfloat16_head: false and no float16 only"
             )
         return self
 

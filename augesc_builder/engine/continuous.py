@@ -19,7 +19,6 @@ from torch import Tensor
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
 from augesc_builder.engine.cache import Segment, SlotCache
-from augesc_builder.engine.cpu_kernels import release_packed
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
@@ -67,10 +66,10 @@ class ContinuousBatchingEngine:
     """Decodes ``n_slots`` conversations at a time, by continuous batching.
 
     ``refill=False`` waits until all slots are free before it takes new prompts, as static batching
-    does; ``benchmarks/generation.py`` compares the two. An engine that ``owns_model`` frees what it
-    does not need of it. Raises
+    does; ``benchmarks/generation.py`` compares the two. For ``bfloat16_head``, ``weights`` and
+    ``owns_model`` see :func:`~augesc_builder.engine.models.network_of`. Raises
     :class:`~augesc_builder.errors.CheckpointError` where the model has no end-of-sequence token, or
-    cannot run on this engine (:func:`~augesc_builder.engine.models.network_of`).
+    cannot run on this engine.
     """
 
     def __init__(
@@ -82,6 +81,7 @@ class ContinuousBatchingEngine:
         *,
         refill: bool = True,
         bfloat16_head: bool = False,
+        weights: torch.dtype | None = None,
         owns_model: bool = False,
     ) -> None:
         self.n_vocabulary = model.get_input_embeddings().num_embeddings
@@ -90,9 +90,12 @@ class ContinuousBatchingEngine:
                 f"the end-of-sequence token is {eos_token_id}; expected one of the model's "
                 f"{self.n_vocabulary} tokens: set eos_token in the tokenizer"
             )
-        self.network = network_of(model.eval(), sampling.max_tokens, bfloat16_head=bfloat16_head)
-        if owns_model and self.network.is_packed:
-            release_packed(model)
+        self.network = network_of(
+            *(model.eval(), sampling.max_tokens),
+            bfloat16_head=bfloat16_head,
+            weights=weights,
+            owns_model=owns_model,
+        )
         self.device = model.device
         self.eos_token_id = eos_token_id
         self.sampling = sampling

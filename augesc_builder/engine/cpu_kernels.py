@@ -179,17 +179,6 @@ def _room_for(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return room.view(dtype).view(shape)
 
 
-def release_packed(model: Any) -> None:
-    """Free the matrices of a model whose linear layers are packed; it cannot run by itself then.
-
-    An output layer that is the table of embeddings as well stays.
-    """
-    kept = model.get_input_embeddings().weight
-    for module in model.modules():
-        if type(module) is torch.nn.Linear and module.weight is not kept:
-            module.weight.data = module.weight.data.new_empty(0)
-
-
 class Linear(ctypes.Structure):
     """A packed layer as the loops know it."""
 
@@ -204,7 +193,7 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     A row's scale is its largest magnitude by 127: no weight is off by more than half of it.
     """
-    scales = weight.abs().amax(1).float() / 127
+    scales = torch.maximum(weight.amax(1), -weight.amin(1)).float() / 127
     divisors = torch.where(scales == 0, 1, scales)[:, None]
     integers = torch.empty(weight.shape, dtype=torch.int8)
     for part, rows, by in zip(
@@ -217,7 +206,7 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
 class PackedLinear:
     """A linear layer whose matrix (out, in) lies in panels, in the order in which it is read.
 
-    They are in the matrix's type, or in ``dtype``: ``torch.int8`` for :func:`quantized` weights.
+    They are in the matrix's type, or rounded to ``dtype``; ``torch.int8`` are :func:`quantized`.
     """
 
     def __init__(
@@ -231,7 +220,8 @@ class PackedLinear:
             weight, scales = quantized(weight)
             self._scales = pad(scales, (0, -self.n_out % LANES))
         together = _TOGETHER[self._dtype]
-        panels = pad(weight, (0, -self._n_in % (_DEPTH * together), 0, -self.n_out % LANES))
+        missing = (0, -self._n_in % (_DEPTH * together), 0, -self.n_out % LANES)
+        panels = pad(weight, missing) if any(missing) else weight  # which pad would copy as well
         self._padded = panels.shape[1]
         panels = panels.view(-1, LANES, self._padded // together, together).transpose(1, 2)
         # (out / LANES, in / together, LANES, together)

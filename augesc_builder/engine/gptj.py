@@ -6,6 +6,8 @@ table that is looked up instead of copied, no float32 copy of all keys, no paddi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,17 +16,28 @@ from torch.nn.functional import gelu, layer_norm
 
 from augesc_builder.engine.cache import SlotCache
 from augesc_builder.engine.cpu_kernels import runs_compiled
-from augesc_builder.engine.linear import product_of, product_with, rounded_product_of
+from augesc_builder.engine.linear import (
+    Packing,
+    Product,
+    product_of,
+    product_with,
+    rounded_product_of,
+)
 
 
 class GPTJ:
-    """A ``GPTJForCausalLM`` over a :class:`SlotCache`; it shares the model's weights."""
+    """A ``GPTJForCausalLM`` over a :class:`SlotCache`.
 
-    def __init__(self, model: Any, *, bfloat16_head: bool = False) -> None:
+    It shares the model's weights, or has them packed, where it runs in compiled loops.
+    """
+
+    def __init__(
+        self, model: Any, packing: Packing | None = None, *, bfloat16_head: bool = False
+    ) -> None:
         self.model = model
         config = model.config
-        self.is_packed = packed = runs_compiled(model)
-        self._dtype = torch.float32 if packed else model.dtype  # of all that is no weight
+        self._is_packed = runs_compiled(model)
+        self._dtype = torch.float32 if self._is_packed else model.dtype  # of all that is no weight
         self._heads = config.n_head
         self._size = config.n_embd // config.n_head
         self._scale = self._size**-0.5
@@ -36,19 +49,27 @@ class GPTJ:
             x.repeat_interleave(2, 1)[:, None, None].to(self._dtype)
             for x in (angles.cos(), angles.sin())
         )  # (T, 1, 1, R)
+        packing = packing or Packing()
+        product: Callable[[Any], Product] = packing if self._is_packed else product_of
         self._blocks = [
             (
                 block.ln_1,
-                product_with(_fuse(block.attn), packed=packed),
-                product_of(block.attn.out_proj, packed=packed),
-                product_of(block.mlp.fc_in, packed=packed),
-                product_of(block.mlp.fc_out, packed=packed),
+                self._product_of_inputs(block.attn, packing),
+                product(block.attn.out_proj),
+                product(block.mlp.fc_in),
+                product(block.mlp.fc_out),
             )
             for block in model.transformer.h
         ]
-        self._head = (rounded_product_of if bfloat16_head else product_of)(
-            model.lm_head, packed=packed
-        )
+        if bfloat16_head:
+            rounded = replace(packing, dtype=torch.bfloat16)
+            product = rounded if self._is_packed else rounded_product_of
+        self._head = product(model.lm_head)
+
+    def _product_of_inputs(self, attention: Any, packing: Packing) -> Product:
+        """Return one product for query, key and value."""
+        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
+        return packing(*parts) if self._is_packed else product_with(_fuse(parts))
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
@@ -83,9 +104,8 @@ def _quarter(x: Tensor) -> Tensor:
     return torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
 
 
-def _fuse(attention: Any) -> Tensor:
+def _fuse(parts: Sequence[Any]) -> Tensor:
     """Lay query, key and value weights in one matrix (3 E, E); the model's become views of it."""
-    parts = [attention.q_proj, attention.k_proj, attention.v_proj]
     fused = torch.cat([part.weight.data for part in parts])
     for part, weight in zip(parts, fused.chunk(3), strict=True):
         part.weight.data = weight

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from augesc_builder.engine.cache import SlotCache
-from augesc_builder.engine.cpu_kernels import Linear, PackedLinear, call, rms_norm, runs_compiled
+from augesc_builder.engine.cpu_kernels import Linear, call, rms_norm, runs_compiled
+from augesc_builder.engine.linear import Packing
 from augesc_builder.engine.panel_cache import PanelCache
 from augesc_builder.engine.tensor_parallel import tensor_parallel_size
 
@@ -46,13 +47,12 @@ class _Model(ctypes.Structure):
 class Llama:
     """A model of this family over a :class:`SlotCache`; its weights are packed, which copies them.
 
-    ``max_tokens`` is how many positions the tables of rotations have.
+    ``max_tokens`` is how many positions the tables of rotations have, ``packing`` how it is done.
     """
 
-    is_packed = True
-
-    def __init__(self, model: Any, max_tokens: int) -> None:
+    def __init__(self, model: Any, max_tokens: int, packing: Packing | None = None) -> None:
         self.model = model
+        packed = packing or Packing()
         core, config = model.model, model.config
         self._size = core.layers[0].self_attn.head_dim
         self._n_heads = config.num_attention_heads
@@ -65,10 +65,10 @@ class Llama:
             (
                 layer.input_layernorm.weight.detach().float(),
                 layer.post_attention_layernorm.weight.detach().float(),
-                _packed(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                _packed(layer.self_attn.o_proj),
-                _packed(layer.mlp.gate_proj, layer.mlp.up_proj),
-                _packed(layer.mlp.down_proj),
+                packed(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                packed(layer.self_attn.o_proj),
+                packed(layer.mlp.gate_proj, layer.mlp.up_proj),
+                packed(layer.mlp.down_proj),
             )
             for layer in core.layers
         ]
@@ -85,7 +85,7 @@ class Llama:
         )
         self._cache: weakref.ref[PanelCache] | None = None
         self._norm = core.norm.weight.detach().float()
-        self._head = _packed(model.lm_head)
+        self._head = packed(model.lm_head)
 
     @staticmethod
     def takes(model: Any) -> bool:
@@ -126,10 +126,3 @@ class Llama:
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
         return self._head(self.hidden(tokens, positions, cache))
-
-
-def _packed(*layers: Any) -> PackedLinear:
-    """Lay several linear layers of the same input in one."""
-    biases = [layer.bias for layer in layers if layer.bias is not None]
-    weight = torch.cat([layer.weight.detach() for layer in layers])
-    return PackedLinear(weight, torch.cat(biases) if biases else None)

@@ -7,7 +7,10 @@ vocabulary while a token is chosen::
           + 24 * vocabulary
     slots = share * (free memory of a process - weights) / bytes
 
-with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one.
+with a share of 0.85 on CUDA and of 0.5 on CPU; at most 128 and 16 slots, and at least one. On CPU
+weights are laid out anew, and freed one layer after another: for a moment a layer, or the output
+layer, is there twice, and is counted so. 8-bit weights are made of those in ``dtype``, which have
+to be loaded first.
 Processes share the main memory, or the GPU that they have in common; a model whose layers are
 spread over several GPUs has the memory of all of them. Under tensor parallelism each process has
 its shard of weights, keys and values.
@@ -44,6 +47,21 @@ def bytes_per_slot(
     return int(kv_bytes + _BYTES_A_LOGIT * config.vocab_size)  # logits are whole in each process
 
 
+def bytes_of_weights(shapes: Any, dtype: torch.dtype) -> int:
+    """Return the most bytes that a model's weights take while it is loaded, or later.
+
+    ``shapes`` is the model without its numbers, on the device ``meta``.
+    """
+    n = sum(weight.numel() for weight in shapes.parameters())
+    if not torch.cuda.is_available():
+        head = shapes.get_output_embeddings().weight
+        table = shapes.get_input_embeddings().weight
+        apart = {id(weight): weight.numel() for weight in (head, table)}
+        layer = (n - sum(apart.values())) // shapes.config.get_text_config().num_hidden_layers
+        n += max(layer, head.numel())
+    return n * dtype.itemsize
+
+
 def room_for_slots(
     config: Any,
     dtype: torch.dtype,
@@ -56,7 +74,7 @@ def room_for_slots(
 ) -> float:
     """Return how many slots would take all memory that is free now, before the model is loaded.
 
-    ``weights`` are the model's bytes; each of ``n_processes`` loads a model of its own, which
+    ``weights`` are the model's :func:`bytes_of_weights`; each of ``n_processes`` loads a model of its own, which
     stands on one GPU or is ``spread`` over all; with ``tensor_parallel`` above 1 they shard one.
     """
     left = _free(n_processes, spread=spread) - weights / tensor_parallel

@@ -15,7 +15,9 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache
 
 from augesc_builder.engine.cache import Segment, SlotCache
+from augesc_builder.engine.cpu_kernels import runs_compiled
 from augesc_builder.engine.gptj import GPTJ
+from augesc_builder.engine.linear import Packing
 from augesc_builder.engine.llama import Llama
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.panel_cache import cache_of
@@ -23,18 +25,21 @@ from augesc_builder.errors import CheckpointError
 
 _HINT = "; use static batching: --set generate.backend.engine=static"
 _NAMES = itertools.count()
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1, torch.int8: 0.1}
 """Largest difference of logits, as a share of their range."""
 
 
-class Network(Protocol):
-    """A causal language model over a :class:`SlotCache`; tokens come as one flat list.
+PACKED = {"gptj", "llama", "mistral", "qwen2"}
+"""Types of models, as their configs name them, that run in compiled loops on CPU."""
 
-    One that ``is_packed`` has weights of its own, and needs no linear layer of the model.
-    """
+_N_CHECKED = 7
+"""Tokens in each of two texts that are compared."""
+
+
+class Network(Protocol):
+    """A causal language model over a :class:`SlotCache`; tokens come as one flat list."""
 
     model: Any
-    is_packed: bool
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Store keys and values of new tokens (N,); what is returned (N, E) is not used."""
@@ -45,8 +50,6 @@ class Network(Protocol):
 
 class Family:
     """Any family whose attention goes through ``transformers``' attention interface."""
-
-    is_packed = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -104,11 +107,21 @@ class _PassThrough(Cache):  # type: ignore[misc]
         return 0
 
 
-def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> Network:
+def network_of(
+    model: Any,
+    max_tokens: int,
+    *,
+    bfloat16_head: bool = False,
+    weights: torch.dtype | None = None,
+    owns_model: bool = False,
+) -> Network:
     """Return the form of a model that runs over a :class:`SlotCache`.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` where it has none, or where its logits
-    are not the model's own.
+    Products are of ``weights`` where that is given, ``torch.int8`` and no other. A network that
+    ``owns_model`` frees what it does not need of it, as it goes.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it has none, where its logits are
+    not the model's own, or where there are no compiled loops for 8-bit weights.
     """
     config = model.config.get_text_config()
     places = set((getattr(model, "hf_device_map", None) or {}).values())
@@ -128,19 +141,30 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
         raise CheckpointError(
             f"{_name(model)}: its positions depend on the longest text of a batch{_HINT}"
         )
+    is_gptj = type(model).__name__ == "GPTJForCausalLM"
+    if weights is not None and not (runs_compiled(model) and (is_gptj or Llama.takes(model))):
+        raise CheckpointError(
+            f"{_name(model)}, {model.dtype} on {model.device.type}: generate.backend.weights is "
+            f"for {', '.join(sorted(PACKED))} on CPU, in float32 or bfloat16, on machines with a "
+            f"C++ compiler; set it to null"
+        )
     try:
+        theirs = _logits_of(model, config)
+        packing = Packing(weights, owns_model, model.get_input_embeddings().weight)
         network: Network
-        if type(model).__name__ == "GPTJForCausalLM":
-            network = GPTJ(model, bfloat16_head=bfloat16_head)
+        if is_gptj:
+            network = GPTJ(model, packing, bfloat16_head=bfloat16_head)
         elif bfloat16_head:
             raise CheckpointError(
                 f"{_name(model)}: generate.backend.bfloat16_head is for GPT-J only; set it to false"
             )
         elif Llama.takes(model):
-            network = Llama(model, max_tokens)
+            network = Llama(model, max_tokens, packing)
         else:
             network = Family(model)
-        _check(network, config, torch.bfloat16 if bfloat16_head else model.dtype)
+        _check(
+            network, config, theirs, weights or (torch.bfloat16 if bfloat16_head else model.dtype)
+        )
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
@@ -150,13 +174,23 @@ def network_of(model: Any, max_tokens: int, *, bfloat16_head: bool = False) -> N
     return network
 
 
+def _checked_tokens(model: Any, config: Any) -> Tensor:
+    """Return two texts, one behind the other."""
+    return torch.arange(2 * _N_CHECKED, device=model.device) * 37 % config.vocab_size
+
+
 @torch.inference_mode()
-def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
+def _logits_of(model: Any, config: Any) -> Tensor:
+    """Return what the model itself says behind two texts (2, V), while it has all its weights."""
+    texts = _checked_tokens(model, config).view(2, -1)
+    return torch.stack([model(input_ids=text[None]).logits[0, -1] for text in texts]).float()
+
+
+@torch.inference_mode()
+def _check(network: Network, config: Any, theirs: Tensor, dtype: torch.dtype) -> None:
     """Compare with the model's own forward pass, for two texts: prefill, then a decoding step."""
-    model, n = network.model, 7
-    device = model.device
-    tokens = torch.arange(2 * n, device=device) * 37 % config.vocab_size
-    theirs = torch.cat([model(input_ids=t[None]).logits[0] for t in tokens.view(2, n)])
+    model, n = network.model, _N_CHECKED
+    device, tokens = model.device, _checked_tokens(model, config)
     cache = cache_of(model, 2, n)
     before = torch.tensor([*range(n - 1), *range(n - 1)], device=device)
     rest = torch.tensor([n - 1, 2 * n - 1], device=device)
@@ -173,7 +207,6 @@ def _check(network: Network, config: Any, dtype: torch.dtype) -> None:
     else:
         cache.begin_step([Segment(0, 0, n - 1, 1), Segment(1, 1, n - 1, 1)], device)
     ours = network.logits(tokens[rest], last, cache).to(theirs.device)
-    theirs = theirs[rest.to(theirs.device)].float()
     if not bool(theirs.isfinite().all()):
         return  # rows with non-finite logits will be stopped and named as they come
     span = (theirs.amax() - theirs.amin()).clamp(min=1e-3)

@@ -40,7 +40,7 @@ _JUDGED = 1_000
 """Texts a second and core, of filtering and of measuring
 (``benchmarks/corpus_statistics.py --all``)."""
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _LAYER_SECONDS = {"cpu": 2e-3, "cuda": 1.5e-4}
 _LONGEST = 1.6
 """How much longer the longest conversation of a static batch is than the mean, about."""
@@ -181,7 +181,7 @@ def _generating_seconds(
     refilled = settings.engine == "continuous"
     slots = (settings.slots or MOST[device]) if refilled else settings.batch_size
     steps = (_REFILLED if refilled else _LONGEST) * per_session * n_generated / slots
-    reading = parameters * _BYTES[dtype_for(settings.dtype)] / bandwidth
+    reading = parameters * _BYTES[settings.weights or dtype_for(settings.dtype)] / bandwidth
     computing = 2 * parameters * slots / (0.4 * flops)
     if device == "cuda" and settings.device_map is None and settings.tensor_parallel == 1:
         n_gpus = torch.cuda.device_count()

@@ -15,9 +15,14 @@ import torch
 
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.engine.memory import available_memory, room_for_slots, slots_that_fit
+from augesc_builder.engine.memory import (
+    available_memory,
+    bytes_of_weights,
+    room_for_slots,
+    slots_that_fit,
+)
 from augesc_builder.errors import CheckpointError, RecipeError
-from augesc_builder.models.pretrained import load_config
+from augesc_builder.models.pretrained import empty_model, load_config
 from augesc_builder.run.workers import cores
 
 _SMALL = 1 << 30
@@ -62,9 +67,10 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
     :class:`~augesc_builder.errors.RecipeError` for more slots than main memory can hold.
     """
     settings = settings_of(recipe)
-    weights = _bytes_of_weights(checkpoint)
     try:
         config = load_config(checkpoint)
+        with torch.device("meta"):
+            shapes = empty_model(config)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}: its config cannot be read: {error}") from error
     dtype = getattr(torch, settings.dtype)
@@ -72,7 +78,7 @@ def n_slots(recipe: Recipe, checkpoint: Path, n_processes: int) -> int:
         config,
         dtype,
         recipe.generate.max_tokens,
-        weights=weights,
+        weights=bytes_of_weights(shapes, dtype),
         n_processes=n_processes,
         spread=settings.device_map is not None,
         tensor_parallel=settings.tensor_parallel,

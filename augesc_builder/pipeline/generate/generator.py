@@ -98,6 +98,7 @@ class Generator:
         return ContinuousBatchingEngine(
             *(model, self.form.end, sampling, self.slots),
             bfloat16_head=self.settings.bfloat16_head,
+            weights=torch.int8 if self.settings.weights == "int8" else None,
             owns_model=True,
         )
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from augesc_builder.engine.cpu_kernels import library
+from augesc_builder.engine.models import PACKED
+from augesc_builder.errors import CheckpointError
 
 _NAME = re.compile(r"^model name[ \t]*: (.+)$", re.MULTILINE)
 _FLAGS = re.compile(r"^(?:flags|Features)[ \t]*: (.+)$", re.MULTILINE)
@@ -34,6 +36,25 @@ def dtype_for(setting: str) -> str:
         return setting
     has_bfloat16 = torch.cuda.is_available() or bool(_BFLOAT16 & set(_processor()["features"]))
     return "bfloat16" if has_bfloat16 else "float32"
+
+
+def check_weights(config: Any, name: str, weights: str) -> None:
+    """Refuse 8-bit weights where nothing here computes with them: they need compiled loops.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError`, before anything is trained.
+    """
+    missing = None
+    if torch.cuda.is_available():
+        missing = "they are for CPUs, and this machine has a GPU (CUDA_VISIBLE_DEVICES= hides it)"
+    elif config.model_type not in PACKED:
+        missing = f"{name} is of the type {config.model_type}, expected {', '.join(sorted(PACKED))}"
+    elif library() is None:
+        missing = "they need a C++ compiler (c++, or what CXX names), and there is none here"
+    if missing is not None:
+        raise CheckpointError(
+            f"generate.backend.weights: {weights}: {missing}; or set it to null, for weights as "
+            f"generate.backend.dtype says"
+        )
 
 
 def facts_for(setting: str, known: Mapping[str, Any]) -> dict[str, Any]:

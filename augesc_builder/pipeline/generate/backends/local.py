@@ -12,7 +12,7 @@ from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
 from augesc_builder.pipeline.generate import capacity, workers
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
-from augesc_builder.pipeline.generate.processor import facts_for
+from augesc_builder.pipeline.generate.processor import check_weights, facts_for
 from augesc_builder.pipeline.generate.tasks import Row, Task
 
 
@@ -28,11 +28,15 @@ class LocalBackend(Backend):
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
-        """Refuse a model whose layers cannot be cut into the parts that are asked for."""
+        """Refuse a model that cannot be cut into parts, or rounded, as it is asked for."""
         settings, origin = capacity.settings_of(recipe), recipe.backbone
+        if settings.tensor_parallel == 1 and settings.weights is None:
+            return
+        config = config_of(origin.from_scratch, place_of(origin), origin.revision)
         if settings.tensor_parallel > 1:
-            config = config_of(origin.from_scratch, place_of(origin), origin.revision)
             check_tensor_parallel(config, origin.label, settings.tensor_parallel)
+        if settings.weights is not None:
+            check_weights(config, origin.label, settings.weights)
 
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
         """Choose the type of the weights, processes and slots.
@@ -46,7 +50,7 @@ class LocalBackend(Backend):
         self._slots = known.get("slots") or capacity.n_slots(
             self.recipe, self.checkpoint, self._n_workers
         )
-        return {"slots": self._slots, **facts}
+        return {"slots": self._slots, "weights": settings.weights or facts["dtype"], **facts}
 
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they end; tasks of all shards go through the engine in one stream."""
