@@ -84,6 +84,12 @@ inline Floats exponential(Floats x) {
     return known ? (x < -87.0f ? every(0.0f) : result) : x;
 }
 
+inline bool any(Ints x) {
+    int32_t some = 0;
+    for (long i = 0; i < LANES; ++i) some |= x[i];
+    return some;
+}
+
 inline float sum_of(Floats x) {
     float sum = 0;
     for (long i = 0; i < LANES; ++i) sum += x[i];
@@ -686,7 +692,33 @@ struct Nucleus {
 struct Candidate {
     float logit;
     int32_t id;
+
+    // Of which a smaller one stands further in front.
+    uint32_t rank() const {
+        uint32_t bits;
+        std::memcpy(&bits, &logit, sizeof bits);
+        return bits >> 31 ? bits : bits ^ 0x7fffffffu;
+    }
 };
+
+// Sorts by logit, largest first, and where these are equal as they stand: digit after digit.
+void sort(std::vector<Candidate>& all, std::vector<Candidate>& other) {
+    constexpr int DIGITS = 4, BITS = 8;
+    uint32_t ends[DIGITS][1 << BITS] = {};
+    for (const Candidate& one : all)
+        for (int digit = 0; digit < DIGITS; ++digit) ++ends[digit][one.rank() >> BITS * digit & 0xff];
+    other.resize(all.size());
+    for (int digit = 0; digit < DIGITS; ++digit) {
+        uint32_t begin = 0;
+        for (uint32_t& count : ends[digit]) {
+            const uint32_t own = count;
+            count = begin;
+            begin += own;
+        }
+        for (const Candidate& one : all) other[ends[digit][one.rank() >> BITS * digit & 0xff]++] = one;
+        all.swap(other);
+    }
+}
 
 // Draws from a row of logits at `u`, as `sampling.py` says; -1 where they are not finite. Of all
 // tokens those above one floor after another are sorted, until they hold the one that is drawn
@@ -711,27 +743,30 @@ long draw(const float* logits, long n_tokens, double u, const Nucleus& nucleus) 
 
     // A token below (1 - top_p) / V is never in the nucleus: all such together have less mass than
     // 1 - top_p. The bound is a little lower, for rounding.
-    const double floors[] = {1.0 / (1 << 10), 1.0 / (1 << 14), 0.999 * (1 - nucleus.top_p) / n_tokens, 0};
-    static thread_local std::vector<Candidate> found;
-    static thread_local std::vector<double> shares, masses;
+    const double floors[] = {1.0 / (1 << 10), 1.0 / (1 << 14), 1.0 / (1 << 16),
+                             0.999 * (1 - nucleus.top_p) / n_tokens, 0};
+    static thread_local std::vector<Candidate> found, other;
+    static thread_local std::vector<float> shares;  // times `total`
+    static thread_local std::vector<double> masses;
     for (const double floor : floors) {
         const float cut = (largest + float(std::log(floor * total))) * nucleus.temperature;
         found.clear();
-        for (i = 0; i < n_tokens; ++i)
-            if (floor == 0 || logits[i] >= cut)
-                found.push_back({logits[i] / nucleus.temperature, int32_t(i)});
-        std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
-            return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-        });
+        for (long begin = 0; begin < n_tokens; begin += LANES) {
+            const long end = std::min(begin + LANES, n_tokens);
+            if (floor > 0 && end == begin + LANES && !any(load(logits + begin) >= cut)) continue;
+            for (i = begin; i < end; ++i)
+                if (floor == 0 || logits[i] >= cut)
+                    found.push_back({logits[i] / nucleus.temperature + 0.0f, int32_t(i)});  // no -0
+        }
+        sort(found, other);
         const long n = found.size();
         if (n == 0) continue;
-        shares.resize(n);
+        shares.resize((n + LANES - 1) / LANES * LANES);
         masses.resize(n);
+        for (i = 0; i < n; ++i) shares[i] = found[i].logit - largest;
+        for (i = 0; i < n; i += LANES) store(shares.data() + i, exponential(load(shares.data() + i)));
         double mass = 0;
-        for (i = 0; i < n; ++i) {
-            shares[i] = std::exp(double(found[i].logit) - largest) / total;
-            masses[i] = mass += shares[i];
-        }
+        for (i = 0; i < n; ++i) masses[i] = mass += shares[i] / total;
         const float lowest = found[n - 1].logit;  // tokens that are no candidates may be as likely
         const auto count = [&](const auto& holds) {  // of the first that hold
             long few = 0, many = n;
