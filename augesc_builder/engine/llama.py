@@ -88,4 +88,3 @@ class Llama:
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the logits (N, V) behind each."""
         return self._head(self.hidden(tokens, positions, cache))
-

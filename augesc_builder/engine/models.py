@@ -162,7 +162,9 @@ def network_of(
             network = Llama(model, max_tokens, packing)
         else:
             network = Family(model)
-        _check(network, config, theirs, weights or (torch.bfloat16 if bfloat16_head else model.dtype))
+        _check(
+            network, config, theirs, weights or (torch.bfloat16 if bfloat16_head else model.dtype)
+        )
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
