@@ -64,6 +64,11 @@ SCRIPTS = {
         *(f"scaled:{n}e6" for n in (20, 35, 46, 60, 100)),
         *("uninformative:0.01", "uninformative:0.1"),
     ],
+    "quantization.py": [
+        "bfloat16 against float32",
+        "int8 against bfloat16",
+        "int8 against float32",
+    ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
     "generation.py": RAGGED,
     "generation.py --processes": [

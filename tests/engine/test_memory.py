@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from transformers import LlamaForCausalLM
 
 from augesc_builder.engine import generate
 from augesc_builder.engine.cache import Segment, SlotCache
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
+from augesc_builder.engine.cpu_kernels import library
 from augesc_builder.engine.gptj import GPTJ
-from augesc_builder.engine.memory import bytes_per_slot, room_for_slots, slots_that_fit
+from augesc_builder.engine.memory import (
+    bytes_of_weights,
+    bytes_per_slot,
+    room_for_slots,
+    slots_that_fit,
+)
 from augesc_builder.engine.models import Family, network_of
 from augesc_builder.errors import CheckpointError
+from tests.conftest import ROOT
 from tests.engine.test_continuous import PAPER, QUIET, run
 from tests.engine.test_static import EOS, FAMILIES, VOCABULARY, model_of, prompts
 
@@ -57,6 +69,61 @@ def test_processes_share_gpus_and_a_spread_model_has_all_of_them(model, monkeypa
     assert slots(n_processes=2) == int(0.85 * 10)
     assert slots(n_processes=3) == slots(n_processes=4) == int(0.85 * 5)
     assert slots(spread=True) == int(0.85 * 40)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_on_cpu_a_layer_or_the_output_layer_counts_twice(tied, monkeypatch):
+    with torch.device("meta"):
+        config = model_of("llama").config
+    for n_vocabulary, head_is_larger in ((10, False), (10_000, True)):
+        config.tie_word_embeddings, config.vocab_size = tied, n_vocabulary
+        with torch.device("meta"):
+            shapes = LlamaForCausalLM(config)
+        n = sum(weight.numel() for weight in shapes.parameters())
+        head = shapes.lm_head.weight.numel()
+        layer = sum(weight.numel() for weight in shapes.model.layers[0].parameters())
+        assert (head > layer) == head_is_larger
+        found = bytes_of_weights(shapes, torch.bfloat16) - 2 * n
+        assert abs(found - 2 * max(layer, head)) < 2 * config.hidden_size  # a norm's weights
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.cuda.is_available", lambda: True)
+            assert bytes_of_weights(shapes, torch.bfloat16) == 2 * n
+
+
+LAID_OUT = """
+import re, sys, torch
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+from augesc_builder.engine import Sampling
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
+
+def kilobytes(what):
+    return int(re.search(rf"{what}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+owns, weights = sys.argv[1] == "owned", torch.int8 if sys.argv[2] == "int8" else None
+shape = dict(hidden_size=512, intermediate_size=1536, num_hidden_layers=16, vocab_size=3000)
+model = LlamaForCausalLM(LlamaConfig(num_attention_heads=8, **shape))
+n = sum(weight.nbytes for weight in model.parameters())
+before = kilobytes("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
+engine = ContinuousBatchingEngine(model, 0, Sampling(50), 1, weights=weights, owns_model=owns)
+print(1024 * (kilobytes("VmHWM") - before) / n)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(library() is None, reason="there is no C++ compiler on this machine")
+@pytest.mark.parametrize("weights", ["same", "int8"])
+def test_weights_are_freed_as_they_are_laid_out(weights):
+    """The peak beside 220 MB of weights, against that of a model that is kept."""
+
+    def growth(owned):
+        command = [sys.executable, "-c", LAID_OUT, owned, weights]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return float(done.stdout.split()[0])
+
+    assert growth("owned") < 0.6 * growth("kept")
 
 
 # -- out of memory ---------------------------------------------------------------------------------
