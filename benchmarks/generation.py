@@ -30,7 +30,13 @@ import torch
 
 from augesc_builder.run.markdown import markdown_table
 from benchmarks.generation_checkpoint import DTYPES, compare_steps, end_of, load, load_plain
-from benchmarks.generation_decoders import decode_ours, decode_static, decode_theirs
+from benchmarks.generation_decoders import (
+    decode,
+    decode_ours,
+    decode_static,
+    decode_theirs,
+    engine_for,
+)
 from benchmarks.generation_gpu import compare_on_gpu
 from benchmarks.generation_rivals import Field
 from benchmarks.generation_task import SIZES, Task, make_task
@@ -188,8 +194,9 @@ def _alone(
 ) -> None:
     torch.set_num_threads(threads)
     model = load(size, DTYPES[name])
+    engine = engine_for(model, n_slots, eos=end_of(model))
     ready.wait()
-    decode_ours(model, task, n_slots, eos=end_of(model))
+    decode(engine, task)
     done.wait()
 
 
