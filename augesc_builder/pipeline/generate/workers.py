@@ -11,7 +11,7 @@ import queue
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +24,9 @@ from augesc_builder.errors import AugescError, RunFolderError
 from augesc_builder.pipeline.generate.backends.base import OnStep
 from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.generator import Generator
-from augesc_builder.pipeline.generate.tasks import Row, Task
+from augesc_builder.pipeline.generate.tasks import Row, Task, batches
 from augesc_builder.pipeline.generate.ways import Way
 from augesc_builder.run.workers import block_sigint, exit_with_parent, lifeline
-
-Rows = Iterator[tuple[Task, Row]]
-"""Each task with its row of the generations table."""
 
 _PATIENCE = 1.0
 """Seconds after which the processes are looked at when none says a word."""
@@ -111,10 +108,9 @@ class Processes:
     """
 
     def __init__(self, n: int, checkpoint: Path, recipe: Recipe, slots: int) -> None:
-        # Not forked: a process that has used CUDA, or torch's threads, cannot be continued in a
-        # copy.
+        # Not forked: what has used CUDA, or torch's threads, cannot be continued in a copy.
         context = multiprocessing.get_context("spawn")
-        self.size = n
+        self.size, self._slots, self._ready = n, slots, 0
         # With tensor parallelism every process needs every task; else one list lets a fast process
         # take more than a slow one.
         together = settings_of(recipe).tensor_parallel > 1
@@ -139,7 +135,6 @@ class Processes:
         with block_sigint():
             for worker in self._workers:
                 worker.start()
-        self._ready = 0
 
     def rate(self, way: Way, seconds: float) -> float:
         """Return tokens a second of the first ``way.processes`` together, while the others wait."""
@@ -154,9 +149,8 @@ class Processes:
     ) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row as it ends, from the first ``way.processes``; then close."""
         for each in self._todo:
-            # A query's samples together: they share the prompt.
-            for _, some in groupby(tasks, key=lambda task: task.query["query_id"]):
-                each.put(list(some))
+            for some in batches(tasks, self._slots):
+                each.put(some)
             for _ in range(way.processes // len(self._todo)):
                 each.put(None)
         for i, orders in enumerate(self._orders):
@@ -172,8 +166,7 @@ class Processes:
                 elif kind == "done":
                     at_work -= 1
         finally:
-            # After an error the others are in the middle of a step, and nobody would read their
-            # rows.
+            # After an error others are in the middle of a step, and nobody would read their rows.
             self.close()
 
     def close(self) -> None:
