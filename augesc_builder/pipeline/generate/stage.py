@@ -70,10 +70,10 @@ def _generate(
     ):
         if missing:
             known = folder.manifest.get("generate", {})
-            facts = backend.prepare(known, len(missing), len(unfinished))
-            folder.add(generate=facts)
-            if "choice" in facts:
-                progress.say(f"  {facts['choice']}")
+            begun = backend.prepare(known, len(missing), len(unfinished))
+            folder.add(generate=begun)
+            if "choice" in begun:
+                progress.say(f"  {begun['choice']}")
         for task, row in backend.stream(missing, line.step) if missing else ():
             line.row(row)
             if row["finish_reason"] == "not_finite":

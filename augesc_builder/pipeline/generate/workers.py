@@ -142,7 +142,7 @@ class Processes:
             self._hear()
         for orders in self._orders[: way.processes]:
             orders.put(("rate", way.threads, seconds))
-        return sum(self._hear()[1] for _ in range(way.processes))
+        return sum(float(self._hear()[1]) for _ in range(way.processes))
 
     def stream(
         self, tasks: Sequence[Task], on_step: OnStep, way: Way
