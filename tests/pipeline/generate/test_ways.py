@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import RunFolderError
+from augesc_builder.errors import DiskError, RunFolderError
 from augesc_builder.pipeline.generate import capacity, workers
 from augesc_builder.pipeline.generate.backends import local
 from augesc_builder.pipeline.generate.ways import (
@@ -29,6 +29,7 @@ from augesc_builder.pipeline.generate.ways import (
     ways,
     worth_trying,
 )
+from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.status import overview
 from augesc_builder.run.status import told as told_status
@@ -206,6 +207,26 @@ def test_a_trial_of_processes_that_fails_ends_in_one(
     with pytest.warns(RuntimeWarning, match="1 process, 1 thread: the trial of others failed"):
         assert generate() == rows_of(built / "generations")
     assert _noted(tmp_path / "out")["choice"] == "1 process, 1 thread"
+
+
+def test_processes_end_where_the_folder_takes_no_more(generate, measures, tmp_path, monkeypatch):
+    made = []
+    processes = workers.Processes.__init__
+
+    def noted(self, *arguments):
+        processes(self, *arguments)
+        made.extend(self._workers)
+
+    def full(*_, **__):
+        raise DiskError("no space left")
+
+    monkeypatch.setattr(workers.Processes, "__init__", noted)
+    monkeypatch.setattr(local, "fastest", lambda _: PROCESSES)
+    monkeypatch.setattr(RunFolder, "add", full)
+    with pytest.raises(DiskError):
+        generate()
+    assert len(made) == 2
+    assert not any(worker.is_alive() for worker in made)
 
 
 MEASURING = """

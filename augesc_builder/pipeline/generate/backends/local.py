@@ -22,7 +22,7 @@ from augesc_builder.pipeline.generate.ways import Way, fastest, kept, noted, way
 from augesc_builder.pipeline.generate.workers import Crew, crew_of
 from augesc_builder.run.workers import cores
 
-_LOOK, _MEASURE = 0.1, 1.0
+_LOOK, _MEASURE = 0.05, 1.0
 """Seconds to find out whether there is work enough to measure for, and to measure a way."""
 
 
