@@ -14,23 +14,34 @@ from augesc_builder.engine.sampling import stream_key
 from benchmarks.generation_task import EOS, PENALTY, TEMPERATURE, TOP_P, Task
 
 
-def decode_ours(
-    model: Any, task: Task, n_slots: int, *, refill: bool = True, eos: int = EOS
-) -> tuple[float, float]:
-    """Decode a task with our engine; return tokens a second and the share of slots at work."""
+def engine_for(
+    model: Any, n_slots: int, *, refill: bool = True, eos: int = EOS
+) -> ContinuousBatchingEngine:
+    """Make our engine ready for a task."""
     sampling = Sampling(2048, TOP_P, TEMPERATURE, PENALTY)
+    return ContinuousBatchingEngine(model, eos, sampling, n_slots, refill=refill)
+
+
+def decode(engine: ContinuousBatchingEngine, task: Task) -> None:
+    """Decode a task."""
     prompts = [
         Prompt(ids, stream_key(1, str(i), 0), len(ids) + n)
         for i, (ids, n) in enumerate(zip(task.prompts, task.lengths, strict=True))
     ]
-    engine = ContinuousBatchingEngine(model, eos, sampling, n_slots, refill=refill)
-    begun = clock(model)
     results = generate(engine, prompts, lambda *_: None)
-    seconds = clock(model) - begun
     made = sum(len(result.token_ids) for result in results)
     if made != task.n_tokens:
         raise RuntimeError(f"{made} tokens instead of {task.n_tokens}")
-    return made / seconds, engine.utilisation
+
+
+def decode_ours(
+    model: Any, task: Task, n_slots: int, *, refill: bool = True, eos: int = EOS
+) -> tuple[float, float]:
+    """Decode a task with our engine; return tokens a second and the share of slots at work."""
+    engine = engine_for(model, n_slots, refill=refill, eos=eos)
+    begun = clock(model)
+    decode(engine, task)
+    return task.n_tokens / (clock(model) - begun), engine.utilisation
 
 
 def decode_static(model: Any, task: Task, n_slots: int, eos: int = EOS) -> float:

@@ -53,6 +53,12 @@ class _Settings(BaseModel):
     stage: str = "build"
 
 
+class _Generate(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    choice: str | None = None
+
+
 class _Manifest(BaseModel):
     """What is told of a manifest."""
 
@@ -64,6 +70,7 @@ class _Manifest(BaseModel):
     tables: dict[str, _Amount] = {}
     seconds: dict[str, Annotated[float, Field(ge=0, le=1e12)]] = {}
     stages: dict[str, dict[str, Any]] = {}
+    generate: _Generate = _Generate()
 
 
 class Stage(BaseModel):
@@ -87,6 +94,8 @@ class Overview(BaseModel):
     stages: list[Stage]
     status: Status | None
     """What the status file says, whoever is at work now."""
+    generating: str | None
+    """How generation uses the machine: processes and threads."""
     to_go_on: str | None
 
 
@@ -125,6 +134,7 @@ def overview(folder: Path) -> Overview:
         state=state,
         stages=[stage(name) for name in wanted],
         status=status,
+        generating=manifest.generate.choice,
         to_go_on=_to_go_on(folder, kind) if state in _ENDED else None,
     )
 
@@ -143,6 +153,8 @@ def told(found: Overview) -> str:
     recipe = f" by {one_line(found.recipe, 80)}" if found.recipe else ""
     lines = [f"{found.folder}: {found.kind}{recipe}", ""]
     lines += [markdown_table(["stage", "state", "made", "time"], rows), ""]
+    if found.generating is not None:
+        lines.append(f"Generation: {one_line(found.generating)}.")
     if found.status is not None and found.state not in {"complete", "stopped"}:
         lines.append(_at(found.status.work, is_over=found.state != "running"))
     lines.append(_who(found))

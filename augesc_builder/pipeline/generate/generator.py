@@ -6,7 +6,11 @@ the last row of a shard; a task says which shard it belongs to.
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from collections.abc import Iterable, Iterator
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,9 @@ from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import prompt_form
+
+_SHORT = 5
+"""Tokens of the texts that the rate is measured with, and the fewest steps for it."""
 
 
 class Generator:
@@ -81,6 +88,28 @@ class Generator:
                 n_tokens=len(result.token_ids),
             )
             yield task, row
+
+    def rate(self, seconds: float) -> float:
+        """Return tokens a second of steps with every slot at work, measured for about ``seconds``.
+
+        Short texts of no meaning are decoded and dropped. Infinite where ``max_tokens`` leaves no
+        room for any.
+        """
+        if self.recipe.generate.max_tokens <= 1:
+            return math.inf
+        steps: list[tuple[float, int]] = []
+        prompts = (Prompt((0,), number, limit=_SHORT) for number in count())
+        for _ in self.engine.stream(
+            prompts, lambda _, made: steps.append((time.perf_counter(), made))
+        ):
+            if len(steps) >= _SHORT and steps[-1][0] - steps[0][0] >= seconds:
+                break
+        if isinstance(self.engine, ContinuousBatchingEngine):
+            self.engine.n_tokens = self.engine.n_slot_steps = 0
+        # What the first step takes is not in there: memory is taken in it.
+        return statistics.median(
+            made / (end - begun) for (begun, _), (end, made) in pairwise(steps)
+        )
 
     def _engine(self, model: Any) -> Engine:
         settings = self.recipe.generate

@@ -61,35 +61,63 @@ def facts_for(setting: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run notes of its numbers: those ``known`` since it began, or chosen now.
 
     ``dtype`` is kept. Warns where this processor, or what computes on it, is not what the run began
-    with: rows that are still missing may then differ by rounding.
+    with: what is there on both sides, and what it changes.
     """
-    here = {**_processor(), "kernels": _kernels()}
-    begun = known.get("processor", here)
-    if begun != here:
-        told = "; ".join(
-            f"{key}: {begun.get(key)} then, {here[key]} now"
-            for key in here
-            if begun.get(key) != here[key]
-        )
+    here = {**_processor(), **_kernels()}
+    # An earlier version noted less: what it did not note is not compared.
+    begun = {**here, **known.get("processor", {})}
+    dtype = known.get("dtype") or dtype_for(setting)
+    changed = [
+        f"{key}: {_shown(begun[key])} then, {_shown(here[key])} now"
+        for key in here
+        if begun[key] != here[key]
+    ]
+    if changed:
         warnings.warn(
-            f"this run was begun with something else to compute on ({told}); conversations that "
-            f"are still missing draw the same numbers, and may differ by rounding",
+            f"this run was begun with something else to compute on ({'; '.join(changed)}); "
+            f"{_consequence(dtype, begun, here)}",
             RuntimeWarning,
             stacklevel=2,
         )
-    return {"dtype": known.get("dtype") or dtype_for(setting), "processor": begun}
+    return {"dtype": dtype, "processor": begun}
 
 
-def _kernels() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "torch" if library() is None else "compiled"
+def _consequence(dtype: str, begun: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say what another processor, or other kernels, change for a run."""
+    lines = [
+        "conversations that are still missing draw the same numbers, and may differ by rounding"
+    ]
+    if dtype == "bfloat16" and here["kernels"] != "cuda" and not _BFLOAT16 & set(here["features"]):
+        lines.append(
+            "their weights stay in bfloat16, which this processor does not compute in: it takes "
+            "longer"
+        )
+    if (begun["kernels"], here["kernels"]) == ("compiled", "torch"):
+        lines.append(
+            "without compiled loops (a C++ compiler makes them: c++, or what CXX names) it takes "
+            "about twice as long"
+        )
+    return "; ".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+def _kernels() -> dict[str, str]:
+    """Return which kernels decode, and which build of them: other builds may round otherwise."""
+    loops = None if torch.cuda.is_available() else library()
+    if loops is not None:
+        return {"kernels": "compiled", "build": Path(loops._name).stem}
+    kind = "cuda" if torch.cuda.is_available() else "torch"
+    return {"kernels": kind, "build": f"torch {torch.__version__}"}
 
 
 @cache
 def _processor() -> dict[str, Any]:
     if torch.cuda.is_available():
-        return {"name": torch.cuda.get_device_name(), "features": []}
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return {"name": ", ".join(sorted(names)), "features": []}
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux

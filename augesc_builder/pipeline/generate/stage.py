@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,16 @@ def _generate(
     missing = [task for task in todo if task.shard in unfinished]
     for task in missing:
         unfinished[task.shard][task.row] = None
-    with LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line:
-        backend = backend_of(recipe)(recipe, checkpoint)
+    with (
+        LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line,
+        closing(backend_of(recipe)(recipe, checkpoint)) as backend,
+    ):
         if missing:
             known = folder.manifest.get("generate", {})
-            folder.add(generate=backend.prepare(known, len(missing), len(unfinished)))
+            begun = backend.prepare(known, len(missing), len(unfinished))
+            folder.add(generate=begun)
+            if "choice" in begun:
+                progress.say(f"  {begun['choice']}")
         for task, row in backend.stream(missing, line.step) if missing else ():
             line.row(row)
             if row["finish_reason"] == "not_finite":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def tasks(queries: Sequence[Row], settings: Generate) -> list[Task]:
         Task(query, sample, *divmod(number, settings.shard_size))
         for number, (query, sample) in enumerate(samples)
     ]
+
+
+def batches(some: Iterable[Task], size: int) -> list[list[Task]]:
+    """Return the tasks of each query together, which share its prompt, at most ``size`` at a time.
+
+    Samples that an earlier run made are missing among them.
+    """
+    together = groupby(some, key=lambda task: (task.query["query_id"], task.sample // size))
+    return [list(batch) for _, batch in together]
 
 
 def generation_row(

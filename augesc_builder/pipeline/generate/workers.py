@@ -1,6 +1,6 @@
 """Who generates: this process, or several that each have a model of their own.
 
-A row is the same whoever makes it: as many slots everywhere, and one thread for models below 1 GB.
+A row is the same whoever makes it: all have as many slots and threads.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import queue
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,9 +22,10 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.tensor_parallel import process_group
 from augesc_builder.errors import AugescError, RunFolderError
 from augesc_builder.pipeline.generate.backends.base import OnStep
-from augesc_builder.pipeline.generate.capacity import settings_of, threads_for
+from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.generator import Generator
-from augesc_builder.pipeline.generate.tasks import Row, Task
+from augesc_builder.pipeline.generate.tasks import Row, Task, batches
+from augesc_builder.pipeline.generate.ways import Way
 from augesc_builder.run.workers import block_sigint, exit_with_parent, lifeline
 
 _PATIENCE = 1.0
@@ -34,78 +35,155 @@ _EVERY = 0.5
 """Seconds between two words of a worker about its progress."""
 
 
-def generate(
-    checkpoint: Path,
-    recipe: Recipe,
-    slots: int,
-    tasks: Sequence[Task],
-    on_step: OnStep,
-    n: int,
-) -> Iterator[tuple[Task, Row]]:
-    """Yield each task with its row as it ends, from ``n`` processes with ``slots`` slots each."""
-    if n > 1:
-        yield from _in_processes(checkpoint, recipe, slots, tasks, on_step, n)
-        return
-    with threads_for(checkpoint):
-        generator = Generator(checkpoint, recipe, slots)
-        yield from generator.stream(
-            tasks, lambda ended, made: on_step(ended, made, generator.utilisation)
-        )
+class Crew(Protocol):
+    """Whoever generates. Models are loaded when they are first needed, and freed by ``close``."""
+
+    size: int
+
+    def rate(self, way: Way, seconds: float) -> float:
+        """Return tokens a second of all processes of a way at work at the same time."""
+
+    def stream(
+        self, tasks: Sequence[Task], on_step: OnStep, way: Way
+    ) -> Iterator[tuple[Task, Row]]:
+        """Yield each task with its row as it ends."""
+
+    def close(self) -> None:
+        """Free the models, and end the processes."""
 
 
-def _in_processes(
-    checkpoint: Path,
-    recipe: Recipe,
-    slots: int,
-    tasks: Sequence[Task],
-    on_step: OnStep,
-    n: int,
-) -> Iterator[tuple[Task, Row]]:
-    """Let processes take shard after shard from one list, or all of them together each shard."""
-    # Not forked: a process that has used CUDA, or torch's threads, cannot be continued in a copy.
-    context = multiprocessing.get_context("spawn")
-    # With tensor parallelism every process needs every task; else one list lets a fast process take
-    # more shards than a slow one.
-    together = settings_of(recipe).tensor_parallel > 1
-    todo, news = [context.Queue() for _ in range(n if together else 1)], context.Queue()
-    for each in todo:
-        each.cancel_join_thread()  # where a run ends early nobody reads the rest
-        for _, shard in groupby(tasks, key=lambda task: task.shard):
-            each.put(list(shard))
-        for _ in range(n // len(todo)):
-            each.put(None)
-    with tempfile.TemporaryDirectory() as folder, lifeline() as watched:
-        given = (checkpoint, recipe, slots, news, watched, Path(folder) / "meeting")
-        workers = [
-            context.Process(target=_work, args=(i, todo[i % len(todo)], *given), daemon=True)
-            for i in range(n)
+def crew_of(n: int, checkpoint: Path, recipe: Recipe, slots: int) -> Crew:
+    """Return a crew of ``n`` processes with ``slots`` slots each."""
+    kind = Alone if n == 1 else Processes
+    return kind(n, checkpoint, recipe, slots)
+
+
+class Alone:
+    """The process that asks."""
+
+    def __init__(self, n: int, checkpoint: Path, recipe: Recipe, slots: int) -> None:
+        self.size = n
+        self._given = checkpoint, recipe, slots
+        self._loaded: Generator | None = None
+
+    def rate(self, way: Way, seconds: float) -> float:
+        """Return tokens a second."""
+        with _threads(way.threads):
+            return self._generator().rate(seconds)
+
+    def stream(
+        self, tasks: Sequence[Task], on_step: OnStep, way: Way
+    ) -> Iterator[tuple[Task, Row]]:
+        """Yield each task with its row as it ends."""
+        with _threads(way.threads):
+            generator = self._generator()
+            yield from generator.stream(
+                tasks, lambda ended, made: on_step(ended, made, generator.utilisation)
+            )
+
+    def close(self) -> None:
+        """Free the model."""
+        self._loaded = None
+
+    def _generator(self) -> Generator:
+        if self._loaded is None:
+            self._loaded = Generator(*self._given)
+        return self._loaded
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Processes:
+    """``n`` processes, which load at once and then do what they are told, together.
+
+    An order is the name of what to do and what that needs; ``None`` lets a process go.
+    """
+
+    def __init__(self, n: int, checkpoint: Path, recipe: Recipe, slots: int) -> None:
+        # Not forked: what has used CUDA, or torch's threads, cannot be continued in a copy.
+        context = multiprocessing.get_context("spawn")
+        self.size, self._slots, self._ready = n, slots, 0
+        # With tensor parallelism every process needs every task; else one list lets a fast process
+        # take more than a slow one.
+        together = settings_of(recipe).tensor_parallel > 1
+        self._todo = [context.Queue() for _ in range(n if together else 1)]
+        for each in self._todo:
+            each.cancel_join_thread()  # where a run ends early nobody reads the rest
+        self._orders = [context.SimpleQueue() for _ in range(n)]
+        self._news = context.Queue()
+        self._held = contextlib.ExitStack()
+        folder = self._held.enter_context(tempfile.TemporaryDirectory())
+        watched = self._held.enter_context(lifeline())
+        given = (checkpoint, recipe, slots, self._news, watched, Path(folder) / "meeting")
+        self._workers = [
+            context.Process(
+                target=_work,
+                args=(i, n, orders, self._todo[i % len(self._todo)], *given),
+                daemon=True,
+            )
+            for i, orders in enumerate(self._orders)
         ]
         # Ctrl-C reaches the whole group; only this process may answer it, by ending the others.
         with block_sigint():
-            for worker in workers:
+            for worker in self._workers:
                 worker.start()
-        yield from _listen(news, workers, on_step)
 
+    def rate(self, way: Way, seconds: float) -> float:
+        """Return tokens a second of the first ``way.processes`` together, while the others wait."""
+        while self._ready < self.size:
+            self._hear()
+        for orders in self._orders[: way.processes]:
+            orders.put(("rate", way.threads, seconds))
+        return sum(float(self._hear()[1]) for _ in range(way.processes))
 
-def _listen(news: Any, workers: Sequence[Any], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
-    """Yield rows as they come, until all processes are done."""
-    at_work = len(workers)
-    try:
-        while at_work:
-            kind, *what = _next_word(news, workers)
-            if kind == "rows":
-                yield from what[0]
-            elif kind == "step":
-                on_step(*what)
-            elif kind == "error":
-                raise what[0]
-            else:
-                at_work -= 1
-    finally:
-        # After an error the others are in the middle of a step, and nobody would read their rows.
-        for worker in workers:
+    def stream(
+        self, tasks: Sequence[Task], on_step: OnStep, way: Way
+    ) -> Iterator[tuple[Task, Row]]:
+        """Yield each task with its row as it ends, from the first ``way.processes``; then close."""
+        for each in self._todo:
+            for some in batches(tasks, self._slots):
+                each.put(some)
+            for _ in range(way.processes // len(self._todo)):
+                each.put(None)
+        for i, orders in enumerate(self._orders):
+            orders.put(("work", way.threads, None) if i < way.processes else None)
+        at_work = way.processes
+        try:
+            while at_work:
+                kind, *what = self._hear()
+                if kind == "rows":
+                    yield from what[0]
+                elif kind == "step":
+                    on_step(*what)
+                elif kind == "done":
+                    at_work -= 1
+        finally:
+            # After an error others are in the middle of a step, and nobody would read their rows.
+            self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
             worker.terminate()
+        for worker in self._workers:
             worker.join()
+        self._held.close()
+
+    def _hear(self) -> tuple[Any, ...]:
+        """Return the next word of a process; raise its error."""
+        word = _next_word(self._news, self._workers)
+        if word[0] == "error":
+            raise word[1]
+        self._ready += word[0] == "ready"
+        return word
 
 
 def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
@@ -130,6 +208,8 @@ def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
 
 def _work(
     number: int,
+    n: int,
+    orders: Any,
     todo: Any,
     checkpoint: Path,
     recipe: Recipe,
@@ -138,39 +218,46 @@ def _work(
     watched: Connection,
     meeting: Path,
 ) -> None:
-    """Generate the shards of a list; of processes that share a model, only the first tells."""
+    """Do what is ordered; of processes that share a model, only the first tells."""
     exit_with_parent(watched)
+    torch.set_num_threads(max(1, torch.get_num_threads() // n))
     parts = settings_of(recipe).tensor_parallel
-    tells = parts == 1 or number == 0
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
+    try:
+        with process_group(number, parts, meeting) if parts > 1 else contextlib.nullcontext():
+            generator = Generator(checkpoint, recipe, slots)
+            news.put(("ready",))
+            for what, threads, seconds in iter(orders.get, None):
+                torch.set_num_threads(threads)
+                if what == "rate":
+                    news.put(("rate", generator.rate(seconds)))
+                    continue
+                _generate(generator, todo, news, tells=parts == 1 or number == 0)
+                return
+    except AugescError as error:  # multiprocessing prints any other, and the exit code tells it
+        news.put(("error", error))
+
+
+def _generate(generator: Generator, todo: Any, news: Any, *, tells: bool) -> None:
+    """Generate the tasks of a list, a query's at a time."""
     counts = [0, 0]
     told = time.monotonic()
 
-    def on_step(ended: int, made: int, utilisation: float | None) -> None:
+    def on_step(ended: int, made: int) -> None:
         nonlocal told
         counts[0] += ended
         counts[1] += made
         # Not every step: some hundred messages a second would only be drawn over each other.
         if tells and time.monotonic() - told > _EVERY:
-            news.put(("step", *counts, utilisation))
+            news.put(("step", *counts, generator.utilisation))
             counts[:] = [0, 0]
             told = time.monotonic()
 
-    try:
-        with (
-            threads_for(checkpoint),
-            process_group(number, parts, meeting) if parts > 1 else contextlib.nullcontext(),
-        ):
-            generator = Generator(checkpoint, recipe, slots)
-            tasks = chain.from_iterable(iter(todo.get, None))
-            for task, row in generator.stream(
-                tasks, lambda ended, made: on_step(ended, made, generator.utilisation)
-            ):
-                if tells:
-                    news.put(("rows", [(task, row)]))
+    tasks = chain.from_iterable(iter(todo.get, None))
+    for task, row in generator.stream(tasks, on_step):
         if tells:
-            news.put(("step", *counts, generator.utilisation))
-        news.put(("done",))
-    except AugescError as error:  # multiprocessing prints any other, and the exit code tells it
-        news.put(("error", error))
+            news.put(("rows", [(task, row)]))
+    if tells:
+        news.put(("step", *counts, generator.utilisation))
+    news.put(("done",))

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from augesc_builder.config.requirements import Requirements
+from augesc_builder.engine import memory
 from augesc_builder.errors import CheckpointError
 from augesc_builder.pipeline.generate import capacity, stage
 from augesc_builder.pipeline.generate.progress import LiveLine
@@ -182,30 +183,41 @@ def test_prompts_that_are_too_long_have_a_row_that_says_so(generate):
     assert all(row["n_tokens"] == 0 and row["n_prompt_tokens"] >= 60 for row in rows)
 
 
-def test_how_many_processes(tiny, tmp_path, monkeypatch):
+def test_how_many_processes(tiny, built, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(capacity, "cores", lambda: 4)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"x" * 1_000_000)
+    monkeypatch.setattr(capacity, "_OWN", 1_000_000)
+    monkeypatch.setattr(capacity, "bytes_of_weights", lambda *_: 2_000_000)
+    monkeypatch.setattr(memory, "bytes_per_slot", lambda *_: 1_000_000)
 
-    def n(n_tasks, n_shards, **changes):
-        backend = tiny.generate.backend.model_copy(update=changes)
+    def n(**changes):
+        backend = tiny.generate.backend.model_copy(update={"dtype": "float32", **changes})
         generate = tiny.generate.model_copy(update={"backend": backend})
         recipe = tiny.model_copy(update={"generate": generate})
-        return capacity.n_workers(recipe, tmp_path, n_tasks, n_shards)
+        return capacity.most_processes(recipe, built / "checkpoint")
 
-    tokens = tiny.generate.max_tokens / 2
-    worth_it = int(capacity._WORTH_IT / 1_000_000 / tokens)
-    assert n(worth_it - 1, 100) == 1
-    assert n(worth_it + 1, 100) == 4
-    assert n(worth_it + 1, 3) == 3
-    monkeypatch.setattr(capacity, "available_memory", lambda: 6_100_000)
-    assert n(worth_it + 1, 100) == 2
+    def memory_for(n_bytes):
+        monkeypatch.setattr(memory, "available_memory", lambda: n_bytes)
+
+    # Each of several: 3 MB for weights and interpreter, 16 for as many slots, as many left free.
+    memory_for(4 * 35_000_000)
+    assert n() == 4
+    memory_for(4 * 35_000_000 - 4)
+    assert (n(), n(slots=16)) == (3, 4)
+    memory_for(2 * 19_000_000)
+    assert n(slots=16) == 2
+    memory_for(2 * 19_000_000 - 2)
+    assert n(slots=16) == 1
+    # One slot fits, and all that several would have is less than one.
+    memory_for(4_000_000)
+    assert n() == 1
+    memory_for(2 * 4_000_000)
+    assert (n(), n(slots=1)) == (1, 2)
+    assert (n(workers=3), n(tensor_parallel=5)) == (3, 5)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert n(1, 100) == 3
-    assert n(1, 2) == 2
-    assert n(1, 100, device_map="auto") == 1
+    assert n() == 3
+    assert n(device_map="auto") == 1
 
 
 def test_the_live_line(paper, monkeypatch):

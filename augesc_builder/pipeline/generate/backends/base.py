@@ -38,9 +38,13 @@ class Backend(ABC):
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
         """Get ready for so many tasks and shards; return what a resumed run must find again.
 
-        ``known`` is what was returned when the run began, or empty.
+        ``known`` is what was returned when the run began, or empty. A line ``choice`` in it is
+        shown to the user, also by ``augesc status``.
         """
         return known
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Let go of what is held, such as processes: called once at the end, also after errors."""
 
     @abstractmethod
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
