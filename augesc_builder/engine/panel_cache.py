@@ -52,6 +52,14 @@ class PanelCache(SlotCache):
         self.calls = 0
         self._slots, self._positions = torch.arange(self.n_slots), positions
 
+    def copy(self, source: int, slot: int, n: int) -> None:
+        """Copy the keys and values of a slot's first ``n`` positions to another slot."""
+        panels = -(-n // LANES)  # the last one whole: what is too much there is never looked at
+        for keys in self._keys.values():
+            keys[slot, :, :panels] = keys[source, :, :panels]
+        for values in self._values.values():
+            values[slot, :, :n] = values[source, :, :n]
+
     def clear(self, slot: int) -> None:
         """Do nothing: a slot's next row reads no number that it has not written."""
 

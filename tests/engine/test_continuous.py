@@ -17,10 +17,11 @@ from transformers import (
 
 from augesc_builder.engine import Continuation, Prompt, Sampling, generate
 from augesc_builder.engine.cache import GROWTH, Segment, SlotCache
-from augesc_builder.engine.continuous import PREFILL, ContinuousBatchingEngine
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.llama import Llama
 from augesc_builder.engine.models import Family, network_of
+from augesc_builder.engine.prefill import CALL
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
@@ -87,7 +88,7 @@ def test_grouped_heads_and_prompts_of_several_calls():
     )
     model = LlamaForCausalLM(config).eval()
     model.generation_config.pad_token_id = EOS
-    some = prompts(2 * PREFILL + 9, 5, PREFILL + 1, PREFILL, GROWTH - 2, 77)
+    some = prompts(2 * CALL + 9, 5, CALL + 1, CALL, GROWTH - 2, 77)
     greedy = Sampling(max_tokens=GROWTH + 20, greedy=True)
     for prompt, result in zip(some, run(model, some, greedy, 3), strict=True):
         assert list(result.token_ids) == theirs(model, prompt, GROWTH + 20)
