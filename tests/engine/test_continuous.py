@@ -169,28 +169,29 @@ def test_the_model_is_left_as_it_was(model):
 # -- reproducible rows -----------------------------------------------------------------------------
 
 
+def traced(engine, some, order):
+    """Decode some of the prompts in an order; give each row's logits at all steps, and its end."""
+    rows: dict[int, list[torch.Tensor]] = {}
+    logits_of = engine._logits
+
+    def keeping(slots, at, longest):
+        logits = logits_of(slots, at, longest)
+        for slot, row in at.items():
+            rows.setdefault(order[row.number], []).append(logits[slot].clone())
+        return logits
+
+    engine._logits = keeping
+    results = generate(engine, [some[i] for i in order], *QUIET)
+    engine._logits = logits_of
+    return rows, dict(zip(order, results, strict=True))
+
+
 @pytest.mark.parametrize("family", ["gptj", "qwen2"])
 def test_a_row_is_the_same_in_any_company(family):
     """To the last bit, with the same number of slots: what the model computes is compared."""
-    model = model_of(family)
+    engine = ContinuousBatchingEngine(model_of(family), EOS, PAPER, 4)
     some = prompts(5, 9, 3, 12, 7, 7, 20, 31, 2)
-
-    def traced(order):
-        engine = ContinuousBatchingEngine(model, EOS, PAPER, 4)
-        rows: dict[int, list[torch.Tensor]] = {}
-        logits_of = engine._logits
-
-        def keeping(slots, at, longest):
-            logits = logits_of(slots, at, longest)
-            for slot, row in at.items():
-                rows.setdefault(order[row.number], []).append(logits[slot].clone())
-            return logits
-
-        engine._logits = keeping
-        results = generate(engine, [some[i] for i in order], *QUIET)
-        return rows, dict(zip(order, results, strict=True))
-
-    logits, results = traced(list(range(9)))
+    logits, results = traced(engine, some, range(9))
     others = [
         list(reversed(range(9))),  # another order
         [0, 2, 4, 6, 8],  # other neighbours: two shards
@@ -199,7 +200,7 @@ def test_a_row_is_the_same_in_any_company(family):
         [4],
     ]
     for order in others:
-        again, same = traced(order)
+        again, same = traced(engine, some, order)
         assert same == {i: results[i] for i in order}
         for i in order:
             assert all(torch.equal(a, b) for a, b in zip(again[i], logits[i], strict=True))
