@@ -4,7 +4,8 @@ Nothing here knows of files, requirements or text. Every row draws from a random
 so what is drawn for it depends neither on its neighbours nor on the order of the prompts. Rounding
 in the model's arithmetic still may, where a batch has another shape.
 
-``continuous.py`` is continuous batching, ``cache.py`` its KV cache with attention over it,
+``continuous.py`` is continuous batching, ``prefill.py`` brings its prompts in, ``cache.py`` is its KV
+cache with attention over it,
 ``models.py``, ``gptj.py`` and ``llama.py`` the models that run on it, ``sampling.py`` draws the
 tokens, and ``memory.py`` says how many conversations fit. On CPU ``cpu_kernels.py`` compiles
 products, attention and the choice of tokens, with keys as in ``panel_cache.py``; on CUDA
