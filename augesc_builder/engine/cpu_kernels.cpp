@@ -845,12 +845,12 @@ void rms_norm_float32(const float* x, const float* weight, float* out, long n_ro
     rms_norm(x, weight, out, n, n_rows, n, eps);
 }
 
+void gelu_float32(float* x, long n_rows, long n) { gelu(x, n_rows, n); }
+
 void run_llama_float32(const Llama* model, float* x, const int64_t* turns, const int64_t* slots,
                        const int64_t* positions, long n_rows, long n) {
     run_llama<float>(*model, x, turns, slots, positions, n_rows, n);
 }
-
-void gelu_float32(float* x, long n_rows, long n) { gelu(x, n_rows, n); }
 
 void run_llama_bfloat16(const Llama* model, float* x, const int64_t* turns, const int64_t* slots,
                         const int64_t* positions, long n_rows, long n) {

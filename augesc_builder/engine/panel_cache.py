@@ -54,11 +54,11 @@ class PanelCache(SlotCache):
 
     def copy(self, source: int, slot: int, n: int) -> None:
         """Copy the keys and values of a slot's first ``n`` positions to another slot."""
-        panels = -(-n // LANES)  # the last one whole: what is too much there is never looked at
-        for keys in self._keys.values():
-            keys[slot, :, :panels] = keys[source, :, :panels]
-        for values in self._values.values():
-            values[slot, :, :n] = values[source, :, :n]
+        for stored in (self._keys, self._values):
+            for tensor in stored.values():
+                # The last panel or pair whole: what is too much there is never looked at.
+                parts = -(-n * tensor.shape[2] // self.capacity)
+                tensor[slot, :, :parts] = tensor[source, :, :parts]
 
     def clear(self, slot: int) -> None:
         """Do nothing: a slot's next row reads no number that it has not written."""
