@@ -37,7 +37,7 @@ class GPTJ:
     ) -> None:
         self.model = model
         config = model.config
-        self._is_packed = runs_compiled(model)
+        self._is_packed = self.any_shape = runs_compiled(model)
         self._dtype = torch.float32 if self._is_packed else model.dtype  # of all that is no weight
         # torch's rounds by a number's place in its thread's share of all rows.
         self._gelu = gelu_ if self._is_packed else partial(gelu, approximate="tanh")

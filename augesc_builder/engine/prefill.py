@@ -36,7 +36,7 @@ class Prefill:
         self._network = network
         self._cache = cache
         self._filler = filler
-        self._any_shape = network.is_packed  # products round alike, whatever the call's shape
+        self._any_shape = network.any_shape
         self._held: list[list[int]] = [[] for _ in range(cache.n_slots)]
 
     def store(self, prompts: Mapping[int, list[int]]) -> int:
