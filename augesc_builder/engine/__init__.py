@@ -4,13 +4,13 @@ Nothing here knows of files, requirements or text. Every row draws from a random
 so what is drawn for it depends neither on its neighbours nor on the order of the prompts. Rounding
 in the model's arithmetic still may, where a batch has another shape.
 
-``continuous.py`` is continuous batching, ``cache.py`` its KV cache with attention over it,
-``models.py``, ``gptj.py`` and ``llama.py`` the models that run on it, ``sampling.py`` draws the
-tokens, and ``memory.py`` says how many conversations fit. On CPU ``cpu_kernels.py`` compiles
-products, attention and the choice of tokens, with keys as in ``panel_cache.py``; on CUDA
-``kernels.py`` attends for a decoding step and ``cuda_graphs.py`` captures it.
-``tensor_parallel.py`` shards one model over several processes. ``static.py`` is static batching,
-for any causal language model of ``transformers``.
+``continuous.py`` is continuous batching, ``prefill.py`` brings its prompts in, ``cache.py`` is its
+KV cache with attention over it, ``models.py``, ``gptj.py`` and ``llama.py`` the models that run on
+it, ``sampling.py`` draws the tokens, and ``memory.py`` says how many conversations fit. On CPU
+``cpu_kernels.py`` compiles products, attention and the choice of tokens, with keys as in
+``panel_cache.py``; on CUDA ``kernels.py`` attends for a decoding step and ``cuda_graphs.py``
+captures it. ``tensor_parallel.py`` shards one model over several processes. ``static.py`` is static
+batching, for any causal language model of ``transformers``.
 """
 
 from __future__ import annotations

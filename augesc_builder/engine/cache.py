@@ -89,6 +89,12 @@ class SlotCache:
         self.reserve(width)
         self._captured, self.calls = (positions, width), 0
 
+    def copy(self, source: int, slot: int, n: int) -> None:
+        """Copy the keys and values of a slot's first ``n`` positions to another slot."""
+        for stored in (self._keys, self._values):
+            for tensor in stored.values():
+                tensor[slot, :, :n] = tensor[source, :, :n]
+
     def clear(self, slot: int) -> None:
         """Overwrite a slot's keys and values with zeros: a mask hides no non-finite numbers."""
         for stored in (self._keys, self._values):

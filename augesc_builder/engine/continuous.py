@@ -1,10 +1,10 @@
 """Continuous batching: a slot whose row has ended takes the next prompt while the others decode.
 
 A step is one token for every slot, free ones included, so that all steps have one shape. A new
-prompt but for its last token goes into the cache first, with other new ones, in calls of a fixed
-number of tokens; its last token joins the next step. So what is computed for a row depends on
-nothing but the row, the number of slots and the number of threads; in the compiled loops of
-``cpu_kernels.py``, on the row alone.
+prompt but for its last token goes into the cache first, with other new ones (``prefill.py``); its
+last token joins the next step. So what is computed for a row depends on nothing but the row, the
+number of slots and the number of threads; in the compiled loops of ``cpu_kernels.py``, on the row
+alone.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.memory import is_out_of_memory
 from augesc_builder.engine.models import network_of
 from augesc_builder.engine.panel_cache import cache_of
+from augesc_builder.engine.prefill import Prefill
 from augesc_builder.engine.sampling import NOT_FINITE, sample_tokens_fast, uniforms
 from augesc_builder.engine.tensor_parallel import broadcast_tokens, tensor_parallel_size
 from augesc_builder.errors import CheckpointError
-
-PREFILL = 128
-"""Prompt tokens in one call of the model."""
 
 
 @dataclass
@@ -52,6 +50,7 @@ class Slots:
     """What the slots hold: rows, the KV cache, and the tokens that each row has seen."""
 
     cache: SlotCache
+    prefill: Prefill
     seen: Tensor  # (S, capacity)
     rows: list[Row | None]
     decoder: CudaGraphDecoder | None = None
@@ -60,6 +59,11 @@ class Slots:
     def live(self) -> list[int]:
         """Return the slots that have a row."""
         return [slot for slot, row in enumerate(self.rows) if row is not None]
+
+    @property
+    def free(self) -> list[int]:
+        """Return the slots that have none."""
+        return [slot for slot, row in enumerate(self.rows) if row is None]
 
 
 class ContinuousBatchingEngine:
@@ -102,7 +106,7 @@ class ContinuousBatchingEngine:
         self.n_slots = n_slots
         self.refill = refill
         self.is_tensor_parallel = tensor_parallel_size(model) > 1
-        self.n_tokens = self.n_slot_steps = 0
+        self.n_tokens = self.n_slot_steps = self.n_prefilled = 0
 
     @property
     def utilisation(self) -> float:
@@ -136,7 +140,9 @@ class ContinuousBatchingEngine:
             if not fits:
                 # In front, in their order: they were begun before those that wait already.
                 waiting.extendleft(reversed([row for row in slots.rows if row is not None]))
-                slots, more = self._halve(slots), True
+                del slots  # what they hold must be free before others are made
+                self._halve()
+                slots, more = self._empty_slots(), True
             on_step(len(ended), made)
             yield from ended
 
@@ -145,12 +151,13 @@ class ContinuousBatchingEngine:
     def _empty_slots(self) -> Slots:
         cache = cache_of(self.network.model, self.n_slots, self.sampling.max_tokens)
         seen = torch.zeros(self.n_slots, self.sampling.max_tokens, dtype=torch.long)
-        slots = Slots(cache, seen.to(self.device), [None] * self.n_slots)
+        prefill = Prefill(self.network, cache, self.eos_token_id)
+        slots = Slots(cache, prefill, seen.to(self.device), [None] * self.n_slots)
         if self.device.type == "cuda":
             slots.decoder = CudaGraphDecoder(self.network, cache, self.device)
         return slots
 
-    def _halve(self, slots: Slots) -> Slots:
+    def _halve(self) -> None:
         if self.is_tensor_parallel:  # the other processes would not know
             raise CheckpointError(
                 f"out of memory with {self.n_slots} conversations in each process; lower "
@@ -162,12 +169,8 @@ class ContinuousBatchingEngine:
                 "generate.backend.dtype"
             )
         self.n_slots //= 2
-        # The caller still holds these slots: what they hold must be free before it is made anew.
-        slots.rows, slots.decoder = [], None
-        slots.cache = SlotCache(0, 0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return self._empty_slots()
 
     def _fill(
         self,
@@ -180,16 +183,17 @@ class ContinuousBatchingEngine:
         live = slots.live
         if live and (len(live) == self.n_slots or not self.refill):
             return True
-        new: list[int] = []
-        for slot in range(self.n_slots):
-            if slots.rows[slot] is not None:
-                continue
+        new: dict[int, Row] = {}
+        for slot in slots.free:
             row = waiting.popleft() if waiting else self._next(coming, ended)
             if row is None:
                 break
-            slots.rows[slot] = row
-            new.append(slot)
-        self._prefill(slots, new)
+            slots.rows[slot] = new[slot] = row
+            # Filled up with a token of its own: it counts whether one was seen, not how often.
+            seen = torch.full(slots.seen.shape[1:], row.tokens[0])
+            seen[: len(row.tokens)] = torch.tensor(row.tokens)
+            slots.seen[slot] = seen.to(self.device)
+        self.n_prefilled += slots.prefill.store({slot: r.tokens[:-1] for slot, r in new.items()})
         return slots.rows.count(None) == 0
 
     def _next(
@@ -209,34 +213,6 @@ class ContinuousBatchingEngine:
             drawn = uniforms(prompt.stream, limit - n).tolist()
             return Row(number, list(prompt.token_ids), n, limit, drawn)
         return None
-
-    def _prefill(self, slots: Slots, new: list[int]) -> None:
-        """Store the keys and values of new rows, but for their last token."""
-        calls: list[list[tuple[Segment, list[int]]]] = []
-        room = 0
-        for slot in new:
-            tokens = slots.rows[slot].tokens  # type: ignore[union-attr]
-            # Filled up with a token of its own: it counts whether one was seen, not how often.
-            seen = torch.full(slots.seen.shape[1:], tokens[0])
-            seen[: len(tokens)] = torch.tensor(tokens)
-            slots.seen[slot] = seen.to(self.device)
-            for start in range(0, len(tokens) - 1, PREFILL):
-                part = tokens[start : min(start + PREFILL, len(tokens) - 1)]
-                if len(part) > room:
-                    calls.append([])
-                    room = PREFILL
-                calls[-1].append((Segment(slot, PREFILL - room, start, len(part)), part))
-                room -= len(part)
-        for call in calls:
-            # Always as many: products round by their shape, which must not depend on neighbours.
-            flat = torch.full((PREFILL,), self.eos_token_id)
-            positions = torch.zeros_like(flat)
-            for segment, part in call:
-                own = slice(segment.at, segment.at + segment.n)
-                flat[own] = torch.tensor(part)
-                positions[own] = torch.arange(segment.start, segment.end)
-            slots.cache.begin_prefill([segment for segment, _ in call])
-            self.network.hidden(flat.to(self.device), positions.to(self.device), slots.cache)
 
     # -- one token for every slot ------------------------------------------------------------------
 
@@ -270,6 +246,7 @@ class ContinuousBatchingEngine:
                 slots.rows[slot] = None
                 if result.finish_reason == "not_finite":
                     slots.cache.clear(slot)
+                    slots.prefill.forget([slot])
         self.n_tokens += len(live)
         self.n_slot_steps += self.n_slots
         return len(live)
@@ -282,6 +259,7 @@ class ContinuousBatchingEngine:
         where = torch.tensor(positions, device=self.device)
         flat = torch.tensor(tokens, device=self.device)
         if slots.decoder is not None:
+            slots.prefill.forget(slots.free)
             return slots.decoder(flat, where, longest).to(self.device)
         slots.cache.begin_step(
             [Segment(slot, slot, positions[slot], 1) for slot in at], self.device

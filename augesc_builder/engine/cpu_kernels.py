@@ -45,6 +45,7 @@ _SIGNATURES = {
     "product": "pppppllli",
     "attend": "ppppppppllllllllf",
     "rms_norm": "pppllf",
+    "gelu": "pll",
     "run_llama": "pppppll",
     "draw": "ppppllllffldd",
 }
@@ -253,3 +254,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     out = torch.empty_like(x)
     call("rms_norm", torch.float32, x, weight, out, *x.shape, eps)
     return out
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """Apply GELU, in its form with a hyperbolic tangent, to rows (N, I) in place; return them."""
+    call("gelu", torch.float32, x, *x.shape)
+    return x

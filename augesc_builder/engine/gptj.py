@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
 from augesc_builder.engine.cache import SlotCache
-from augesc_builder.engine.cpu_kernels import runs_compiled
+from augesc_builder.engine.cpu_kernels import gelu_, runs_compiled
 from augesc_builder.engine.linear import (
     Packing,
     Product,
@@ -36,8 +37,10 @@ class GPTJ:
     ) -> None:
         self.model = model
         config = model.config
-        self._is_packed = runs_compiled(model)
+        self._is_packed = self.any_shape = runs_compiled(model)
         self._dtype = torch.float32 if self._is_packed else model.dtype  # of all that is no weight
+        # torch's rounds by a number's place in its thread's share of all rows.
+        self._gelu = gelu_ if self._is_packed else partial(gelu, approximate="tanh")
         self._heads = config.n_head
         self._size = config.n_embd // config.n_head
         self._scale = self._size**-0.5
@@ -85,7 +88,7 @@ class GPTJ:
             turned.copy_(turned * cos + _quarter(turned) * sin)
             query, key, value = states.unbind(1)
             attended = cache.attend(number, query, key, value, self._scale).flatten(1)
-            x = x + out(attended) + mlp_out(gelu(mlp_in(h), approximate="tanh"))
+            x = x + out(attended) + mlp_out(self._gelu(mlp_in(h)))
         return _normed(x.to(core.ln_f.weight.device), core.ln_f)
 
     def logits(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:

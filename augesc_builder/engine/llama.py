@@ -50,6 +50,8 @@ class Llama:
     ``max_tokens`` is how many positions the tables of rotations have, ``packing`` how it is done.
     """
 
+    any_shape = True
+
     def __init__(self, model: Any, max_tokens: int, packing: Packing | None = None) -> None:
         self.model = model
         packed = packing or Packing()

@@ -37,9 +37,13 @@ _N_CHECKED = 7
 
 
 class Network(Protocol):
-    """A causal language model over a :class:`SlotCache`; tokens come as one flat list."""
+    """A causal language model over a :class:`SlotCache`; tokens come as one flat list.
+
+    With ``any_shape`` a token's numbers do not depend on how many others the call brings.
+    """
 
     model: Any
+    any_shape: bool
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Store keys and values of new tokens (N,); what is returned (N, E) is not used."""
@@ -50,6 +54,8 @@ class Network(Protocol):
 
 class Family:
     """Any family whose attention goes through ``transformers``' attention interface."""
+
+    any_shape = False
 
     def __init__(self, model: Any) -> None:
         self.model = model

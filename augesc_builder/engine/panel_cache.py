@@ -52,6 +52,14 @@ class PanelCache(SlotCache):
         self.calls = 0
         self._slots, self._positions = torch.arange(self.n_slots), positions
 
+    def copy(self, source: int, slot: int, n: int) -> None:
+        """Copy the keys and values of a slot's first ``n`` positions to another slot."""
+        for stored in (self._keys, self._values):
+            for tensor in stored.values():
+                # The last panel or pair whole: what is too much there is never looked at.
+                parts = -(-n * tensor.shape[2] // self.capacity)
+                tensor[slot, :, :parts] = tensor[source, :, :parts]
+
     def clear(self, slot: int) -> None:
         """Do nothing: a slot's next row reads no number that it has not written."""
 

@@ -17,10 +17,11 @@ from transformers import (
 
 from augesc_builder.engine import Continuation, Prompt, Sampling, generate
 from augesc_builder.engine.cache import GROWTH, Segment, SlotCache
-from augesc_builder.engine.continuous import PREFILL, ContinuousBatchingEngine
+from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from augesc_builder.engine.llama import Llama
 from augesc_builder.engine.models import Family, network_of
+from augesc_builder.engine.prefill import CALL
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
@@ -87,7 +88,7 @@ def test_grouped_heads_and_prompts_of_several_calls():
     )
     model = LlamaForCausalLM(config).eval()
     model.generation_config.pad_token_id = EOS
-    some = prompts(2 * PREFILL + 9, 5, PREFILL + 1, PREFILL, GROWTH - 2, 77)
+    some = prompts(2 * CALL + 9, 5, CALL + 1, CALL, GROWTH - 2, 77)
     greedy = Sampling(max_tokens=GROWTH + 20, greedy=True)
     for prompt, result in zip(some, run(model, some, greedy, 3), strict=True):
         assert list(result.token_ids) == theirs(model, prompt, GROWTH + 20)
@@ -168,28 +169,29 @@ def test_the_model_is_left_as_it_was(model):
 # -- reproducible rows -----------------------------------------------------------------------------
 
 
+def traced(engine, some, order):
+    """Decode some of the prompts in an order; give each row's logits at all steps, and its end."""
+    rows: dict[int, list[torch.Tensor]] = {}
+    logits_of = engine._logits
+
+    def keeping(slots, at, longest):
+        logits = logits_of(slots, at, longest)
+        for slot, row in at.items():
+            rows.setdefault(order[row.number], []).append(logits[slot].clone())
+        return logits
+
+    engine._logits = keeping
+    results = generate(engine, [some[i] for i in order], *QUIET)
+    engine._logits = logits_of
+    return rows, dict(zip(order, results, strict=True))
+
+
 @pytest.mark.parametrize("family", ["gptj", "qwen2"])
 def test_a_row_is_the_same_in_any_company(family):
     """To the last bit, with the same number of slots: what the model computes is compared."""
-    model = model_of(family)
+    engine = ContinuousBatchingEngine(model_of(family), EOS, PAPER, 4)
     some = prompts(5, 9, 3, 12, 7, 7, 20, 31, 2)
-
-    def traced(order):
-        engine = ContinuousBatchingEngine(model, EOS, PAPER, 4)
-        rows: dict[int, list[torch.Tensor]] = {}
-        logits_of = engine._logits
-
-        def keeping(slots, at, longest):
-            logits = logits_of(slots, at, longest)
-            for slot, row in at.items():
-                rows.setdefault(order[row.number], []).append(logits[slot].clone())
-            return logits
-
-        engine._logits = keeping
-        results = generate(engine, [some[i] for i in order], *QUIET)
-        return rows, dict(zip(order, results, strict=True))
-
-    logits, results = traced(list(range(9)))
+    logits, results = traced(engine, some, range(9))
     others = [
         list(reversed(range(9))),  # another order
         [0, 2, 4, 6, 8],  # other neighbours: two shards
@@ -198,7 +200,7 @@ def test_a_row_is_the_same_in_any_company(family):
         [4],
     ]
     for order in others:
-        again, same = traced(order)
+        again, same = traced(engine, some, order)
         assert same == {i: results[i] for i in order}
         for i in order:
             assert all(torch.equal(a, b) for a, b in zip(again[i], logits[i], strict=True))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import gelu
+from transformers import GPTJForCausalLM
 
 from augesc_builder.engine import Sampling, cpu_kernels, sampling
 from augesc_builder.engine.cache import Segment, masked_attention
@@ -130,6 +132,38 @@ def test_a_products_row_is_the_same_among_any_others(dtype):
         torch.set_num_threads(n)
         assert torch.equal(layer(x), whole)
     torch.set_num_threads(before)
+
+
+def test_a_row_of_gelu_is_torchs_and_the_same_among_any_others():
+    """In torch's own a number at the end of a thread's share is rounded by another formula."""
+    torch.manual_seed(2)
+    x = 3 * torch.randn(5, 16390)
+    whole = cpu_kernels.gelu_(x.clone())
+    assert (whole - gelu(x.double(), approximate="tanh")).abs().max() < 1e-6
+    assert torch.equal(cpu_kernels.gelu_(x[1:4].clone()), whole[1:4])
+    before = torch.get_num_threads()
+    for n in (1, 2, 3, 7):
+        torch.set_num_threads(n)
+        assert torch.equal(cpu_kernels.gelu_(x.clone()), whole)
+    torch.set_num_threads(before)
+
+
+def test_gptj_is_the_same_with_any_number_of_threads():
+    config = model_of("gptj").config
+    config.n_inner, config.n_layer = 16384, 1
+    torch.manual_seed(1)
+    network = network_of(GPTJForCausalLM(config).eval(), 64)
+    ids, before = torch.tensor(prompts(5)[0].token_ids), torch.get_num_threads()
+    found = []
+    with torch.inference_mode():
+        for n in (1, 3, 7):
+            torch.set_num_threads(n)
+            cache = cache_of(network.model, 1, 64)
+            cache.begin_prefill([Segment(0, 0, 0, 5)])
+            found.append(network.logits(ids, torch.arange(5), cache))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("dtype", TYPES)
