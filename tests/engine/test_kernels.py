@@ -17,7 +17,7 @@ from tests.engine.test_static import model_of, prompts
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
-from augesc_builder.engine import Sampling, cache, continuous, kernels
+from augesc_builder.engine import Sampling, cache, continuous, kernels, llama
 from augesc_builder.engine.cuda_graphs import CudaGraphDecoder
 from tests.conftest import often
 
@@ -67,6 +67,7 @@ def test_the_engine_makes_the_same_rows_with_the_kernel(family, monkeypatch):
     model, some = model_of(family), prompts(5, 9, 3)
     short = Sampling(max_tokens=14, top_p=0.9, repetition_penalty=1.05)
     expected = run(model, some, short, 2)
+    monkeypatch.setattr(llama.Llama, "takes", lambda _: False)  # it takes no other cache
     monkeypatch.setattr(cache, "kernel_on", lambda _: kernels.attend)
     monkeypatch.setattr(continuous, "cache_of", lambda _, *size: cache.SlotCache(*size))
     monkeypatch.setattr("augesc_builder.engine.cuda_graphs.kernel_on", lambda _: kernels.attend)
