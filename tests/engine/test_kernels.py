@@ -45,7 +45,8 @@ def test_the_kernel_attends_as_behind_a_mask(data):
     ours = kernels.attend(query, key, value, *both[0], positions, 0.3)
     theirs = cache.masked_attention(query, key, value, *both[1], positions, capacity, 0.3)
     assert ours.dtype == dtype
-    assert (ours.float() - theirs.float()).abs().max() < bound
+    largest = theirs.float().abs().max().clamp(min=1)  # their type rounds in steps of its size
+    assert (ours.float() - theirs.float()).abs().max() < bound * largest
     for mine, expected in zip(*both, strict=True):
         assert torch.equal(mine.nan_to_num(), expected)
 
