@@ -74,8 +74,9 @@ def room_for_slots(
 ) -> float:
     """Return how many slots would take all memory that is free now, before the model is loaded.
 
-    ``weights`` are the model's :func:`bytes_of_weights`; each of ``n_processes`` loads a model of its own, which
-    stands on one GPU or is ``spread`` over all; with ``tensor_parallel`` above 1 they shard one.
+    ``weights`` are the model's :func:`bytes_of_weights`; each of ``n_processes`` loads a model of
+    its own, which stands on one GPU or is ``spread`` over all; with ``tensor_parallel`` above 1
+    they shard one.
     """
     left = _free(n_processes, spread=spread) - weights / tensor_parallel
     return left / bytes_per_slot(config, dtype, max_tokens, tensor_parallel)
