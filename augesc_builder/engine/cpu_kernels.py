@@ -198,7 +198,7 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     divisors = torch.where(scales == 0, 1, scales)[:, None]
     integers = torch.empty(weight.shape, dtype=torch.int8)
     for part, rows, by in zip(
-        *(x.split(_ROWS_AT_ONCE) for x in (integers, weight, divisors)), strict=True
+        *(torch.split(x, _ROWS_AT_ONCE) for x in (integers, weight, divisors)), strict=True
     ):
         part.copy_((rows / by).round_())
     return integers, scales

@@ -52,7 +52,7 @@ def bytes_of_weights(shapes: Any, dtype: torch.dtype) -> int:
 
     ``shapes`` is the model without its numbers, on the device ``meta``.
     """
-    n = sum(weight.numel() for weight in shapes.parameters())
+    n: int = sum(weight.numel() for weight in shapes.parameters())
     if not torch.cuda.is_available():
         head = shapes.get_output_embeddings().weight
         table = shapes.get_input_embeddings().weight

@@ -182,7 +182,8 @@ def network_of(
 
 def _checked_tokens(model: Any, config: Any) -> Tensor:
     """Return two texts, one behind the other."""
-    return torch.arange(2 * _N_CHECKED, device=model.device) * 37 % config.vocab_size
+    tokens: Tensor = torch.arange(2 * _N_CHECKED, device=model.device) * 37 % config.vocab_size
+    return tokens
 
 
 @torch.inference_mode()

@@ -90,8 +90,8 @@ class PanelCache(SlotCache):
         self.calls += 1
         size = key.shape[2]
         if size % 2 and self._dtype == torch.bfloat16:  # its numbers stand in pairs
-            padded = (pad(x, (0, 1)) for x in (query, key, value))
-            return self._attend(layer, *padded, scale)[..., :size]
+            query, key, value = (pad(x, (0, 1)) for x in (query, key, value))
+            return self._attend(layer, query, key, value, scale)[..., :size]
         return self._attend(layer, query, key, value, scale)
 
     def _attend(

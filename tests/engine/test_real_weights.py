@@ -182,15 +182,9 @@ def check_draws(model, tokenizer, weights, n):
 
 @compiled
 @pytest.mark.parametrize(("dtype", "weights"), TYPES[1:])
-def test_tokens_are_drawn_by_their_probabilities(shallow, dtype, weights):
-    check_draws(*shallow(dtype), weights, 1500)
-
-
-@compiled
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "weights"), TYPES[1:])
-def test_so_they_are_of_the_whole_model(smollm2, dtype, weights):
-    check_draws(*causal_lm.load(smollm2, revision=None, dtype=dtype), weights, 3000)
+def test_tokens_are_drawn_by_their_probabilities(smollm2, dtype, weights):
+    """All layers: behind a few of them hardly any text leaves more than some tokens open."""
+    check_draws(*causal_lm.load(smollm2, revision=None, dtype=dtype), weights, 1000)
 
 
 # -- processes and restarts ------------------------------------------------------------------------
