@@ -116,7 +116,7 @@ $(PEERS)/llama_cpp/installed:
 	    --dest $(@D) llama-cpp-python==0.3.36
 	mkdir -p $(@D)/source
 	tar -xzf $(@D)/llama_cpp_python-*.tar.gz -C $(@D)/source --strip-components=1
-	$(@D)/bin/cmake -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(@D)/bin/ninja \
+	$(@D)/bin/cmake -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(@D))/bin/ninja \
 	    -S $(@D)/source/vendor/llama.cpp -B $(@D)/build -D CMAKE_BUILD_TYPE=Release \
 	    -D BUILD_SHARED_LIBS=OFF -D LLAMA_OPENSSL=OFF -D LLAMA_BUILD_TESTS=OFF \
 	    -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_APP=OFF -D LLAMA_BUILD_UI=OFF \
