@@ -1,9 +1,9 @@
 """Other engines on the task of ``generation_task.py``, each in its own process and environment.
 
 ``make bench-peers`` makes the environments; an engine without one is left out, and so is a type
-that an engine refuses. An engine shows first that it decodes the model that it was given: greedy
-tokens, with the penalty, are those of ``transformers.generate`` in float32. Its rows end at the
-given lengths; the tokens that it hands back are counted.
+that an engine refuses. An engine shows first that it decodes the model that it was given: its
+greedy tokens are those of ``transformers.generate`` in float32. Its rows end at the given lengths;
+the tokens that it hands back are counted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from benchmarks.peers.protocol import MARK, Setup, Work
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "benchmarks" / ".peers"
 """Environments of other engines, made by ``make bench-peers``."""
+
+SAMPLING = {"temperature": TEMPERATURE, "top_p": TOP_P, "repetition_penalty": PENALTY}
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0}
+"""The penalty is left out: not all engines have it for the tokens of prompts."""
 
 CHECKED_ROWS, CHECKED_TOKENS = 8, 16
 """Greedy rows that an engine makes before it is measured, and the tokens of each."""
@@ -143,7 +147,7 @@ class Field:
         In float32 that has to be all of them; with fewer bits rows part from each other somewhere,
         but most begin alike. Raises :class:`RivalError`.
         """
-        ((tokens, _),) = self._ask(rival, [self._greedy], 1, temperature=0.0)
+        ((tokens, _),) = self._ask(rival, [self._greedy], 1, GREEDY)
         alike = [_alike(a, b) for a, b in zip(tokens, self._expected, strict=True)]
         if rival.bits == 32:
             right = sum(alike) == self._greedy.n_tokens
@@ -178,13 +182,17 @@ class Field:
         return tokens
 
     def _ask(
-        self, rival: Rival, tasks: Sequence[Task], threads: int, temperature: float = TEMPERATURE
+        self,
+        rival: Rival,
+        tasks: Sequence[Task],
+        threads: int,
+        sampling: dict[str, float] = SAMPLING,
     ) -> list[tuple[list[list[int]], float]]:
         """Return the tokens of each row of each task, and the seconds of its processor."""
         workers = self._start(rival, len(tasks), threads)
         for worker, task in zip(workers, tasks, strict=True):
             prompts = [list(ids) for ids in task.prompts]
-            worker.say(asdict(Work(prompts, task.lengths, temperature, TOP_P, PENALTY)))
+            worker.say(asdict(Work(prompts, task.lengths, **sampling)))
         said = [worker.hear("made") for worker in workers]
         for task, one in zip(tasks, said, strict=True):
             if [len(row) for row in one["tokens"]] != task.lengths:
@@ -228,7 +236,6 @@ def greedy_tokens(model: Any, task: Task) -> list[list[int]]:
             input_ids=torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
             do_sample=False,
-            repetition_penalty=PENALTY,
             min_new_tokens=n,
             max_new_tokens=n,
             pad_token_id=end_of(model),

@@ -45,7 +45,7 @@ class Work:
     """What to decode, and how. ``prompts`` are token ids, ``lengths`` the tokens each row makes.
 
     All of the vocabulary is sampled from: the penalty (on every token of the row and its prompt),
-    the temperature, then the nucleus. A temperature of 0 takes the likeliest token instead.
+    the temperature, then the nucleus. With a temperature of 0 the likeliest token is taken.
     """
 
     prompts: list[list[int]]
