@@ -85,8 +85,10 @@ def compare_on_cpu(arguments: argparse.Namespace) -> None:
         ("the same, from which ended rows leave", best): partial(ours, best, refill=False),
         (f"transformers.generate, batches of {size}", theirs_in): partial(theirs, theirs_in, size),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        field = Field(Path(folder), load_plain(arguments.model), slots)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Field(Path(folder), load_plain(arguments.model), slots, task) as field,
+    ):
         for rival in [] if arguments.tiny else field.best(short.first(slots)):
             contestants[rival.label] = partial(
                 field.decode, rival, [fewer], threads, by_clock=threads > 1
@@ -150,8 +152,10 @@ def compare_processes(arguments: argparse.Namespace) -> None:
         for name in arguments.types
         for way, (parts, threads) in ways.items()
     }
-    with tempfile.TemporaryDirectory() as folder:
-        field = Field(Path(folder), model, slots)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Field(Path(folder), model, slots, task) as field,
+    ):
         del model
         for rival in [] if arguments.tiny else field.best(short.first(slots)):
             for way, (parts, threads) in ways.items():
@@ -201,9 +205,13 @@ def _alone(
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    """Return its name, and what it computes with as Linux names it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    about = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    flags = about.get("flags", about.get("Features", "")).split()
+    features = [flag for flag in flags if flag.startswith(("avx", "amx", "asimd", "sve"))]
+    return f"{about.get('model name', platform.machine())} ({', '.join(features)})"
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ class Field:
         return "\n".join([*self.versions.values(), *left_out])
 
     def check(self, rival: Rival) -> int:
-        """Count its greedy tokens before the first of each row that ``transformers`` would not make.
+        """Count its greedy tokens before the first of each row that ``transformers`` does not make.
 
         In float32 that has to be all of them; with fewer bits rows part from each other somewhere,
         but most begin alike. Raises :class:`RivalError`.

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.peers.protocol import Engine, Setup, Work, serve
 
 CACHE = 4 << 30
-"""Bytes for keys and values: more than 16 of the longest rows need. Else it takes most of memory."""
+"""Bytes for keys and values, more than 16 of the longest rows need; else it takes most of memory."""
 
 ENVIRONMENT = {
     # In one process: two would speak with each other, by turns, at the processor's cost.

@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import generation_rivals
-from benchmarks.generation_rivals import RIVALS, Field, Rival, RivalError, _Worker, save_for_others
+from benchmarks.generation_rivals import RIVALS, Field, Rival, RivalError, save_for_others
 from benchmarks.generation_task import PENALTY, TEMPERATURE, TOP_P, Task, make_task
 from tests.conftest import ROOT
 
@@ -133,7 +133,8 @@ from benchmarks.peers.protocol import Engine, serve
 @contextlib.contextmanager
 def load(setup):
     print("a line of the engine's own")
-    yield Engine(f"{setup.type} {setup.threads}", lambda work: [[7] * (n + EXTRA) for n in work.lengths])
+    version = f"{setup.type} {setup.threads}"
+    yield Engine(version, lambda work: [[7] * (n + EXTRA) for n in work.lengths])
 
 serve(load)
 """
@@ -178,9 +179,8 @@ def test_an_engine_that_makes_other_tokens_is_not_measured(bits, engine, field, 
     assert "engine in float32 0 None left out: only 0 of 128 greedy tokens" in field.about
 
 
-def test_an_engine_that_ends_says_why(engine, field, monkeypatch):
-    monkeypatch.setitem(sys.modules, "none", None)
-    with pytest.raises(RivalError, match="No module named benchmarks.peers.none"):
+def test_an_engine_that_ends_says_why(engine, field):
+    with pytest.raises(RivalError, match="No module named benchmarks"):
         field.decode(engine(module="benchmarks.peers.none"), [TASK])
 
 
