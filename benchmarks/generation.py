@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--types", nargs="+", choices=DTYPES, default=[*DTYPES], help="of ours")
     parser.add_argument("--prompts", type=int, help="96 on CPU, 512 at full size")
-    parser.add_argument("--peer-prompts", type=int, default=64)
+    parser.add_argument("--peer-prompts", type=int, default=24)
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="of transformers.generate")
     parser.add_argument("--slots", type=int, help="16 on CPU, 128 at full size")
     parser.add_argument("--scale", type=float, default=1, help="of the lengths, for trials")
