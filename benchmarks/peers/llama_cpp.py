@@ -54,15 +54,9 @@ def load(setup: Setup) -> Iterator[Engine]:
         "cache-type-v": "f32" if kind == "f32" else "f16",
         # What a slot held is not wanted again: else it is copied aside when the next row begins.
         "cache-ram": 0,
-        **json.loads(os.environ.get("LLAMA_EXTRA", "{}")),
     }
     command = [SERVER, *(x for name, value in options.items() for x in (f"--{name}", value))]
-    flags = [
-        "--no-cache-prompt",
-        "--offline",
-        "--no-ui",
-        *os.environ.get("LLAMA_FLAGS", "").split(),
-    ]
+    flags = ["--no-kv-unified", "--no-cache-prompt", "--offline", "--no-ui"]
     with subprocess.Popen([*map(str, command), *flags], stdout=sys.stderr) as server:
         try:
             _await(server, port)
@@ -113,7 +107,6 @@ def _decode(port: int, work: Work, slots: int) -> list[list[int]]:
             "repeat_last_n": len(work.prompts[row]) + work.lengths[row],  # all
             "cache_prompt": False,
             "return_tokens": True,
-            **json.loads(os.environ.get("LLAMA_ASK", "{}")),
         }
         tokens: list[int] = _ask(port, "/completion", question)["tokens"]
         return tokens
