@@ -2,6 +2,9 @@
 
 The weights are converted by its own script. All of the distribution is sampled from, in the order
 of the other engines: the penalty, the temperature, then the nucleus.
+
+In a profile of bfloat16 products take 72 % (dot products of AVX-512: it has none on AMX in this
+type, but for Q8_0 it has), attention 15 %, sampling less than 5 %.
 """
 
 from __future__ import annotations
@@ -52,6 +55,8 @@ def load(setup: Setup) -> Iterator[Engine]:
         # Keys and values of 16 bits, as is usual, except where all is compared in 32.
         "cache-type-k": "f32" if kind == "f32" else "f16",
         "cache-type-v": "f32" if kind == "f32" else "f16",
+        # Attention as products of matrices: 15 % more tokens a second with Q8_0, 5 % in bfloat16.
+        "flash-attn": "off",
         # What a slot held is not wanted again: else it is copied aside when the next row begins.
         "cache-ram": 0,
     }
