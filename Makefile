@@ -92,7 +92,7 @@ bench-peers:
 $(PEERS)/ctranslate2/installed:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet torch==2.13.0
-	$(@D)/bin/python -m pip install --quiet ctranslate2==4.8.5 'transformers<5'
+	$(@D)/bin/python -m pip install --quiet ctranslate2==4.8.5 transformers==4.57.6
 	touch $@
 
 # What vLLM brings along for pictures and sound is built for another torch, and keeps it from
@@ -111,12 +111,13 @@ $(PEERS)/llama_cpp/installed:
 	@command -v $(CXX) > /dev/null || { echo 'llama.cpp is left out: no C++ compiler ($(CXX))'; exit 1; }
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet torch==2.13.0
-	$(@D)/bin/python -m pip install --quiet 'transformers<5' sentencepiece protobuf cmake ninja
+	$(@D)/bin/python -m pip install --quiet transformers==4.57.6 sentencepiece==0.2.3 \
+	    protobuf==7.36.2 cmake==4.4.4 ninja==1.13.2
 	$(@D)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python \
 	    --dest $(@D) llama-cpp-python==0.3.36
 	mkdir -p $(@D)/source
 	tar -xzf $(@D)/llama_cpp_python-*.tar.gz -C $(@D)/source --strip-components=1
-	$(@D)/bin/cmake -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(@D)/bin/ninja \
+	$(@D)/bin/cmake -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(@D))/bin/ninja \
 	    -S $(@D)/source/vendor/llama.cpp -B $(@D)/build -D CMAKE_BUILD_TYPE=Release \
 	    -D BUILD_SHARED_LIBS=OFF -D LLAMA_OPENSSL=OFF -D LLAMA_BUILD_TESTS=OFF \
 	    -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_APP=OFF -D LLAMA_BUILD_UI=OFF \

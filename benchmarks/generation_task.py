@@ -44,6 +44,11 @@ class Task:
         """Return the tokens of all rows."""
         return sum(self.lengths)
 
+    @property
+    def longest(self) -> int:
+        """Return the tokens of the longest row, with its prompt."""
+        return max(len(ids) + n for ids, n in zip(self.prompts, self.lengths, strict=True))
+
     def first(self, n: int) -> Task:
         """Return the task of the first ``n`` prompts alone."""
         return Task(self.prompts[:n], self.lengths[:n])

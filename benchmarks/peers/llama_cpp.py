@@ -2,6 +2,9 @@
 
 The weights are converted by its own script. All of the distribution is sampled from, in the order
 of the other engines: the penalty, the temperature, then the nucleus.
+
+In a profile of bfloat16 products take 72 % (dot products of AVX-512: it has none on AMX in this
+type, but for Q8_0 it has), attention 15 %, sampling less than 5 %.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.protocol import Engine, Work, serve
+from benchmarks.peers.protocol import Engine, Setup, Work, serve
 
 SOURCE = Path(sys.prefix) / "source" / "vendor" / "llama.cpp"
 SERVER = Path(sys.prefix) / "build" / "bin" / "llama-server"
@@ -30,19 +33,12 @@ START = 600
 
 
 @contextmanager
-def load(work: Work) -> Iterator[Engine]:
+def load(setup: Setup) -> Iterator[Engine]:
     """Convert the model, once for each type, and start the server with it."""
-    kind = OUT_TYPES[work.type]
-    weights = work.model.with_name(f"{kind}.gguf")
+    kind = OUT_TYPES[setup.type]
+    weights = Path(setup.model).with_name(f"{kind}.gguf")
     if not weights.exists():
-        _give_tokenizer(work)
-        convert = [sys.executable, SOURCE / "convert_hf_to_gguf.py", work.model]
-        subprocess.run(
-            [*map(str, convert), "--outtype", kind, "--outfile", str(weights)],
-            check=True,
-            stdout=sys.stderr,
-        )
-    longest = max(len(ids) + n for ids, n in zip(work.prompts, work.lengths, strict=True))
+        _convert(setup, kind, weights)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,12 +46,19 @@ def load(work: Work) -> Iterator[Engine]:
         "model": weights,
         "host": "127.0.0.1",
         "port": port,
-        "threads": work.threads,
-        "threads-batch": work.threads,
+        "threads": setup.threads,
+        "threads-batch": setup.threads,
         # Two for each slot wait, so that no slot does.
-        "threads-http": 2 * work.slots + 2,
-        "parallel": work.slots,
-        "ctx-size": work.slots * (longest + 1),
+        "threads-http": 2 * setup.slots + 2,
+        "parallel": setup.slots,
+        "ctx-size": setup.slots * (setup.longest + 1),
+        # Keys and values of 16 bits, as is usual, except where all is compared in 32.
+        "cache-type-k": "f32" if kind == "f32" else "f16",
+        "cache-type-v": "f32" if kind == "f32" else "f16",
+        # Attention as products of matrices: 15 % more tokens a second with Q8_0, 5 % in bfloat16.
+        "flash-attn": "off",
+        # What a slot held is not wanted again: else it is copied aside when the next row begins.
+        "cache-ram": 0,
     }
     command = [SERVER, *(x for name, value in options.items() for x in (f"--{name}", value))]
     flags = ["--no-kv-unified", "--no-cache-prompt", "--offline", "--no-ui"]
@@ -65,40 +68,55 @@ def load(work: Work) -> Iterator[Engine]:
             version = _ask(port, "/props")["build_info"]
             yield Engine(
                 f"llama.cpp {version}",
-                lambda: _decode(port, work),
+                lambda work: _decode(port, work, setup.slots),
                 lambda: _processor_seconds(server.pid),
             )
         finally:
             server.terminate()
 
 
-def _give_tokenizer(work: Work) -> None:
+def _convert(setup: Setup, kind: str, weights: Path) -> None:
+    _give_tokenizer(setup)
+    script = [sys.executable, SOURCE / "convert_hf_to_gguf.py", setup.model]
+    done = subprocess.run(
+        [*map(str, script), "--outtype", kind, "--outfile", str(weights)],
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it was not converted"])[-1])
+
+
+def _give_tokenizer(setup: Setup) -> None:
     """Put a tokenizer of whole words beside the model: converting wants one. It is not asked."""
     from sentencepiece import sentencepiece_model_pb2
 
     words = sentencepiece_model_pb2.ModelProto()
-    for i in range(work.vocabulary):
+    for i in range(setup.vocabulary):
         words.pieces.add(piece=f"t{i}", score=-i, type=1 if i else 2)  # the first is the unknown
-    (work.model / "tokenizer.model").write_bytes(words.SerializeToString())
+    Path(setup.model, "tokenizer.model").write_bytes(words.SerializeToString())
 
 
-def _decode(port: int, work: Work) -> list[int]:
-    def one(row: int) -> int:
+def _decode(port: int, work: Work, slots: int) -> list[list[int]]:
+    def one(row: int) -> list[int]:
         question = {
             "prompt": work.prompts[row],
             "n_predict": work.lengths[row],
             "ignore_eos": True,
             "samplers": ["penalties", "temperature", "top_p"],
-            "temperature": work.sampling["temperature"],
-            "top_p": work.sampling["top_p"],
-            "repeat_penalty": work.sampling["repetition_penalty"],
+            "temperature": work.temperature,
+            "top_p": work.top_p,
+            "repeat_penalty": work.repetition_penalty,
             "repeat_last_n": len(work.prompts[row]) + work.lengths[row],  # all
             "cache_prompt": False,
             "return_tokens": True,
         }
-        return len(_ask(port, "/completion", question)["tokens"])
+        tokens: list[int] = _ask(port, "/completion", question)["tokens"]
+        return tokens
 
-    with ThreadPoolExecutor(2 * work.slots) as pool:
+    with ThreadPoolExecutor(2 * slots) as pool:
         return list(pool.map(one, range(len(work.prompts))))
 
 

@@ -1,10 +1,11 @@
 """How the benchmark and another engine's process speak with each other.
 
-    python -m benchmarks.peers.NAME TASK.json MODEL TYPE THREADS
+    python -m benchmarks.peers.NAME SETUP
 
-The process loads ``MODEL`` (a checkpoint of transformers), writes a line ``ready``, waits for a
-line, decodes the task, and writes a line ``made`` with the tokens of each row and the seconds of
-the processor that it took. Engines write lines of their own, so these two begin with a mark.
+``SETUP`` is JSON with the fields of :class:`Setup`. The process loads the model and writes a line
+``ready``. Each line that it then reads is JSON with the fields of :class:`Work`; it decodes that
+and writes a line ``made``, with the tokens of every row and the seconds of the processor that they
+took. It ends where its input ends. Engines write lines of their own, so these begin with a mark.
 """
 
 from __future__ import annotations
@@ -17,25 +18,41 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 MARK = "augesc-peer"
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What to load, and for what.
+
+    ``model`` is a checkpoint of transformers, ``slots`` the rows decoded at once, ``longest`` the
+    tokens of the longest row with its prompt.
+    """
+
+    model: str
+    type: str
+    threads: int
+    slots: int
+    longest: int
+    vocabulary: int
+    eos: int
+
+
+@dataclass(frozen=True)
 class Work:
-    """What to decode, and how. ``prompts`` are token ids, ``lengths`` the tokens each row makes."""
+    """What to decode, and how. ``prompts`` are token ids, ``lengths`` the tokens each row makes.
+
+    All of the vocabulary is sampled from: the penalty (on every token of the row and its prompt),
+    the temperature, then the nucleus. With a temperature of 0 the likeliest token is taken.
+    """
 
     prompts: list[list[int]]
     lengths: list[int]
-    slots: int
-    vocabulary: int
-    eos: int
-    sampling: dict[str, float]
-    model: Path
-    type: str
-    threads: int
+    temperature: float
+    top_p: float
+    repetition_penalty: float
 
 
 @dataclass(frozen=True)
@@ -43,27 +60,26 @@ class Engine:
     """A loaded engine: its version, what decodes (tokens of each row), its processor seconds."""
 
     version: str
-    decode: Callable[[], list[int]]
+    decode: Callable[[Work], list[list[int]]]
     seconds: Callable[[], float] = time.process_time
 
 
-def serve(load: Callable[[Work], AbstractContextManager[Engine]]) -> None:
+def serve(load: Callable[[Setup], AbstractContextManager[Engine]]) -> None:
     """Run one engine as the command line says."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("task", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("type")
-    parser.add_argument("threads", type=int)
-    given = vars(parser.parse_args())
-    task: dict[str, Any] = json.loads(given.pop("task").read_text())
-    work = Work(**task, **given)
+    parser.add_argument("setup", type=json.loads)
+    setup = Setup(**parser.parse_args().setup)
     # So that a process of the engine's own ends with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with load(work) as engine:
-        print(MARK, "ready", json.dumps({"version": engine.version}), flush=True)
-        if not sys.stdin.readline():
-            sys.exit(1)
-        begun = engine.seconds()
-        made = engine.decode()
-        seconds = engine.seconds() - begun
-        print(MARK, "made", json.dumps({"made": made, "seconds": seconds}), flush=True)
+    with load(setup) as engine:
+        _say("ready", version=engine.version)
+        for line in sys.stdin:
+            work = Work(**json.loads(line))
+            begun = engine.seconds()
+            tokens = engine.decode(work)
+            seconds = engine.seconds() - begun
+            _say("made", tokens=tokens, seconds=seconds)
+
+
+def _say(what: str, **about: Any) -> None:
+    print(MARK, what, json.dumps(about), flush=True)
