@@ -29,7 +29,14 @@ from typing import Any, TypeVar
 import torch
 
 from augesc_builder.run.markdown import markdown_table
-from benchmarks.generation_checkpoint import DTYPES, compare_steps, end_of, load, load_plain
+from benchmarks.generation_checkpoint import (
+    DTYPES,
+    compare_steps,
+    end_of,
+    load,
+    load_plain,
+    weights_of,
+)
 from benchmarks.generation_decoders import (
     decode,
     decode_ours,
@@ -61,7 +68,9 @@ def compare_on_cpu(arguments: argparse.Namespace) -> None:
     at_work: set[float] = set()
 
     def ours(name: str, some: Task = task, *, refill: bool = True) -> float:
-        rate, utilisation = decode_ours(models[name], some, slots, refill=refill, eos=eos)
+        rate, utilisation = decode_ours(
+            models[name], some, slots, refill=refill, eos=eos, weights=weights_of(name)
+        )
         if refill and some is task:
             at_work.add(utilisation)
         return rate
@@ -69,11 +78,12 @@ def compare_on_cpu(arguments: argparse.Namespace) -> None:
     def theirs(name: str, size: int, some: Task = fewer) -> float:
         return decode_theirs(models[name], some, size, eos)
 
-    (best,) = _best({(name,): partial(ours, name, short) for name in models})
+    whole = [name for name in models if weights_of(name) is None] or [*models]
+    (best,) = _best({(name,): partial(ours, name, short) for name in whole})
     theirs_in, size = _best(
         {
             (name, n): partial(theirs, name, n, short)
-            for name in models
+            for name in whole
             for n in arguments.batch_sizes
         }
     )
@@ -212,7 +222,7 @@ def _alone(
 ) -> None:
     torch.set_num_threads(threads)
     model = load(size, DTYPES[name])
-    engine = engine_for(model, n_slots, eos=end_of(model))
+    engine = engine_for(model, n_slots, eos=end_of(model), weights=weights_of(name))
     ready.wait()
     decode(engine, task)
     done.wait()

@@ -1,8 +1,8 @@
 """A checkpoint decoded on CPU: steps, and what their products alone would allow.
 
 A step makes a token for every slot, with contexts of 300 to 900 tokens. What its products alone
-would allow is measured with the same shapes, weights and threads, by the fastest products there
-are.
+would allow is measured with the same shapes, weights and threads, with torch's linear layers and
+with our own loops.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ import torch
 from torch.nn.functional import linear
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.engine import Prompt, Sampling, generate
-from augesc_builder.engine.continuous import ContinuousBatchingEngine
+from augesc_builder.engine import Prompt, generate
 from augesc_builder.engine.cpu_kernels import PackedLinear, runs_compiled
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.models import causal_lm
 from augesc_builder.models.backbone import place_of
 from augesc_builder.run.markdown import markdown_table
-from benchmarks.generation_decoders import clock
-from benchmarks.generation_task import PENALTY, SIZES, TEMPERATURE, TOP_P, make_model
+from benchmarks.generation_decoders import clock, engine_for
+from benchmarks.generation_task import SIZES, make_model
 from benchmarks.harness import medians_of
 
 SHORTEST, LONGEST = 300, 900
@@ -35,7 +34,13 @@ SHORTEST, LONGEST = 300, 900
 STEPS = 40
 
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
+"""Of models; with ``int8`` they are loaded in bfloat16, and products are of 8-bit weights."""
+
+
+def weights_of(kind: str) -> torch.dtype | None:
+    """Return the type that our loops compute products in, where it is not the model's own."""
+    return torch.int8 if kind == "int8" else None
 
 
 def load_plain(name: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -75,32 +80,45 @@ def compare_steps(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     slots, rows = arguments.slots, []
     for name in arguments.types:
-        model = load(arguments.model, DTYPES[name])
+        model, weights = load(arguments.model, DTYPES[name]), weights_of(name)
         contestants: dict[str, Callable[[], float]] = {
-            "a step's products alone": partial(products, model, slots),
-            f"augesc, {slots} contexts": partial(steps, model, slots, arguments.scale),
+            "a step's products alone, torch": partial(products, model, slots),
+            f"augesc, {slots} contexts": partial(steps, model, slots, arguments.scale, weights),
         }
+        if runs_compiled(model):
+            ours = partial(products, model, slots, packed=weights or model.dtype)
+            contestants["a step's products alone, our loops"] = ours
         rates = medians_of(contestants, arguments.runs)
-        most = rates["a step's products alone"]
-        rows += [[what, name, f"{rate:,.0f}", f"{rate / most:.2f}"] for what, rate in rates.items()]
+        rows += [
+            [
+                *(what, name if "torch" not in what else str(model.dtype).removeprefix("torch.")),
+                *(f"{rate:,.0f}", f"{1e3 * slots / rate:.1f}"),
+                f"{rates[f'augesc, {slots} contexts'] / rate:.2f}",
+            ]
+            for what, rate in rates.items()
+        ]
     print(
         f"\n{arguments.threads} thread(s), {slots} slots, contexts of {SHORTEST} to {LONGEST} "
         f"tokens, torch {torch.__version__}; medians of {arguments.runs} alternating runs\n"
     )
-    print(markdown_table(["", "type", "tokens/s", "of the products"], rows))
+    print(markdown_table(["", "type", "tokens/s", "ms a step", "augesc's share of it"], rows))
 
 
 @torch.inference_mode()
-def products(model: Any, n_slots: int) -> float:
-    """Return the tokens a second that the products of all linear layers alone would allow."""
+def products(model: Any, n_slots: int, packed: torch.dtype | None = None) -> float:
+    """Return the tokens a second that the products of all linear layers alone would allow.
+
+    They are torch's, or those of our loops with weights of type ``packed``.
+    """
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     rows = {n: torch.randn(n_slots, n) for n in {layer.in_features for layer in layers}}
-    ways: list[list[Callable[[], Any]]] = [
-        [partial(linear, rows[m.in_features].to(m.weight.dtype), m.weight) for m in layers]
+    work: list[Callable[[], Any]] = [
+        partial(linear, rows[m.in_features].to(m.weight.dtype), m.weight)
+        if packed is None
+        else partial(PackedLinear(m.weight, dtype=packed), rows[m.in_features])
+        for m in layers
     ]
-    if runs_compiled(model):
-        ways.append([partial(PackedLinear(m.weight), rows[m.in_features]) for m in layers])
-    return max(n_slots / _seconds(model, way) for way in ways)
+    return n_slots / _seconds(model, work)
 
 
 def _seconds(model: Any, work: list[Callable[[], Any]]) -> float:
@@ -113,7 +131,7 @@ def _seconds(model: Any, work: list[Callable[[], Any]]) -> float:
     return statistics.median(times[1:])
 
 
-def steps(model: Any, n_slots: int, scale: float) -> float:
+def steps(model: Any, n_slots: int, scale: float, weights: torch.dtype | None = None) -> float:
     """Return tokens a second of steps alone; the prompts were read before."""
     n = model.config.vocab_size
     lengths = [
@@ -129,8 +147,7 @@ def steps(model: Any, n_slots: int, scale: float) -> float:
         )
         for i, length in enumerate(lengths)
     ]
-    sampling = Sampling(2048, TOP_P, TEMPERATURE, PENALTY)
-    engine = ContinuousBatchingEngine(model, end_of(model), sampling, n_slots)
+    engine = engine_for(model, n_slots, eos=end_of(model), weights=weights)
     times: list[float] = []
     generate(engine, prompts, lambda *_: times.append(clock(model)))
     each = [later - earlier for earlier, later in pairwise(times)]

@@ -15,11 +15,16 @@ from benchmarks.generation_task import EOS, PENALTY, TEMPERATURE, TOP_P, Task
 
 
 def engine_for(
-    model: Any, n_slots: int, *, refill: bool = True, eos: int = EOS
+    model: Any,
+    n_slots: int,
+    *,
+    refill: bool = True,
+    eos: int = EOS,
+    weights: torch.dtype | None = None,
 ) -> ContinuousBatchingEngine:
     """Make our engine ready for a task."""
     sampling = Sampling(2048, TOP_P, TEMPERATURE, PENALTY)
-    return ContinuousBatchingEngine(model, eos, sampling, n_slots, refill=refill)
+    return ContinuousBatchingEngine(model, eos, sampling, n_slots, refill=refill, weights=weights)
 
 
 def decode(engine: ContinuousBatchingEngine, task: Task) -> None:
@@ -35,10 +40,16 @@ def decode(engine: ContinuousBatchingEngine, task: Task) -> None:
 
 
 def decode_ours(
-    model: Any, task: Task, n_slots: int, *, refill: bool = True, eos: int = EOS
+    model: Any,
+    task: Task,
+    n_slots: int,
+    *,
+    refill: bool = True,
+    eos: int = EOS,
+    weights: torch.dtype | None = None,
 ) -> tuple[float, float]:
     """Decode a task with our engine; return tokens a second and the share of slots at work."""
-    engine = engine_for(model, n_slots, refill=refill, eos=eos)
+    engine = engine_for(model, n_slots, refill=refill, eos=eos, weights=weights)
     begun = clock(model)
     decode(engine, task)
     return task.n_tokens / (clock(model) - begun), engine.utilisation

@@ -73,7 +73,7 @@ SCRIPTS = {
     "generation.py": RAGGED,
     "generation.py --processes": [
         f"augesc, {kind}, {way}"
-        for kind in ("float32", "bfloat16")
+        for kind in ("float32", "bfloat16", "int8")
         for way in (
             *("one process, one thread", "one process, two threads"),
             "two processes, one thread each",
@@ -81,7 +81,8 @@ SCRIPTS = {
     ],
     "generation.py --model gptj-6b": FULL_SIZE,
     "generation.py --model smollm2": [
-        *("a step's products alone", "augesc, 2 contexts"),
+        *("a step's products alone, torch", "augesc, 2 contexts"),
+        "a step's products alone, our loops",
         *RAGGED,
     ],
 }
