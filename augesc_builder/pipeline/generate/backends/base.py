@@ -94,6 +94,10 @@ class Backend(ABC):
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Let go of what is held, such as processes: called once at the end, also after errors."""
 
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the texts took, for the manifest, once all are there."""
+        return {}
+
     @abstractmethod
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row of the generations table, in any order."""
