@@ -219,7 +219,7 @@ CHOICES: tuple[Choice, ...] = (
     ),
     Choice("AdamW's weight decay is {}", "finetune.weight_decay"),
     Choice("gradients are clipped to the norm {}", "finetune.max_grad_norm"),
-    Choice("fine-tuning computes in {}", "finetune.mixed_precision", unused=("no", "auto")),
+    Choice("fine-tuning computes in {}", "finetune.mixed_precision", unused=(None, "no", "auto")),
     Choice("fine-tuning holds the weights in {}", "finetune.weights_dtype"),
     Choice(
         "the emotions of EmpatheticDialogues that count as negative are {}; the paper lists none",

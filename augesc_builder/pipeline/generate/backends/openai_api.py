@@ -166,11 +166,7 @@ class OpenAIBackend(Backend):
                 yield found
             work.result()
         finally:
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.run_until_complete(_end_all())
             loop.close()
             self.journal.close()
 
@@ -249,6 +245,15 @@ def _examples(recipe: Recipe, commit: str | None) -> list[list[Message]]:
         return []
     sessions, _ = read_training_sessions(recipe.finetune.sessions, commit)
     return [list(session.messages) for session in sample_sessions(sessions, n, recipe.seed)]
+
+
+async def _end_all() -> None:
+    """End whatever a loop is still at, should the run be interrupted."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _estimate(recipe: Recipe, n_tasks: int) -> tuple[int, int, int]:
