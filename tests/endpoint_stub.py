@@ -96,7 +96,7 @@ class Stub:
         self.most_at_once = self._at_once = 0
         self.key: str | None = None
         self.port = 0
-        self._loop = asyncio.new_event_loop()
+        self._loop: Any = None
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
 

@@ -41,6 +41,7 @@ from tests.endpoint_stub import (
 
 pytest.importorskip("openai", reason="pip install 'augesc-builder[api]'")
 
+CHAT = "generate.backend.mode=chat"
 KEY = "sk-very-secret-0123456789"
 
 
@@ -151,9 +152,10 @@ def test_the_first_request_goes_alone_and_never_more_than_the_recipe_says(runs, 
     stub.behave = lambda asked: Reply(usual(asked).body, delay=0.02)
     runs("generate.backend.concurrency=3")
     assert stub.most_at_once == 3
-    with Stub(once(failure(401))) as other, pytest.raises(EndpointError):
-        runs(f"generate.backend.base_url={other.url}", "seed=14")
-    assert len(other.asked) <= 1
+    runs.out = runs.folder / "other"
+    with Stub(lambda _: failure(401)) as other, pytest.raises(EndpointError):
+        runs(f"generate.backend.base_url={other.url}")
+    assert len(other.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,9 +172,7 @@ def test_a_chat_answers_in_the_form_that_was_asked_for(tmp_path, stub, said, tex
     runs = Runs(tmp_path, stub, 1)
     query = "I feel sad about thing number 0 and nobody listens"
     stub.behave = lambda _: Reply(chat(said.replace("QUERY", query)))
-    (row,) = runs(
-        "generate.backend.mode=chat", "generate.backend.examples=2", "finetune.sessions=sample"
-    )
+    (row,) = runs(CHAT, "generate.backend.examples=2", "finetune.sessions=sample")
     assert (row["text"], row["finish_reason"]) == (text, reason)
     system, user = stub.asked[0].body["messages"]
     assert (system["role"], user["role"]) == ("system", "user")
@@ -197,8 +197,8 @@ def test_a_chat_line_by_line_takes_turns_until_a_last_word_or_the_limit(tmp_path
         return Reply(chat(f"  goodbye is no key {n} \nHuman: ignored" if n % 2 else f"line {n}"))
 
     stub.behave = behave
-    first, second = runs("generate.backend.mode=chat", TURNS)
-    found = {row["query"][29]: row for row in (first, second)}
+    first, second = runs(CHAT, TURNS)
+    found = {row["query"][30]: row for row in (first, second)}
     assert found["0"]["finish_reason"] == "length"
     assert found["1"]["finish_reason"] == "eos"
     messages = PLAIN.parse(PLAIN.for_query(found["0"]["query"]) + found["0"]["text"])
@@ -226,7 +226,7 @@ def test_every_end_is_a_row_with_its_reason(runs, stub, body, reason):
 
 def test_a_refusal_is_one(runs, stub):
     stub.behave = lambda _: Reply(chat(None, refusal="I will not."))
-    assert reasons(runs("generate.backend.mode=chat")) == {"refused": 10}
+    assert reasons(runs(CHAT)) == {"refused": 10}
 
 
 def test_an_endpoint_that_ignores_a_stop_is_cut(runs, stub):
@@ -452,7 +452,7 @@ def test_the_key_is_in_no_file_and_no_message(runs, stub, monkeypatch, augesc, t
     for path in runs.out.rglob("*"):
         if path.is_file():
             said += path.read_bytes().decode("latin-1")
-    assert "Your key is [key]." in {row["text"][1:20] for row in rows_of(runs.out)}
+    assert "Your key is [key]." in {row["text"][1:19] for row in rows_of(runs.out)}
     assert KEY not in said
     assert not stub.asked[0].headers["authorization"].endswith("none")
 
@@ -503,9 +503,8 @@ def test_a_run_resumes_at_another_address_and_asks_for_nothing_twice(runs, stub)
 
 @pytest.mark.parametrize("left", [0, 1, 30, -1])
 def test_a_torn_last_line_is_taken_off_and_a_torn_other_one_refused(runs, stub, left):
-    stub.behave = once(failure(401))
-    runs_all = [*range(10)]
-    stub.behave = lambda asked: usual(asked) if runs_all.pop() > 4 else failure(401)
+    numbers = [*range(100)]
+    stub.behave = lambda asked: usual(asked) if numbers.pop(0) < 5 else failure(401)
     with pytest.raises(EndpointError):
         runs()
     journal = runs.out / "requests.jsonl"
@@ -529,10 +528,11 @@ def test_a_damaged_journal_is_refused(runs, stub):
         runs()
     journal = runs.out / "requests.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
+    n_asked = len(stub.asked)
     journal.write_bytes(b"".join([lines[0], b'{"event": "answered"}\n', *lines[1:]]))
     with pytest.raises(RunFolderError, match="line 2: not as a run writes it"):
         runs()
-    assert len(stub.asked) <= 7
+    assert len(stub.asked) == n_asked
 
 
 SETTINGS = (

@@ -106,7 +106,6 @@ class Journal:
         self._open: dict[str, _Line] = {}
         self._answers: dict[tuple[Place, str], tuple[int, int]] = {}
         self._descriptor: int | None = None
-        self._size = 0
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         if path.exists():
@@ -128,7 +127,6 @@ class Journal:
         """Note a request that is about to be sent; ``most`` tokens of prompt and completion."""
         line = _line("asked", request_id, place, prompt, most, counted=False)
         self._open[request_id] = line
-        self._count_unknown(line, +1)
         self._append(_encoded(line))
 
     async def answered(self, request_id: str, answer: Answer, seconds: float) -> Answer:
@@ -189,7 +187,8 @@ class Journal:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self.path.exists() and not (self.spent.answers or self.spent.unknown):
+        is_paid = self.spent.answers or self.spent.unknown or self._open
+        if self.path.exists() and not is_paid:
             self.path.unlink()
 
     # -- reading ---------------------------------------------------------------------------------
@@ -211,12 +210,13 @@ class Journal:
                 whole += len(raw)
         with disk_errors(self.path):
             os.truncate(self.path, whole)
-        self._size = whole
+        for line in self._open.values():  # asked by a process that is gone
+            self._count_unknown(line)
+        self._open.clear()
 
     def _take(self, line: _Line, at: int, size: int) -> None:
         if line.event == "asked":
             self._open[line.id] = line
-            self._count_unknown(line, +1)
             return
         if line.event == "answered":
             place = Place(line.query_id, line.sample, line.turn)
@@ -225,18 +225,19 @@ class Journal:
 
     def _end(self, line: _Line) -> None:
         """Count a request by how it ended."""
-        if (asked := self._open.pop(line.id, None)) is not None and line.event != "lost":
-            self._count_unknown(asked, -1)
+        self._open.pop(line.id, None)
+        if line.event == "lost":
+            self._count_unknown(line)
         if line.event == "answered" and line.id:
             self.spent.answers += 1
             self.spent.prompt_tokens += line.prompt_tokens
             self.spent.completion_tokens += line.completion_tokens
             self.spent.seconds += line.seconds
 
-    def _count_unknown(self, line: _Line, sign: int) -> None:
-        self.spent.unknown += sign
-        self.spent.unknown_tokens += sign * (line.prompt_tokens + line.completion_tokens)
-        self.spent.unknown_completion_tokens += sign * line.completion_tokens
+    def _count_unknown(self, line: _Line) -> None:
+        self.spent.unknown += 1
+        self.spent.unknown_tokens += line.prompt_tokens + line.completion_tokens
+        self.spent.unknown_completion_tokens += line.completion_tokens
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -274,7 +275,6 @@ class Journal:
             left = memoryview(raw)
             while left:
                 left = left[os.write(self._descriptor, left) :]
-            self._size += len(raw)
 
     def _sync(self) -> None:
         with disk_errors(self.path):
