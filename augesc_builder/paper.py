@@ -320,7 +320,8 @@ def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     choices = [
         said
         for choice in CHOICES
-        if choice.key not in known and (said := choice.of(settings)) is not None
+        if not (choice.key in PROMPTED and _prompted(settings))
+        and (said := choice.of(settings)) is not None
     ]
     choices += [
         f"the requirement {_code(name)}"

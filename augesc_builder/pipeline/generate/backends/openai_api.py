@@ -158,7 +158,7 @@ class OpenAIBackend(Backend):
         key or model, and :class:`~augesc_builder.errors.BudgetError` where the budget is spent.
         """
         loop = asyncio.new_event_loop()
-        rows: asyncio.Queue[tuple[Task, Row] | BaseException | None] = asyncio.Queue()
+        rows: asyncio.Queue[tuple[Task, Row] | None] = asyncio.Queue()
         try:
             work = loop.create_task(self._answer_all(tasks, on_step, rows.put_nowait))
             work.add_done_callback(lambda _: rows.put_nowait(None))
