@@ -80,7 +80,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         (
             "generate",
             f"{n_generated:,} conversations",
-            f"{n_generated * per_session:,}",
+            f"{n_generated * per_session:,}" if backend.needs_checkpoint else NOTHING,
             NOTHING if generating is None else _duration(generating),
             f"{generate_gb:.1f} GB" if backend.needs_checkpoint else NOTHING,
         ),

@@ -368,6 +368,21 @@ def test_an_unknown_model_is_told_by_one_request_that_costs_nothing(runs, stub, 
     assert not runs.out.exists()
 
 
+def test_an_account_with_nothing_left_is_not_asked_again(runs, stub):
+    said = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+    stub.behave = lambda _: Reply(said, 429)
+    with pytest.raises(EndpointError, match="nothing left to spend"):
+        runs()
+    assert len(stub.asked) == 1
+
+
+def test_a_wait_beyond_the_deadline_ends_the_run(runs, stub):
+    stub.behave = once(failure(429, retry_after="3600"), 99)
+    with pytest.raises(EndpointError, match="429.*run the same command again"):
+        runs()
+    assert len(stub.asked) == 1
+
+
 def test_an_endpoint_that_is_not_there_is_one_line(runs, refused):
     runs.stub.stop()
     line = refused(

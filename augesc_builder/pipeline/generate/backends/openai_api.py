@@ -12,7 +12,7 @@ from augesc_builder.config.base import MODEL
 from augesc_builder.config.openai_api import OpenAISettings
 from augesc_builder.config.published import is_local
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.errors import EndpointError
+from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
 from augesc_builder.pipeline.generate.tasks import Row, Task
 from augesc_builder.run import layout
@@ -110,7 +110,7 @@ class OpenAIBackend(Backend):
         given += [f"generate.top_k={generate.top_k}"] if generate.top_k else []
         given += [f"generate.min_p={generate.min_p:g}"] if generate.min_p else []
         if given:
-            raise EndpointError(
+            raise RecipeError(
                 f"{', '.join(given)}: OpenAI's protocol has no such parameter; set "
                 f"generate.repetition_penalty=1, generate.top_k=null and generate.min_p=0, and put "
                 f"what this endpoint takes beyond the protocol into generate.backend.extra_body"

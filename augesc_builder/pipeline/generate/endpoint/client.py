@@ -100,11 +100,9 @@ class Endpoint:
         Raises :class:`Trouble` where nothing came that can be used.
         """
         headers = {"X-Request-Id": request_id, "X-Client-Request-Id": request_id}
-        known = {k: v for k, v in body.items() if k not in self._settings.extra_body}
+        more = dict(self._settings.extra_body)
         try:
-            raw = await self._create(
-                **known, extra_body=dict(self._settings.extra_body), extra_headers=headers
-            )
+            raw = await self._create(**body, extra_body=more, extra_headers=headers)
         except self._errors.APIError as error:
             raise self._trouble(error) from None
         return self._answer(raw.http_response.content)
@@ -118,7 +116,7 @@ class Endpoint:
         try:
             raw = await self._client.models.with_raw_response.list()
             found = json.loads(raw.http_response.content)["data"]
-            return [str(entry["id"]) for entry in found]
+            return [self._hide(str(entry["id"])) for entry in found]
         except self._errors.APIConnectionError as error:
             raise EndpointError(
                 f"{self._settings.base_url}: nothing answers there ({self._said(error)}); start "

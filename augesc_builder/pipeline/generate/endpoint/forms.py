@@ -12,7 +12,6 @@ from typing import Any
 
 from augesc_builder.config.openai_api import OpenAISettings, Turns
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.engine.sampling import stream_key
 from augesc_builder.pipeline.generate.endpoint.client import EMPTY, EOS, LENGTH, Answer
 from augesc_builder.pipeline.generate.tasks import Task
 from augesc_builder.text.prompts import (
@@ -96,6 +95,8 @@ class Forms:
         if settings.stop and "stop" not in body:
             body["stop"] = settings.stop
         if settings.send_seed:
+            from augesc_builder.engine.sampling import stream_key
+
             key = stream_key(self._recipe.seed, f"{task.query['query_id']}/{turn}", task.sample)
             body["seed"] = key % (1 << 31)
         return body
