@@ -305,24 +305,18 @@ def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     """List all in which a recipe differs from the paper itself, in Markdown, a line each.
 
     ``settings`` are a recipe's plain values (``Recipe.settings()``); sections that its build never
-    comes to may be left out. First what is other than the
-    paper says (:data:`SETTINGS`), then what the paper does not have or leaves open
-    (:data:`CHOICES`, and requirements from outside the package). No recipe is without any.
+    comes to may be left out. First what is other than the paper says, then what the paper does not
+    have or leaves open (with requirements from outside the package). No recipe is without any.
     """
     found = []
-    known = stated(settings)
-    for key, papers in known.items():
+    for key, papers in stated(settings).items():
         ours = value_of(settings, key)
         if _unordered(ours) != _unordered(papers.value):
             found.append(
                 f"`{key}`: {_code(ours)}; the paper: {_code(papers.value)} ({papers.where})"
             )
-    choices = [
-        said
-        for choice in CHOICES
-        if not (choice.key in PROMPTED and _prompted(settings))
-        and (said := choice.of(settings)) is not None
-    ]
+    open_ones = [c for c in CHOICES if c.key not in PROMPTED or not _prompted(settings)]
+    choices = [said for choice in open_ones if (said := choice.of(settings)) is not None]
     choices += [
         f"the requirement {_code(name)}"
         for name in settings["requirements"]

@@ -378,7 +378,7 @@ def test_an_account_with_nothing_left_is_not_asked_again(runs, stub):
 
 def test_a_wait_beyond_the_deadline_ends_the_run(runs, stub):
     stub.behave = once(failure(429, retry_after="3600"), 99)
-    with pytest.raises(EndpointError, match="429.*run the same command again"):
+    with pytest.raises(EndpointError, match=r"429.*run the same command again"):
         runs()
     assert len(stub.asked) == 1
 
