@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def served(smollm2, tmp_path_factory):
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).close()
+                break
+            except urllib.error.HTTPError:  # without a cache of the Hub it lists no models
                 break
             except OSError:
                 assert server.poll() is None, log.read_text()[-2000:]
