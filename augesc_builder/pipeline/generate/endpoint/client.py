@@ -188,8 +188,12 @@ class Endpoint:
     def _said(self, error: Any) -> str:
         """Return what an error says, on a line, without the key that it may repeat."""
         body = getattr(error, "body", None)
-        said = body.get("message", body) if isinstance(body, Mapping) else body
-        if isinstance(said, Mapping) or not said:
+        said = body
+        if isinstance(body, Mapping):
+            said = body.get("message") or body.get("detail")  # as OpenAI has it, and FastAPI
+        if not said and isinstance(error, self._errors.APIStatusError):
+            said = error.response.text
+        if not said:
             cause = error.__cause__
             said = str(error if cause is None else cause) or type(cause or error).__name__
         return one_line(self._hide(str(said)), 200)
