@@ -69,9 +69,12 @@ GENERATIONS = Features(
 - ``sample``: the number of the sample for this query, from 0
 - ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped
 - ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
-- ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted
+- ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted; both counts are null
+  where no tokenizer of ours wrote it
 - ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
-  ``not_finite`` (non-finite logits; the text is empty)
+  ``not_finite`` (non-finite logits; the text is empty); of an endpoint also ``content_filter``,
+  ``refused``, ``empty``, ``wrong_format`` (no speaker in front), ``failed`` (never answered; the
+  text is empty) and ``other``
 - ``seed``: the seed of the random streams
 """
 

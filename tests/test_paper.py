@@ -13,6 +13,7 @@ from augesc_builder.config.training import CONFIGS
 from augesc_builder.paper import (
     CHOICES,
     FIGURE_4,
+    PROMPTED,
     SETTINGS,
     TABLE_1,
     TABLE_2,
@@ -22,6 +23,7 @@ from augesc_builder.paper import (
 from tests.conftest import shared
 
 WITH_CLASSIFIER = "safety.classifier={model: a/b, revision: main, threshold: 1, labels: {}}"
+WITH_TOKENIZER = "requirements.tokenizer={name: a/b}"
 BOTH = "queries.sources=[{source: empathetic_dialogues}, {source: reddit, path: x}]"
 
 NO_DIFFERENCE = {
@@ -48,6 +50,16 @@ NO_DIFFERENCE = {
         ),
         "how the work is cut: rounding at most",
     ),
+    **dict.fromkeys(
+        (
+            *("generate.backend.base_url", "generate.backend.key_env", "generate.backend.keyring"),
+            *("generate.backend.concurrency", "generate.backend.timeout"),
+            *("generate.backend.deadline", "generate.backend.budget", "generate.backend.prices"),
+        ),
+        "where and how fast an endpoint is asked, and for how much",
+    ),
+    "generate.backend.request": "what a chat model is asked for, which the paper has none of",
+    "generate.backend.send_seed": "promises nothing",
     "backbone.sha256": "what must be so, or the build is refused",
     "backbone.base_model": "what tables and cards call the model",
     "statistics.beside": "what is measured beside the corpus",
@@ -80,20 +92,26 @@ def without_sections(keys: Iterable[str]) -> set[str]:
     return {key for key in every if not any(other.startswith(f"{key}.") for other in every)}
 
 
-def test_every_key_is_the_papers_or_ours_or_makes_no_difference():
-    said = {*SETTINGS, *(choice.key for choice in CHOICES), *NO_DIFFERENCE}
+@pytest.mark.parametrize("recipe", ["paper", "paper-gpt3"])
+def test_every_key_is_the_papers_or_ours_or_makes_no_difference(recipe):
+    said = {*SETTINGS, *PROMPTED, *(choice.key for choice in CHOICES), *NO_DIFFERENCE}
+    given = [WITH_CLASSIFIER, WITH_TOKENIZER]
     unsaid = {
         key
-        for key in without_sections(keys_of(load_recipe("paper", [WITH_CLASSIFIER]).settings()))
+        for key in without_sections(keys_of(load_recipe(recipe, given).settings()))
         if not any(f"{key}.".startswith(f"{known}.") for known in said)
     }
     assert not unsaid, "say in paper.py what the paper says of them, or that they are ours"
 
 
 def test_every_key_that_is_named_is_one():
-    settings = load_recipe("paper", [WITH_CLASSIFIER]).settings()
-    named = {*SETTINGS, *NO_DIFFERENCE, *(choice.key for choice in CHOICES if choice.key)}
-    assert named <= set(keys_of(settings))
+    keys = {
+        key
+        for name in ("paper", "paper-gpt3")
+        for key in keys_of(load_recipe(name, [WITH_CLASSIFIER, WITH_TOKENIZER]).settings())
+    }
+    named = {*SETTINGS, *PROMPTED, *NO_DIFFERENCE, *(c.key for c in CHOICES if c.key)}
+    assert named <= keys
 
 
 ANOTHER = {
@@ -275,6 +293,15 @@ def test_what_is_ours_is_marked_as_ours():
     ours = {choice.key for choice in CHOICES if choice.key in comments}
     assert {"finetune.weight_decay", "generate.backend.dtype", "seed"} <= ours
     unmarked = [key for key in ours if not re.search(r"\b[Oo]urs\b", comments[key])]
+    assert not unmarked
+
+
+def test_the_recipe_for_gpt3_marks_all_that_the_paper_does_not_give():
+    comments = comments_of((RECIPES / "paper-gpt3.yaml").read_text())
+    keys = {key for key in comments if key.startswith("generate.backend.")}
+    keys -= {*PROMPTED, "generate.backend.type"}
+    assert len(keys) > 10
+    unmarked = [key for key in keys if not re.search(r"\b[Oo]urs\b", comments[key])]
     assert not unmarked
 
 

@@ -133,21 +133,31 @@ def generate(
     queries: Annotated[
         Path, typer.Argument(parser=path, help="A queries table: a Parquet file or a folder.")
     ],
-    checkpoint: Annotated[
-        Path, typer.Option(metavar="DIR", parser=path, help="A checkpoint folder of transformers.")
-    ],
     out: OutOption,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=path,
+            help="A checkpoint folder of transformers, where the recipe's backend needs one.",
+        ),
+    ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Continue each query into conversations, with a fine-tuned checkpoint."""
+    """Continue each query into conversations, by the recipe's backend."""
     from augesc_builder.config.recipe import load_recipe
     from augesc_builder.pipeline.generate import stage
 
-    progress = Progress(quiet=quiet)
-    stage.standalone(load_recipe(recipe, override or ()), queries, checkpoint, out, progress)
+    chosen, progress = load_recipe(recipe, override or ()), Progress(quiet=quiet)
+    if dry_run:
+        for line in stage.plan(chosen, queries):
+            progress.say(line)
+        return
+    stage.standalone(chosen, queries, checkpoint, out, progress)
 
 
 @app.command(name="filter")

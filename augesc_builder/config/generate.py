@@ -7,13 +7,8 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, create_model, model_validator
 
-from augesc_builder.config.base import Fraction, Positive, Section
-
-
-class BackendSettings(Section):
-    """What a backend's section has in common: the ``type`` that chooses it."""
-
-    type: str
+from augesc_builder.config.base import BackendSettings, Fraction, Positive, Section
+from augesc_builder.config.openai_api import OpenAISettings
 
 
 class LocalSettings(BackendSettings):
@@ -75,7 +70,7 @@ class Generate(Section):
         return self.samples_per_query.get(source, 1)
 
 
-_kinds: dict[str, type[BackendSettings]] = {"local": LocalSettings}
+_kinds: dict[str, type[BackendSettings]] = {"local": LocalSettings, "openai_api": OpenAISettings}
 
 
 def add_backend(name: str, settings: type[BackendSettings]) -> None:

@@ -19,29 +19,64 @@ from augesc_builder.run.provenance import content_of, digest, is_new
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Generate the conversations of a build."""
+    from augesc_builder.pipeline.generate.backends import backend_of
+
     queries = named(folder.use("queries", layout.QUERIES), layout.QUERIES)
-    folder.use("finetune")
+    if backend_of(recipe).needs_checkpoint:
+        folder.use("finetune")
     checkpoint = folder.path / layout.CHECKPOINT
     _generate(folder, recipe, queries, checkpoint, layout.GENERATIONS, progress)
 
 
 def standalone(
-    recipe: Recipe, queries_at: Path, checkpoint: Path, out: Path, progress: Progress
+    recipe: Recipe, queries_at: Path, checkpoint: Path | None, out: Path, progress: Progress
 ) -> None:
     """Generate conversations for a queries table into ``out``.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint that cannot be used.
+    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint that cannot be used, and
+    where there is one and the backend has no use for it, or the other way round.
     """
-    from augesc_builder.models.causal_lm import check_folder
+    from augesc_builder.pipeline.generate.backends import backend_of
 
-    check_folder(checkpoint.absolute())  # no name on the Hub
+    backend = backend_of(recipe)
+    if backend.needs_checkpoint != (checkpoint is not None):
+        raise CheckpointError(
+            f"the backend {recipe.generate.backend.type} "
+            + (
+                "needs a checkpoint; give --checkpoint DIR"
+                if backend.needs_checkpoint
+                else "has no use for a checkpoint; leave --checkpoint out"
+            )
+        )
     files = table_files(queries_at, layout.QUERIES)
-    settings = recipe.settings()
+    settings = recipe.fixed_settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
-    inputs = {"queries": digest(files), "checkpoint": content_of(checkpoint)}
+    inputs = {"queries": digest(files)}
+    if checkpoint is not None:
+        from augesc_builder.models.causal_lm import check_folder
+
+        check_folder(checkpoint.absolute())  # no name on the Hub
+        inputs["checkpoint"] = content_of(checkpoint)
+    backend.check(recipe)
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if is_new(folder, "generate", progress):
-            _generate(folder, recipe, files, checkpoint, ".", progress)
+            at = checkpoint or folder.path / layout.CHECKPOINT
+            _generate(folder, recipe, files, at, ".", progress)
+
+
+def plan(recipe: Recipe, queries_at: Path) -> list[str]:
+    """Say in lines what generating for a queries table would take; nothing is written or asked."""
+    from augesc_builder.pipeline.generate.backends import backend_of
+    from augesc_builder.pipeline.generate.tasks import read_queries, tasks
+
+    backend = backend_of(recipe)
+    backend.check(recipe)
+    queries = read_queries(table_files(queries_at, layout.QUERIES))
+    n_tasks = len(tasks(queries, recipe.generate))
+    return [
+        f"{n_tasks:,} conversations of {len(queries):,} queries, by {backend.about}.",
+        *backend.plan(recipe, n_tasks),
+    ]
 
 
 def _generate(
@@ -66,7 +101,7 @@ def _generate(
         unfinished[task.shard][task.row] = None
     with (
         LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line,
-        closing(backend_of(recipe)(recipe, checkpoint)) as backend,
+        closing(backend_of(recipe)(recipe, checkpoint, folder.path)) as backend,
     ):
         if missing:
             known = folder.manifest.get("generate", {})
@@ -107,10 +142,12 @@ def _generate(
         reasons.update(fact["finish_reasons"])
     total = sum(fact["tokens"] for fact in facts)
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
-    progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {ends}")
+    counted = f", {total:,} tokens" if total else ""
+    progress.say(f"  {len(todo):,} conversations{counted}; ended by: {ends}")
     folder.complete(
         "generate",
         tables={"generations": len(todo)},
         tokens=total,
         finish_reasons=dict(reasons),
+        **backend.facts(),
     )

@@ -5,22 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import RunFolderError
-from augesc_builder.models.backbone import place_of
-from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
-from augesc_builder.pipeline.generate import capacity
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
-from augesc_builder.pipeline.generate.processor import check_weights, facts_for
 from augesc_builder.pipeline.generate.tasks import Row, Task
 from augesc_builder.pipeline.generate.ways import Way, fastest, kept, noted, ways, worth_trying
-from augesc_builder.pipeline.generate.workers import Crew, crew_of
 from augesc_builder.run.workers import cores
+
+if TYPE_CHECKING:
+    from augesc_builder.pipeline.generate.workers import Crew
 
 _LOOK, _MEASURE = 0.05, 1.0
 """Seconds to find out whether there is work enough to measure for, and to measure a way."""
@@ -32,14 +28,19 @@ class LocalBackend(Backend):
     Settings = LocalSettings
     about = "our own engine, on this machine's GPUs or CPU cores"
 
-    def __init__(self, recipe: Recipe, checkpoint: Path) -> None:
-        super().__init__(recipe, checkpoint)
+    def __init__(self, recipe: Recipe, checkpoint: Path, folder: Path) -> None:
+        super().__init__(recipe, checkpoint, folder)
         self._slots, self._way = 1, Way(1, 1)
         self._crew: Crew | None = None
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
         """Refuse a model that cannot be cut into parts, or rounded, as it is asked for."""
+        from augesc_builder.models.backbone import place_of
+        from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
+        from augesc_builder.pipeline.generate import capacity
+        from augesc_builder.pipeline.generate.processor import check_weights
+
         settings, origin = capacity.settings_of(recipe), recipe.backbone
         if settings.tensor_parallel == 1 and settings.weights is None:
             return
@@ -55,6 +56,11 @@ class LocalBackend(Backend):
         Other types and numbers of slots or threads round otherwise: a resumed run keeps those it
         began with.
         """
+        import torch
+
+        from augesc_builder.pipeline.generate import capacity
+        from augesc_builder.pipeline.generate.processor import facts_for
+
         settings = capacity.settings_of(self.recipe)
         facts = facts_for(settings.dtype, known)
         self.recipe = _with_dtype(self.recipe, settings, facts["dtype"])
@@ -86,6 +92,8 @@ class LocalBackend(Backend):
 
     def _of(self, n: int) -> Crew:
         """Return a crew of at least ``n`` processes, in the place of a smaller one."""
+        from augesc_builder.pipeline.generate.workers import crew_of
+
         if self._crew is None or self._crew.size < n:
             self.close()
             self._crew = crew_of(n, self.checkpoint, self.recipe, self._slots)
@@ -95,6 +103,8 @@ class LocalBackend(Backend):
         self, most: int, workers: int | None, n_tasks: int
     ) -> tuple[Way, dict[Way, float]]:
         """Return the fastest way, and tokens a second of those that were worth trying."""
+        import torch
+
         threads = min(cores(), torch.get_num_threads())
         simplest, *others = found = ways(most, threads, workers and most)
         if not others:
