@@ -6,7 +6,8 @@ Blenderbot-small   ``__newln__`` between utterances (its tokenizer's line break)
 BART               ``<s>`` first, ``</s></s>`` between utterances (its convention for pairs)
 T5                 ``seeker:`` and ``supporter:`` in front of utterances
 others             the end-of-sequence token between utterances
-causal LMs         the tokenizer's chat template
+causal LMs         the tokenizer's chat template, where the model itself is the assistant,
+                   whichever role it is trained for
 =================  =============================================================================
 
 A history that is too long loses its oldest tokens (causal LMs: its oldest utterances). Blenderbot
@@ -37,6 +38,9 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
 )
 """For causal LMs without a chat template of their own."""
+
+
+_SWAPPED = {"user": "assistant", "assistant": "user"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Encoder:
         self.eos = int(tokenizer.eos_token_id)
         self.pad = self.eos if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self._target_prefix = " " if kind == "blenderbot" else ""
+        self._swapped = examples.role == "seeker"
         self._prefix = {"user": "", "assistant": ""}
         self._start, self._between, self._end = _marks(kind, tokenizer)
         if kind in {"t5", "mt5", "umt5"}:
@@ -123,6 +128,8 @@ class Encoder:
 
     def _chat(self, history: Sequence[Message]) -> list[int]:
         messages, limit = list(history), int(self.max_source or 0)
+        if self._swapped:
+            messages = [{**message, "role": _SWAPPED[message["role"]]} for message in messages]
         while True:
             ids = self._templated(messages)
             if len(ids) <= limit:
