@@ -167,16 +167,29 @@ PROMPTED: dict[str, Stated] = {
 }
 """The same for GPT-3, which is prompted: in the place of the section ``generate``."""
 
+_6_1 = "section 6.1"
+
+SELF_CHAT: dict[str, Stated] = {
+    "queries.sources.*.source": Stated(["empathetic_dialogues"], _6_1),
+    "generate.top_p": Stated(0.9, _6_1),
+    "generate.temperature": Stated(0.9, _6_1),
+    "generate.backend.max_utterances": Stated(30, _6_1),
+}
+"""The same for two dialog models that talk to each other."""
+
+_ELSEWHERE = {"openai_api": PROMPTED, "self_chat": SELF_CHAT}
+
 _FROM = "queries.sources.*.source"
 
 
 def stated(settings: Mapping[str, Any]) -> dict[str, Stated]:
-    """Return what the paper says of the keys that a recipe comes to: of its GPT-J, or of GPT-3."""
+    """Return what the paper says of the keys that a recipe comes to: of GPT-J, GPT-3 or Blender."""
     said = {key: found for key, found in SETTINGS.items() if key.partition(".")[0] in settings}
-    if not _prompted(settings):
+    elsewhere = _ELSEWHERE.get(str(value_of(settings, "generate.backend.type")))
+    if elsewhere is None:
         return said
     ours = {key for key in said if key.startswith(("generate.", "queries.classifiers."))}
-    return {key: found for key, found in said.items() if key not in ours} | PROMPTED
+    return {key: found for key, found in said.items() if key not in ours} | elsewhere
 
 
 def _prompted(settings: Mapping[str, Any]) -> bool:
@@ -193,6 +206,10 @@ def _with_reddit(settings: Mapping[str, Any]) -> bool:
 
 def _classified(settings: Mapping[str, Any]) -> bool:
     return _with_reddit(settings) and bool(value_of(settings, "queries.classifiers.enabled"))
+
+
+def _self_chat(settings: Mapping[str, Any]) -> bool:
+    return bool(value_of(settings, "generate.backend.type") == "self_chat")
 
 
 def _finetuned(settings: Mapping[str, Any]) -> bool:
@@ -263,6 +280,33 @@ CHOICES: tuple[Choice, ...] = (
         "conversations of each query: {}; the paper gives sums only", "generate.samples_per_query"
     ),
     Choice("the texts come from the backend {}", "generate.backend.type", unused=("local",)),
+    Choice("the seeker's dialog model is {}", "generate.backend.seeker.model"),
+    Choice("the supporter's dialog model is {}", "generate.backend.supporter.model"),
+    Choice(
+        "the words of an utterance that end a conversation are {}, in any case and each as a word "
+        'of its own; the paper says: the word "bye"',
+        "generate.backend.end_words",
+    ),
+    Choice("utterances have at most {} tokens", "generate.backend.max_utterance_tokens"),
+    Choice(
+        "the repetition penalty and the limit of tokens; section 6.1 gives none",
+        when=_self_chat,
+    ),
+    *(
+        Choice(
+            f"{what} is {{}}; section 6.1 names none",
+            f"generate.{key}",
+            unused=(None, 0, False),
+            when=_self_chat,
+        )
+        for what, key in (("top-k", "top_k"), ("min-p", "min_p"), ("greedy decoding", "greedy"))
+    ),
+    Choice(
+        "of a conversation that is too long for a dialog model the query is kept, and the oldest "
+        "utterances behind it are left out; an utterance has a token at least, and one without "
+        "words ends it",
+        when=_self_chat,
+    ),
     *(
         Choice(f"{what} is {{}}; the paper gives none for GPT-3", f"generate.{key}", when=_prompted)
         for what, key in (("top-p", "top_p"), ("the temperature", "temperature"))
