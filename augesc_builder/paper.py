@@ -1,4 +1,4 @@
-"""The paper itself (arXiv 2202.13047): its figures, its settings, and what it does not have.
+"""The paper itself (arXiv 2202.13047): its figures and its settings.
 
 A recipe is compared with what stands here, and not with ``recipes/paper.yaml``, which makes choices
 of its own where the paper is silent.
