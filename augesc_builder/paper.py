@@ -1,4 +1,4 @@
-"""The paper itself (arXiv 2202.13047): its figures, its settings, and what it does not have.
+"""The paper itself (arXiv 2202.13047): its figures and its settings.
 
 A recipe is compared with what stands here, and not with ``recipes/paper.yaml``, which makes choices
 of its own where the paper is silent.
@@ -6,8 +6,7 @@ of its own where the paper is silent.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,33 +70,6 @@ class Stated:
 
     value: Any
     where: str
-
-
-def _always(_: Mapping[str, Any]) -> bool:
-    return True
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a build does and the paper does not have, or leaves open.
-
-    - ``text``: says it; ``{}`` stands for the value of the key
-    - ``key``: the key that holds it; ``None`` for what no key switches off
-    - ``unused``: values of the key by which a recipe does without it
-    - ``when``: whether a recipe with these settings comes to it at all
-    """
-
-    text: str
-    key: str | None = None
-    unused: tuple[Any, ...] = (None,)
-    when: Callable[[Mapping[str, Any]], bool] = _always
-
-    def of(self, settings: Mapping[str, Any]) -> str | None:
-        """Return what it is in a recipe, in Markdown; ``None`` where the recipe does without."""
-        value = None if self.key is None else value_of(settings, self.key)
-        if not self.when(settings) or (self.key is not None and value in self.unused):
-            return None
-        return self.text if self.key is None else f"{self.text.format(_code(value))} (`{self.key}`)"
 
 
 _4_1, _4_2, _4_3, _A = "section 4.1", "section 4.2", "section 4.3", "appendix A"
@@ -167,162 +139,27 @@ PROMPTED: dict[str, Stated] = {
 }
 """The same for GPT-3, which is prompted: in the place of the section ``generate``."""
 
-_FROM = "queries.sources.*.source"
+_6_1 = "section 6.1"
+
+SELF_CHAT: dict[str, Stated] = {
+    "queries.sources.*.source": Stated(["empathetic_dialogues"], _6_1),
+    "generate.top_p": Stated(0.9, _6_1),
+    "generate.temperature": Stated(0.9, _6_1),
+    "generate.backend.max_utterances": Stated(30, _6_1),
+}
+"""The same for two dialog models that talk to each other."""
+
+_ELSEWHERE = {"openai_api": PROMPTED, "self_chat": SELF_CHAT}
 
 
 def stated(settings: Mapping[str, Any]) -> dict[str, Stated]:
-    """Return what the paper says of the keys that a recipe comes to: of its GPT-J, or of GPT-3."""
+    """Return what the paper says of the keys that a recipe comes to: of GPT-J, GPT-3 or Blender."""
     said = {key: found for key, found in SETTINGS.items() if key.partition(".")[0] in settings}
-    if not _prompted(settings):
+    elsewhere = _ELSEWHERE.get(str(value_of(settings, "generate.backend.type")))
+    if elsewhere is None:
         return said
     ours = {key for key in said if key.startswith(("generate.", "queries.classifiers."))}
-    return {key: found for key, found in said.items() if key not in ours} | PROMPTED
-
-
-def _prompted(settings: Mapping[str, Any]) -> bool:
-    return bool(value_of(settings, "generate.backend.type") == "openai_api")
-
-
-def _with_ed(settings: Mapping[str, Any]) -> bool:
-    return "empathetic_dialogues" in value_of(settings, _FROM)
-
-
-def _with_reddit(settings: Mapping[str, Any]) -> bool:
-    return "reddit" in value_of(settings, _FROM)
-
-
-def _classified(settings: Mapping[str, Any]) -> bool:
-    return _with_reddit(settings) and bool(value_of(settings, "queries.classifiers.enabled"))
-
-
-def _finetuned(settings: Mapping[str, Any]) -> bool:
-    return "finetune" in settings
-
-
-def _on_esconv(settings: Mapping[str, Any]) -> bool:
-    return bool(value_of(settings, "finetune.sessions") == "esconv")
-
-
-CHOICES: tuple[Choice, ...] = (
-    Choice("models and data are taken at the commits in the manifest; the paper names none"),
-    Choice("every random choice follows from the seed {}", "seed"),
-    Choice("the model begins with random weights, in the shape {}", "backbone.from_scratch"),
-    Choice("the model's weights are those of the GGUF file {}", "backbone.gguf_file"),
-    Choice(
-        "fine-tuning sessions are drawn from ESConv's train split; the paper names no split",
-        when=_on_esconv,
-    ),
-    Choice(
-        "what a supporter says before the seeker's first words is left out of fine-tuning too; "
-        "the paper says so of its Table 2",
-        when=_finetuned,
-    ),
-    Choice("AdamW's weight decay is {}", "finetune.weight_decay"),
-    Choice("gradients are clipped to the norm {}", "finetune.max_grad_norm"),
-    Choice("fine-tuning computes in {}", "finetune.mixed_precision", unused=(None, "no", "auto")),
-    Choice("fine-tuning holds the weights in {}", "finetune.weights_dtype"),
-    Choice(
-        "the emotions of EmpatheticDialogues that count as negative are {}; the paper lists none",
-        "queries.negative_emotions",
-        when=_with_ed,
-    ),
-    Choice("posts with personal data are no queries"),
-    Choice("posts that repeat an earlier one are no queries"),
-    Choice("posts much like an earlier one are no queries: {}", "queries.near_duplicates"),
-    Choice(
-        "posts with names of people or places, as {} finds them, are no queries",
-        "queries.names_and_places",
-    ),
-    Choice("no source gives more than {} queries", "queries.max_per_source"),
-    Choice("the list of subreddits is ours; the paper did not publish its own", when=_with_reddit),
-    Choice(
-        "the lists of keywords and of Reddit lingo are ours; the paper gives examples only",
-        when=_with_reddit,
-    ),
-    Choice(
-        "emotions that let a post stand although they are not negative: {}",
-        "queries.classifiers.emotions.*.labels.ambiguous",
-        when=_classified,
-    ),
-    Choice(
-        "scores from which an emotion counts, where a classifier finds several at once: {}",
-        "queries.classifiers.emotions.*.threshold",
-        when=_classified,
-    ),
-    Choice(
-        "of Detoxify's models it is {}; the paper does not say which",
-        "queries.classifiers.toxicity.model",
-        when=_classified,
-    ),
-    Choice(
-        "score from which a post is toxic: {}",
-        "queries.classifiers.toxicity.threshold",
-        when=_classified,
-    ),
-    Choice(
-        "conversations of each query: {}; the paper gives sums only", "generate.samples_per_query"
-    ),
-    Choice("the texts come from the backend {}", "generate.backend.type", unused=("local",)),
-    *(
-        Choice(f"{what} is {{}}; the paper gives none for GPT-3", f"generate.{key}", when=_prompted)
-        for what, key in (("top-p", "top_p"), ("the temperature", "temperature"))
-    ),
-    Choice("an answer ends before any of {}", "generate.backend.stop", unused=(None, [])),
-    Choice(
-        "requests hold {} beyond OpenAI's protocol",
-        "generate.backend.extra_body",
-        unused=(None, {}),
-    ),
-    Choice(
-        "the texts are sampled in {} batches, each text from a random stream of its own",
-        "generate.backend.engine",
-    ),
-    Choice("the texts are made with weights of the type {}", "generate.backend.dtype"),
-    Choice(
-        "the matrices of the model are rounded to the type {}, with a scale for each output",
-        "generate.backend.weights",
-        unused=(None,),
-    ),
-    Choice(
-        "the output layer is rounded to bfloat16 on CPU",
-        "generate.backend.bfloat16_head",
-        unused=(None, False),
-    ),
-    Choice("session length is counted by the tokenizer {}", "requirements.tokenizer"),
-    Choice("role words are whole words in this very case"),
-    Choice("sessions are scanned for safety flags, and none is dropped for them"),
-    Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
-    Choice(
-        "the prior of figure 4 is {}; the paper does not give its own, and its z-scores are not "
-        "reproduced exactly",
-        "statistics.prior",
-    ),
-)
-"""What a build does beside the paper, in the order of its stages."""
-
-
-def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
-    """List all in which a recipe differs from the paper itself, in Markdown, a line each.
-
-    ``settings`` are a recipe's plain values (``Recipe.settings()``); sections that its build never
-    comes to may be left out. First what is other than the paper says, then what the paper does not
-    have or leaves open (with requirements from outside the package). No recipe is without any.
-    """
-    found = []
-    for key, papers in stated(settings).items():
-        ours = value_of(settings, key)
-        if _unordered(ours) != _unordered(papers.value):
-            found.append(
-                f"`{key}`: {_code(ours)}; the paper: {_code(papers.value)} ({papers.where})"
-            )
-    open_ones = [c for c in CHOICES if c.key not in PROMPTED or not _prompted(settings)]
-    choices = [said for choice in open_ones if (said := choice.of(settings)) is not None]
-    choices += [
-        f"the requirement {_code(name)}"
-        for name in settings["requirements"]
-        if f"requirements.{name}" not in SETTINGS and name != "tokenizer"
-    ]
-    return [*found, *(f"ours: {said}" for said in choices)]
+    return {key: found for key, found in said.items() if key not in ours} | elsewhere
 
 
 def value_of(settings: Mapping[str, Any], key: str) -> Any:
@@ -337,14 +174,3 @@ def value_of(settings: Mapping[str, Any], key: str) -> Any:
             return [value_of(entry, ".".join(steps[i + 1 :])) for entry in found or ()]
         found = found.get(step) if isinstance(found, Mapping) else None
     return found
-
-
-def _unordered(value: Any) -> Any:
-    return sorted(map(str, value)) if isinstance(value, list) else value
-
-
-def _code(value: Any) -> str:
-    """Write a value as a code span in Markdown, on one line."""
-    is_plain = isinstance(value, str) and value.isprintable()
-    text = value if is_plain else json.dumps(value, ensure_ascii=False)
-    return f"`` {text} ``" if "`" in text else f"`{text}`"

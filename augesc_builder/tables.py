@@ -72,9 +72,9 @@ GENERATIONS = Features(
 - ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted; both counts are null
   where no tokenizer of ours wrote it
 - ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
-  ``not_finite`` (non-finite logits; the text is empty); of an endpoint also ``content_filter``,
-  ``refused``, ``empty``, ``wrong_format`` (no speaker in front), ``failed`` (never answered; the
-  text is empty) and ``other``
+  ``not_finite`` (non-finite logits; the text is empty); of two dialog models also ``empty`` (one
+  said no word); of an endpoint also ``content_filter``, ``refused``, ``empty``, ``wrong_format``
+  (no speaker in front), ``failed`` (never answered; the text is empty) and ``other``
 - ``seed``: the seed of the random streams
 """
 

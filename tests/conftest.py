@@ -219,10 +219,13 @@ def refused(augesc):
 def generate(built, tiny_file, tmp_path):
     """Run that stage alone on the queries of the tiny build; give its rows."""
     from augesc_builder.pipeline.generate import stage
+    from augesc_builder.pipeline.generate.backends import backend_of
     from augesc_builder.run.progress import Progress
 
     def run(*overrides, out="out", checkpoint=None, progress=None):
-        recipe, at = load_recipe(tiny_file, overrides), checkpoint or built / "checkpoint"
+        recipe = load_recipe(tiny_file, overrides)
+        needed = backend_of(recipe).needs_checkpoint
+        at = (checkpoint or built / "checkpoint") if needed else None
         progress = progress or Progress(quiet=True)
         stage.standalone(recipe, built / "queries", at, tmp_path / out, progress)
         return rows_of(tmp_path / out)

@@ -8,18 +8,11 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from augesc_builder.choices import CHOICES, differences_from_paper
 from augesc_builder.config.recipe import RECIPES, load_recipe, shipped_recipes
 from augesc_builder.config.training import CONFIGS
-from augesc_builder.paper import (
-    CHOICES,
-    FIGURE_4,
-    PROMPTED,
-    SETTINGS,
-    TABLE_1,
-    TABLE_2,
-    differences_from_paper,
-    value_of,
-)
+from augesc_builder.paper import FIGURE_4, PROMPTED, SELF_CHAT, SETTINGS, TABLE_1, TABLE_2, value_of
+from augesc_builder.pipeline.generate.backends import backend_of
 from tests.conftest import shared
 
 WITH_CLASSIFIER = "safety.classifier={model: a/b, revision: main, threshold: 1, labels: {}}"
@@ -33,6 +26,7 @@ NO_DIFFERENCE = {
         (
             *("backbone.revision", "finetune.revision", "queries.classifiers.emotions.*.revision"),
             "queries.classifiers.toxicity.revision",
+            *("generate.backend.seeker.revision", "generate.backend.supporter.revision"),
         ),
         "said once, of all commits",
     ),
@@ -92,25 +86,35 @@ def without_sections(keys: Iterable[str]) -> set[str]:
     return {key for key in every if not any(other.startswith(f"{key}.") for other in every)}
 
 
-@pytest.mark.parametrize("recipe", ["paper", "paper-gpt3"])
-def test_every_key_is_the_papers_or_ours_or_makes_no_difference(recipe):
-    said = {*SETTINGS, *PROMPTED, *(choice.key for choice in CHOICES), *NO_DIFFERENCE}
-    given = [WITH_CLASSIFIER, WITH_TOKENIZER]
+def used(name: str, *overrides: str) -> dict[str, object]:
+    """Give the settings of a recipe that its build comes to."""
+    recipe = load_recipe(name, overrides)
+    return backend_of(recipe).settings_used(recipe)
+
+
+SYSTEMS = ("paper", "paper-gpt3", "paper-blender")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_key_is_the_papers_or_ours_or_makes_no_difference(name):
+    said = {*SETTINGS, *PROMPTED, *SELF_CHAT, *(choice.key for choice in CHOICES), *NO_DIFFERENCE}
     unsaid = {
         key
-        for key in without_sections(keys_of(load_recipe(recipe, given).settings()))
+        for key in without_sections(keys_of(used(name, WITH_CLASSIFIER, WITH_TOKENIZER)))
         if not any(f"{key}.".startswith(f"{known}.") for known in said)
     }
-    assert not unsaid, "say in paper.py what the paper says of them, or that they are ours"
+    assert not unsaid, (
+        "say in paper.py what the paper says of them, or in choices.py that they are ours"
+    )
 
 
 def test_every_key_that_is_named_is_one():
     keys = {
         key
-        for name in ("paper", "paper-gpt3")
+        for name in SYSTEMS
         for key in keys_of(load_recipe(name, [WITH_CLASSIFIER, WITH_TOKENIZER]).settings())
     }
-    named = {*SETTINGS, *PROMPTED, *NO_DIFFERENCE, *(c.key for c in CHOICES if c.key)}
+    named = {*SETTINGS, *PROMPTED, *SELF_CHAT, *NO_DIFFERENCE, *(c.key for c in CHOICES if c.key)}
     assert named <= keys
 
 
@@ -177,6 +181,33 @@ def test_the_papers_recipe_as_it_is_lacks_reddit_alone():
         '`queries.sources.*.source`: `["empathetic_dialogues"]`; the paper: '
         '`["empathetic_dialogues", "reddit"]` (section 4.2)'
     ]
+
+
+def test_the_blenders_lack_nothing_that_section_6_1_says():
+    assert not [said for said in differences_of_blenders() if not said.startswith("ours: ")]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("generate.top_p=0.8", "`generate.top_p`: `0.8`; the paper: `0.9` (section 6.1)"),
+        ("generate.temperature=1", "`generate.temperature`: `1.0`; the paper: `0.9` (section 6.1)"),
+        (
+            "generate.backend.max_utterances=20",
+            "`generate.backend.max_utterances`: `20`; the paper: `30` (section 6.1)",
+        ),
+        ("generate.backend.end_words=[goodbye]", 'end a conversation are `["goodbye"]`'),
+        ("generate.top_k=5", "top-k is `5`; section 6.1 names none"),
+        ("generate.backend.max_utterance_tokens=7", "utterances have at most `7` tokens"),
+    ],
+)
+def test_other_blenders_are_a_difference(override, line):
+    assert not [said for said in differences_of_blenders() if line in said]
+    assert [said for said in differences_of_blenders(override) if line in said]
+
+
+def differences_of_blenders(*overrides: str) -> list[str]:
+    return differences_from_paper(used("paper-blender", *overrides))
 
 
 def test_without_a_gpu_the_classifiers_can_be_left_out_and_that_is_said():
@@ -290,7 +321,7 @@ def comments_of(text: str) -> dict[str, str]:
 
 def test_what_is_ours_is_marked_as_ours():
     comments = comments_of((RECIPES / "paper.yaml").read_text())
-    ours = {choice.key for choice in CHOICES if choice.key in comments}
+    ours = {choice.key for choice in CHOICES if choice.key in comments} - set(SETTINGS)
     assert {"finetune.weight_decay", "generate.backend.dtype", "seed"} <= ours
     unmarked = [key for key in ours if not re.search(r"\b[Oo]urs\b", comments[key])]
     assert not unmarked

@@ -32,6 +32,9 @@ _LOADER = ConfigLoader("training config", CONFIGS, base="esconv", example="train
 
 Share = Annotated[float, Field(gt=0)]
 
+Role = Literal["supporter", "seeker"]
+"""A side of a conversation."""
+
 
 class Sessions(Section):
     """A set of sessions and how often an epoch goes through it."""
@@ -85,8 +88,9 @@ class Model(Section):
 
 
 class Examples(Section):
-    """How sessions become histories and responses."""
+    """How sessions become histories and responses; ``role`` says whose utterances are learned."""
 
+    role: Role = "supporter"
     history_turns: Positive | None
     merge_consecutive: bool
     greetings: Literal["drop", "keep"]
@@ -171,8 +175,14 @@ class Config(Section):
         return self.model_dump(mode="json")
 
     def fixed(self) -> dict[str, Any]:
-        """Return what must not change while a training is resumed."""
-        return {key: value for key, value in self.settings().items() if key != "machine"}
+        """Return what must not change while a training is resumed.
+
+        The supporter's role is left out: trainings of before have no such key.
+        """
+        found = {key: value for key, value in self.settings().items() if key != "machine"}
+        if self.examples.role == "supporter":
+            del found["examples"]["role"]
+        return found
 
 
 def shipped_configs() -> list[str]:

@@ -24,7 +24,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from augesc_builder.dialog.handover import HandOver, danger_report
 from augesc_builder.dialog.model import Decoding, DialogModel
-from augesc_builder.errors import AugescError, HandOverError, InputError
+from augesc_builder.errors import AugescError, CheckpointError, HandOverError, InputError
 from augesc_builder.run.disk import disk_errors
 from augesc_builder.text.prompts import Message, collapse
 
@@ -56,7 +56,8 @@ _HELP = "Commands: /reset, /save FILE, /quit"
 class Chat:
     """One conversation after the other, over a pair of text streams.
 
-    ``classifier`` looks for danger besides the word lists, and ``on_danger`` is told of it.
+    ``classifier`` looks for danger besides the word lists, and ``on_danger`` is told of it. Raises
+    :class:`~augesc_builder.errors.CheckpointError` for a model that was trained as a seeker.
     """
 
     def __init__(
@@ -71,6 +72,11 @@ class Chat:
     ) -> None:
         from augesc_builder.text.safety import DangerScanner
 
+        if model.examples.role == "seeker":
+            raise CheckpointError(
+                f"{model.name} was trained on the seekers' utterances (examples.role: seeker), and "
+                f"supports nobody; give a model of examples.role=supporter"
+            )
         self._scanners: list[Scanner] = [DangerScanner(), *([classifier] if classifier else [])]
         self._on_danger = on_danger
         self._model, self._decoding = model, decoding

@@ -6,7 +6,8 @@ Blenderbot-small   ``__newln__`` between utterances (its tokenizer's line break)
 BART               ``<s>`` first, ``</s></s>`` between utterances (its convention for pairs)
 T5                 ``seeker:`` and ``supporter:`` in front of utterances
 others             the end-of-sequence token between utterances
-causal LMs         the tokenizer's chat template
+causal LMs         the tokenizer's chat template, where the model itself is the assistant,
+                   whichever role it is trained for
 =================  =============================================================================
 
 A history that is too long loses its oldest tokens (causal LMs: its oldest utterances). Blenderbot
@@ -16,13 +17,15 @@ and BART mark no speaker: merge consecutive utterances, and turns tell.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from augesc_builder.config.training import Examples
+from augesc_builder.dialog.examples import merge_consecutive
 from augesc_builder.errors import CheckpointError, TrainingError
 from augesc_builder.models.dialog import NEW_LINE, position_limit
 from augesc_builder.models.training_step import IGNORED
@@ -37,6 +40,9 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
 )
 """For causal LMs without a chat template of their own."""
+
+
+_SWAPPED = {"user": "assistant", "assistant": "user"}
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,15 @@ class Encoder:
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         limit = position_limit(model, tokenizer)
         self.max_target = examples.max_target_tokens
-        self.max_source = examples.max_source_tokens or (limit if self.is_encoder_decoder else None)
-        if self.max_source is None:
+        max_source = examples.max_source_tokens or (limit if self.is_encoder_decoder else None)
+        if max_source is None:
             if limit is None:
                 raise TrainingError(
                     "neither model nor tokenizer says how long a text may be; set "
                     "examples.max_source_tokens"
                 )
-            self.max_source = limit - self.max_target
+            max_source = limit - self.max_target
+        self.max_source = max_source
         both = {"max_source_tokens": self.max_source, "max_target_tokens": self.max_target}
         for key, value in both.items():
             if limit is not None and value > limit:
@@ -95,6 +102,8 @@ class Encoder:
         self.eos = int(tokenizer.eos_token_id)
         self.pad = self.eos if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self._target_prefix = " " if kind == "blenderbot" else ""
+        self._swapped = examples.role == "seeker"
+        self._history_turns = examples.history_turns
         self._prefix = {"user": "", "assistant": ""}
         self._start, self._between, self._end = _marks(kind, tokenizer)
         if kind in {"t5", "mt5", "umt5"}:
@@ -112,27 +121,52 @@ class Encoder:
 
     def source(self, history: Sequence[Message]) -> list[int]:
         """Encode a history; of one that is too long the oldest is cut off."""
+        ids, n_start = self.whole(history), len(self._start)
+        if self.is_encoder_decoder:
+            return [*ids[:n_start], *ids[n_start + max(0, len(ids) - self.max_source) :]]
+        messages = list(history)
+        while len(ids) > self.max_source and len(messages) > 1:
+            messages.pop(0)
+            ids = self.whole(messages)
+        return ids[-self.max_source :]
+
+    def whole(self, history: Sequence[Message]) -> list[int]:
+        """Encode a history, however long it is."""
         if not self.is_encoder_decoder:
-            return self._chat(history)
+            return self._templated(history)
         body: list[int] = []
         for message in history:
             body += self._between if body else []
             body += self._ids(message["content"], self._prefix[message["role"]])
-        room = int(self.max_source or 0) - len(self._start) - len(self._end)
-        return [*self._start, *body[-room:], *self._end]
+        return [*self._start, *body, *self._end]
 
-    def _chat(self, history: Sequence[Message]) -> list[int]:
-        messages, limit = list(history), int(self.max_source or 0)
-        while True:
-            ids = self._templated(messages)
-            if len(ids) <= limit:
+    def context(self, history: Sequence[Message]) -> list[int] | None:
+        """Encode a conversation of two that take turns; its first utterance, the query, is kept.
+
+        What is too long loses its oldest utterances behind the query, two by two, so that turns
+        still tell who speaks. Of the latest, where it does not fit beside the query, the end is
+        kept. ``None`` where not even that fits.
+        """
+        query, *rest = history
+        turns = self._history_turns
+        oldest = 0 if turns is None else max(0, len(rest) + 1 - turns)
+        for start in range(oldest + oldest % 2, max(len(rest), 1), 2):
+            if len(ids := self.whole([query, *rest[start:]])) <= self.max_source:
                 return ids
-            if len(messages) == 1:
-                return ids[-limit:]
-            messages.pop(0)
+        for latest in rest[-1:]:
+            for end in _ends(latest["content"]):
+                both: list[Message] = [query, {"role": latest["role"], "content": end}]
+                if len(ids := self.whole(merge_consecutive(both))) <= self.max_source:
+                    return ids
+        return None
 
     def _templated(self, messages: Sequence[Message]) -> list[int]:
         """Apply the chat template, a program of whoever made the model: it can fail in any way."""
+        if self._swapped:
+            messages = [
+                {"role": _SWAPPED[message["role"]], "content": message["content"]}
+                for message in messages
+            ]
         try:
             ids: list[int] = self.tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=True, return_dict=False
@@ -203,6 +237,16 @@ def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return losses.view(labels.shape).sum(-1)
+
+
+def _ends(text: str) -> Iterator[str]:
+    """Yield a text from each of its words on, and then from each letter of the last word."""
+    starts = [found.start() for found in _WORD.finditer(text)]
+    for start in [*starts, *range(starts[-1] + 1, len(text))]:
+        yield text[start:]
+
+
+_WORD = re.compile(r"\S+")
 
 
 def _rows(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Sessions as examples: a dialog history, and the supporter's next utterance (section 7).
+"""Sessions as examples: a dialog history, and what one of the two says next (sections 6.1 and 7).
 
 An epoch's order depends on seed, phase and epoch alone, so that a training which resumes from a
 checkpoint sees what it would have seen.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from augesc_builder.config.training import Data, Examples
+from augesc_builder.config.training import Data, Examples, Role
 from augesc_builder.errors import InputError
 from augesc_builder.sources import esconv, sample
 from augesc_builder.sources.base import Session
@@ -22,6 +22,9 @@ from augesc_builder.sources.sessions import (
     sessions_files,
 )
 from augesc_builder.text.prompts import Message, collapse
+
+MESSAGE_ROLE: dict[Role, str] = {"supporter": "assistant", "seeker": "user"}
+OTHER: dict[Role, Role] = {"supporter": "seeker", "seeker": "supporter"}
 
 SPLITS = ("train", "validation", "test")
 _SAMPLE_SPLITS = {3: "validation", 4: "test"}
@@ -44,7 +47,7 @@ class Pair:
 
     @property
     def response(self) -> str:
-        """Return what the supporter says."""
+        """Return the utterance that is learned."""
         return self.session.messages[self.turn]["content"]
 
 
@@ -114,22 +117,26 @@ def _of_sample_split(sessions: Sequence[Session], split: str) -> list[Session]:
 def read_pairs(path: str, data: Data, examples: Examples) -> list[Pair]:
     """Read the examples of a set of sessions, those of all problem types.
 
-    Raises :class:`~augesc_builder.errors.InputError` where no supporter answers anything.
+    Raises :class:`~augesc_builder.errors.InputError` where the wanted role answers nothing.
     """
     sessions = read_sessions(path, data, keep_greetings=examples.greetings == "keep")
     pairs = [pair for session in sessions for pair in pairs_of(session, examples)]
     if not pairs:
-        n = sum(m["role"] == "assistant" for s in sessions for m in s.messages)
+        role, other = examples.role, OTHER[examples.role]
+        n = sum(m["role"] == MESSAGE_ROLE[role] for s in sessions for m in s.messages)
         raise InputError(
-            f"none of {len(sessions)} sessions has a supporter's turn (role assistant) behind a "
-            f"seeker's, found {n} turns of supporters; give sessions of both roles",
+            f"none of {len(sessions)} sessions has a {role}'s turn (role {MESSAGE_ROLE[role]}) "
+            f"behind a {other}'s, found {n} turns of {role}s; give sessions of both roles",
             path,
         )
     return pairs
 
 
 def pairs_of(session: Session, examples: Examples) -> list[Pair]:
-    """Return an example for every utterance of the supporter behind the seeker's first."""
+    """Return an example for every utterance of the wanted role behind the other's first.
+
+    A seeker's first words answer nothing, unless a supporter's greeting is kept before them.
+    """
     messages = list(session.messages)
     if examples.greetings == "drop":
         while messages and messages[0]["role"] == "assistant":
@@ -138,11 +145,12 @@ def pairs_of(session: Session, examples: Examples) -> list[Pair]:
         messages = merge_consecutive(messages)
     session = Session(session.session_id, tuple(messages), session.problem_type)
     roles = [message["role"] for message in messages]
-    first = roles.index("user") if "user" in roles else len(roles)
+    own, other = MESSAGE_ROLE[examples.role], MESSAGE_ROLE[OTHER[examples.role]]
+    first = roles.index(other) if other in roles else len(roles)
     return [
         Pair(session, turn, examples.history_turns)
         for turn, role in enumerate(roles)
-        if role == "assistant" and turn > first
+        if role == own and turn > first
     ]
 
 

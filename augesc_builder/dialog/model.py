@@ -12,7 +12,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from augesc_builder.config.training import Examples, load_config
+from augesc_builder.config.training import Examples, Role, load_config
 from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder, summed_loss
 from augesc_builder.dialog.examples import Pair
 from augesc_builder.dialog.folder import find_model, read_facts
@@ -49,16 +49,25 @@ class Likelihood:
 class DialogModel:
     """An encoder-decoder or a causal LM with the settings it was trained with, on its device.
 
-    ``name`` is a training's folder, a model's, or a name on the Hub. Raises
-    :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded.
+    ``name`` is a training's folder, a model's, or a name on the Hub. ``role`` is the role of a
+    model that was trained elsewhere. Raises :class:`~augesc_builder.errors.CheckpointError` where
+    it cannot be loaded.
     """
 
-    def __init__(self, name: str, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        *,
+        dtype: str = "float32",
+        role: Role = "supporter",
+    ) -> None:
         path = find_model(name)
         self.name = name
-        self.model, self.tokenizer = load(path, revision)
+        self.model, self.tokenizer = load(path, revision, dtype=dtype)
         self.facts = read_facts(path)
-        config = self.facts["config"] if self.facts else load_config("esconv").settings()
+        elsewhere = load_config("esconv", [f"examples.role={role}"])
+        config = self.facts["config"] if self.facts else elsewhere.settings()
         self.examples = Examples.model_validate(config["examples"])
         if config["model"]["chat_template"] == "plain" and not self.tokenizer.chat_template:
             self.tokenizer.chat_template = PLAIN_TEMPLATE

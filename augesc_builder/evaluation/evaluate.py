@@ -15,7 +15,7 @@ import numpy as np
 from augesc_builder.config.training import Data
 from augesc_builder.dialog.examples import Pair, read_pairs
 from augesc_builder.dialog.model import Decoding, DialogModel
-from augesc_builder.errors import RunFolderError
+from augesc_builder.errors import CheckpointError, RunFolderError
 from augesc_builder.evaluation.scores import (
     LIKELIHOOD_METRICS,
     TEXT_METRICS,
@@ -84,13 +84,15 @@ def evaluate(
 
     Raises :class:`~augesc_builder.errors.RunFolderError` where ``out`` is not empty,
     :class:`~augesc_builder.errors.CheckpointError` where a model cannot be loaded or is out of
-    memory, :class:`~augesc_builder.errors.InputError` where the sessions cannot be read, and
+    memory, or learned another role than the other, :class:`~augesc_builder.errors.InputError`
+    where the sessions cannot be read, and
     :class:`~augesc_builder.errors.MissingExtraError` without sacrebleu and rouge-score.
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out} is not empty; give --out a new or empty folder")
     with progress.working("evaluation"):
         models = [DialogModel(name) for name in names]
+        _check_roles(models)
         pairs = chosen_pairs(models[0], setup)
         outcomes = [_outcome(model, pairs, setup, progress) for model in models]
         left_out = models[0].left_out
@@ -113,6 +115,16 @@ def evaluate(
         with disk_errors(out):
             _write(out, report, pairs, outcomes)
     return report
+
+
+def _check_roles(models: Sequence[DialogModel]) -> None:
+    """Refuse to compare what a seeker says with what a supporter says."""
+    roles = {model.name: model.examples.role for model in models}
+    if len(set(roles.values())) > 1:
+        said = ", ".join(f"{name} a {role}" for name, role in roles.items())
+        raise CheckpointError(
+            f"the models learned different roles ({said}); compare those of one examples.role"
+        )
 
 
 def chosen_pairs(model: DialogModel, setup: Setup) -> list[Pair]:

@@ -79,9 +79,12 @@ def from_scratch(
 
 
 def load(
-    name: str | Path, revision: str | None = None, tokenizer: str | None = None
+    name: str | Path,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    dtype: str = "float32",
 ) -> tuple[Any, Any]:
-    """Load a dialog model, in float32, and its tokenizer.
+    """Load a dialog model, in ``dtype``, and its tokenizer.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where one of them is missing or broken,
     or where they do not fit each other.
@@ -92,7 +95,7 @@ def load(
         with quiet_bars() if local else contextlib.nullcontext():
             config = pretrained.load_config(name, revision)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model = pretrained.load_pretrained(kind, name, revision, dtype=torch.float32)
+            model = pretrained.load_pretrained(kind, name, revision, dtype=getattr(torch, dtype))
     except Exception as error:
         raise CheckpointError(
             f"{name}: cannot be loaded as a dialog model: {brief(error)}"

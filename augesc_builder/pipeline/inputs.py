@@ -54,7 +54,8 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
     found = {key: digest(paths) for key, paths in files.items()}
     if backend.needs_checkpoint and (gguf := gguf_on_disk(recipe.backbone)) is not None:
         found["finetune.backbone"] = sha256_of(gguf)[:16]
-    return found | {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
+    found |= {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
+    return found | {key: content_of(model) for key, model in backend.models(recipe).items()}
 
 
 def _lists(recipe: Recipe) -> dict[str, list[Path]]:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
+from augesc_builder.choices import differences_from_paper
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.memory import MOST
 from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import config_of, size_of
-from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.filter.requirements import active
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.processor import dtype_for

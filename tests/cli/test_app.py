@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from augesc_builder.choices import differences_from_paper
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.build import STAGES
 from tests.conftest import ROOT, corpus_of, rows_of, shared
 

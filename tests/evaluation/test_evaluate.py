@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,38 @@ def test_a_limit_and_perplexity_alone(augesc, model):
     assert code == 0, err
     assert "of 3 sessions" in text
     assert "bleu_1" not in text
+
+
+@pytest.fixture
+def seeker(model, tmp_path):
+    """The same model, as one that had learned the other role."""
+    shutil.copytree(model, tmp_path / "seeker")
+    facts = tmp_path / "seeker" / "model-first" / "training.json"
+    known = json.loads(facts.read_text())
+    known["config"]["examples"]["role"] = "seeker"
+    facts.write_text(json.dumps(known))
+    return tmp_path / "seeker"
+
+
+def test_a_seeker_is_evaluated_on_seekers_and_not_beside_a_supporter(
+    seeker, model, augesc, refused, tmp_path
+):
+    options = ("--sessions", "sample:test", "--perplexity-only", "--resamples", 100)
+    code, _, err = augesc("evaluate-model", seeker, *options, "--out", tmp_path / "out")
+    assert code == 0, err
+    wanted = examples.read_pairs(
+        "sample:test",
+        load_config("tiny").data,
+        load_config("tiny", ["examples.role=seeker"]).examples,
+    )
+    (report,) = (json.loads(p.read_text()) for p in (tmp_path / "out").glob("*.json"))
+    assert report["examples"] == len(wanted)
+    said = refused("evaluate-model", seeker, "--against", model, *options)
+    assert f"{seeker} a seeker, {model} a supporter" in said
+
+
+def test_nobody_chats_with_a_seeker(seeker, refused):
+    assert "supports nobody" in refused("chat", seeker)
 
 
 def test_mistakes_of_an_evaluation(refused, model, tmp_path):

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from augesc_builder.config.recipe import FromScratch
 from augesc_builder.config.training import Data, dump_config, load_config, shipped_configs
 from augesc_builder.dialog import examples, folder
-from augesc_builder.dialog.encoding import Encoder, summed_loss
+from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder, summed_loss
+from augesc_builder.dialog.model import DialogModel
 from augesc_builder.errors import (
     CheckpointError,
     InputError,
@@ -36,6 +37,7 @@ from augesc_builder.models import causal_lm, dialog
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import seal
 from augesc_builder.run.status import overview
+from augesc_builder.sources import sample
 from augesc_builder.sources.base import Session
 from augesc_builder.training.run import train
 from tests.conftest import ROOT, shared
@@ -202,6 +204,46 @@ def test_an_epoch_takes_each_set_as_often_as_its_weight_says(sets, key):
         assert all(int(weight) <= n <= int(weight) + 1 for n in times)
 
 
+def turned(utterances):
+    return [({"user": "assistant", "assistant": "user"}[role], text) for role, text in utterances]
+
+
+@given(UTTERANCES, st.booleans(), st.none() | st.integers(1, 5))
+def test_a_seekers_examples_are_a_supporters_with_the_sides_exchanged(said, merge, turns):
+    same = {"merge_consecutive": merge, "greetings": "keep", "history_turns": turns}
+    seekers = examples.pairs_of(session_of(*said), example_settings(role="seeker", **same))
+    supporters = examples.pairs_of(session_of(*turned(said)), example_settings(**same))
+    assert [(p.turn, p.response) for p in seekers] == [(p.turn, p.response) for p in supporters]
+    for pair in seekers:
+        assert pair.session.messages[pair.turn]["role"] == "user"
+
+
+def test_a_seekers_first_words_are_an_example_only_behind_a_greeting():
+    said = [("assistant", "hello"), ("user", "hi"), ("assistant", "what is it?"), ("user", "work")]
+    dropped, kept = (
+        examples.pairs_of(session_of(*said), example_settings(role="seeker", greetings=greetings))
+        for greetings in ("drop", "keep")
+    )
+    assert [p.response for p in dropped] == ["work"]
+    assert [m["content"] for m in dropped[0].history] == ["hi", "what is it?"]
+    assert [p.response for p in kept] == ["hi", "work"]
+
+
+def test_the_samples_seekers_are_counted_by_hand():
+    """Every turn but the first of each seeker: counted in the bundled file itself."""
+    answers = 0
+    for line in sample.SESSIONS.read_text(encoding="utf-8").splitlines():
+        speakers = [turn["speaker"] for turn in json.loads(line)["dialog"]]
+        while speakers[0] == "sys":
+            speakers.pop(0)
+        runs = [who for i, who in enumerate(speakers) if not i or speakers[i - 1] != who]
+        answers += runs.count("usr") - 1
+    data = load_config("tiny").data
+    found = examples.read_pairs("sample", data, example_settings(role="seeker"))
+    assert len(found) == answers
+    assert len(examples.read_pairs("sample", data, example_settings())) != answers
+
+
 def test_the_samples_splits_are_of_every_problem_type_and_share_nothing():
     settings = load_config("tiny").data
     splits = [examples.read_sessions(f"sample:{split}", settings) for split in examples.SPLITS]
@@ -221,14 +263,21 @@ def test_esconvs_greetings_and_problem_types_are_read():
     assert all(s.problem_type for s in kept)
 
 
-def test_sessions_without_a_supporter_are_refused(tmp_path, refused):
+@pytest.mark.parametrize(
+    ("role", "what"),
+    [
+        ("supporter", "a supporter's turn (role assistant) behind a seeker's, found 0 turns of s"),
+        ("seeker", "a seeker's turn (role user) behind a supporter's, found 1 turns of seekers"),
+    ],
+)
+def test_sessions_without_a_supporter_are_refused(role, what, tmp_path, refused):
     path = tmp_path / "s.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "hello?"}]}\n')
     said = refused(
         *("train", "--config", "tiny", "--out", tmp_path / "out"),
-        *("--set", f"phases.first.sessions=[{path}]"),
+        *("--set", f"phases.first.sessions=[{path}]", "--set", f"examples.role={role}"),
     )
-    assert "none of 1 sessions has a supporter's turn" in said
+    assert f"none of 1 sessions has {what}" in said
     assert str(path) in said
     assert not (tmp_path / "out").exists()
 
@@ -315,6 +364,21 @@ def test_each_family_has_its_marks_and_the_loss_of_transformers(name, text):
         ).loss
     n_tokens = int((labels != -100).sum())
     assert float(ours.sum()) / n_tokens == pytest.approx(float(theirs), abs=1e-4)
+
+
+def test_a_causal_model_is_its_templates_assistant_whichever_role_it_learns(tmp_path):
+    model, tokenizer = causal_lm.load(causal(tmp_path), revision=None, dtype="float32")
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    sources = {
+        role: Encoder(model, tokenizer, example_settings(role=role)).source(said)
+        for role, said in (("supporter", SAID), ("seeker", SAID[:2]))
+    }
+    assert tokenizer.decode(sources["supporter"]) == (
+        "user:\ni lost my job\nassistant:\nthat is hard<|endoftext|>\nuser:\nyes\nassistant:\n"
+    )
+    assert tokenizer.decode(sources["seeker"]) == (
+        "assistant:\ni lost my job<|endoftext|>\nuser:\nthat is hard\nassistant:\n"
+    )
 
 
 def test_a_long_history_loses_its_beginning():
@@ -418,6 +482,37 @@ def test_the_card_says_how_the_model_was_made(reference):
     assert "findahelpline.com" in card
     assert dump_config(mini()).strip() in card
     assert "{{" not in card
+
+
+def test_a_seeker_is_trained_and_its_card_says_so(reference, tmp_path):
+    config, out = mini("examples.role=seeker"), tmp_path / "out"
+    curve, _ = trained(config, out)
+    assert curve != reference[0]
+    assert curve[-1]["validation_loss"] < curve[0]["loss"] - 0.3
+    model = Path(folder.find_model(str(out)))
+    facts, card = folder.read_facts(model), (model / "README.md").read_text()
+    assert facts["config"]["examples"]["role"] == "seeker"
+    assert "Role: it learned the seeker's utterances" in card
+    assert "it is nobody's supporter" in card
+    assert "it learned the supporter's" in (reference[2] / "model-first" / "README.md").read_text()
+    with pytest.raises(SettingsChangedError, match=r"examples.role \('seeker' there, None now\)"):
+        train(mini(), out, Progress(quiet=True))
+
+
+def test_trainings_of_before_there_were_seekers_go_on(reference, tmp_path):
+    """Their settings and the facts of their models have no such key."""
+    out = tmp_path / "out"
+    shutil.copytree(reference[2], out)
+    assert "role" not in json.loads((out / "manifest.json").read_text())["settings"]["examples"]
+    facts = out / "model-first" / "training.json"
+    known = json.loads(facts.read_text())
+    del known["config"]["examples"]["role"]
+    facts.write_text(json.dumps(known))
+    assert DialogModel(str(out)).examples.role == "supporter"
+    config = tmp_path / "config.yaml"
+    lines = (out / "config.yaml").read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if line.strip() != "role: supporter"))
+    train(load_config(config), out, Progress(quiet=True))
 
 
 def test_the_same_command_again_has_nothing_to_do(reference, capsys):

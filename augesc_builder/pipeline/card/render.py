@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from augesc_builder import __version__
+from augesc_builder.choices import differences_from_paper
 from augesc_builder.citations import card_file
 from augesc_builder.config.recipe import dump_recipe, load_recipe
-from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.card.examples import kept_example, rejected_example
 from augesc_builder.pipeline.card.ingredients import (
     citation,

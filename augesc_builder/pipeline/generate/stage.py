@@ -58,6 +58,7 @@ def standalone(
         check_folder(checkpoint.absolute())  # no name on the Hub
         inputs["checkpoint"] = content_of(checkpoint)
     backend.check(recipe)
+    inputs |= {key: content_of(model) for key, model in backend.models(recipe).items()}
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if is_new(folder, "generate", progress):
             at = checkpoint or folder.path / layout.CHECKPOINT

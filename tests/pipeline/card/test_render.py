@@ -9,8 +9,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from augesc_builder.choices import differences_from_paper
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.card.ingredients import (
     citation,
     licence_of,

@@ -737,7 +737,7 @@ def test_the_dry_run_estimates_tokens_and_money_and_asks_nobody(runs, stub, auge
 
 
 def test_the_papers_recipe_for_gpt3_differs_from_the_paper_in_its_model_alone():
-    from augesc_builder.paper import differences_from_paper
+    from augesc_builder.choices import differences_from_paper
 
     recipe = load_recipe("paper-gpt3")
     said = differences_from_paper(backend_of(recipe).settings_used(recipe))

@@ -59,6 +59,14 @@ class Backend(ABC):
         return recipe.finetune.n_sessions if cls.needs_checkpoint else 0
 
     @classmethod
+    def models(cls, recipe: Recipe) -> Mapping[str, Path]:
+        """Return the local models that it loads beside the checkpoint, by the key that names each.
+
+        A run knows them by their bytes.
+        """
+        return {}
+
+    @classmethod
     def plan(cls, recipe: Recipe, n_tasks: int) -> list[str]:
         """Say in lines what so many texts would take, beyond time; nothing is asked of anybody."""
         return []
