@@ -9,6 +9,7 @@ from pydantic import Field, create_model, model_validator
 
 from augesc_builder.config.base import BackendSettings, Fraction, Positive, Section
 from augesc_builder.config.openai_api import OpenAISettings
+from augesc_builder.config.vllm import VllmSettings
 
 
 class LocalSettings(BackendSettings):
@@ -70,7 +71,11 @@ class Generate(Section):
         return self.samples_per_query.get(source, 1)
 
 
-_kinds: dict[str, type[BackendSettings]] = {"local": LocalSettings, "openai_api": OpenAISettings}
+_kinds: dict[str, type[BackendSettings]] = {
+    "local": LocalSettings,
+    "openai_api": OpenAISettings,
+    "vllm": VllmSettings,
+}
 
 
 def add_backend(name: str, settings: type[BackendSettings]) -> None:
