@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.vllm import VllmSettings
@@ -20,6 +18,7 @@ from augesc_builder.pipeline.generate.generator import (
 )
 from augesc_builder.pipeline.generate.tasks import Row, Task
 from augesc_builder.pipeline.generate.vllm.process import VllmProcess, interpreter
+from augesc_builder.pipeline.generate.vllm.server import VllmServer
 from augesc_builder.text.prompt_form import prompt_form
 
 _HOTTEST = 2.0
@@ -34,6 +33,7 @@ class VllmBackend(Backend):
 
     Settings = VllmSettings
     about = "vLLM, in an environment of its own or on a server"
+    reproducible = False
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
@@ -56,12 +56,12 @@ class VllmBackend(Backend):
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
         """Load the model. A resumed run keeps the type of the weights that it was begun with."""
         self._engine = self._start(known.get("dtype"))
-        facts = {key: self._engine.facts[key] for key in ("dtype", "version")}
-        begun = known.get("version", facts["version"])
-        if begun != facts["version"]:
+        facts = self._engine.facts
+        begun = known.get("vllm", facts["vllm"])
+        if begun != facts["vllm"]:
             warnings.warn(
-                f"this run was begun with vLLM {begun}, and here is {facts['version']}; "
-                f"conversations that are still missing are made by this one",
+                f"this run was begun with vLLM {begun}, and here is {facts['vllm']}; conversations "
+                f"that are still missing are made by this one",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -78,12 +78,20 @@ class VllmBackend(Backend):
                 lambda ended, made: on_step(ended, made, None),
             )
 
-    def _start(self, dtype: str | None) -> VllmProcess:
-        settings, max_tokens = settings_of(self.recipe), self.recipe.generate.max_tokens
+    def _start(self, dtype: str | None) -> VllmProcess | VllmServer:
+        settings, sampling = settings_of(self.recipe), sampling_of(self.recipe)
         config = causal_lm.config_of(None, self.checkpoint, None)
-        check_positions(config, max_tokens)
+        check_positions(config, sampling.max_tokens)
         tokenizer = causal_lm.load_tokenizer(self.checkpoint, config)
         self._form = prompt_form(self.recipe.prompt, tokenizer, self.checkpoint)
+        if settings.address is not None:
+            served = settings.address, settings.model, settings.max_num_seqs
+            return VllmServer(*served, sampling, self._form.end)
+        how = self._arguments(settings, dtype or settings.dtype)
+        return VllmProcess(interpreter(), how, sampling, self._form.end)
+
+    def _arguments(self, settings: VllmSettings, dtype: str) -> dict[str, Any]:
+        """Return what ``vllm.LLM`` is given."""
         how = {
             "model": str(self.checkpoint.absolute()),
             "load_format": "safetensors",  # never a pickle
@@ -91,8 +99,8 @@ class VllmBackend(Backend):
             "generation_config": "vllm",  # nothing but what the recipe says
             "disable_log_stats": False,
             "seed": 0,
-            "max_model_len": max_tokens,
-            "dtype": dtype or settings.dtype,
+            "max_model_len": self.recipe.generate.max_tokens,
+            "dtype": dtype,
             "tensor_parallel_size": settings.tensor_parallel,
             "pipeline_parallel_size": settings.pipeline_parallel,
             "enforce_eager": settings.enforce_eager,
@@ -103,9 +111,7 @@ class VllmBackend(Backend):
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "kv_cache_memory_bytes": settings.kv_cache_gib and int(settings.kv_cache_gib * 2**30),
         }
-        how |= {key: value for key, value in given.items() if value is not None}
-        log = Path(tempfile.gettempdir()) / "augesc-vllm.log"
-        return VllmProcess(interpreter(), how, sampling_of(self.recipe), self._form.end, log)
+        return how | {key: value for key, value in given.items() if value is not None}
 
 
 def settings_of(recipe: Recipe) -> VllmSettings:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +71,7 @@ class VllmProcess:
     """An engine (:class:`~augesc_builder.engine.Engine`): ``vllm.LLM`` in a process of its own.
 
     ``how`` are arguments of ``vllm.LLM``, ``end`` the token that ends a row; all that the process
-    prints goes to ``log``. A context manager; the process ends with it.
+    prints goes to a file that is kept where it fails. A context manager; the process ends with it.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where vLLM refuses the model or the
     arguments, :class:`~augesc_builder.errors.MissingExtraError` where it cannot be imported, and
@@ -78,11 +79,12 @@ class VllmProcess:
     """
 
     def __init__(
-        self, python: str, how: Mapping[str, Any], sampling: Sampling, end: int, log: Path
+        self, python: str, how: Mapping[str, Any], sampling: Sampling, end: int
     ) -> None:
-        self.log, self._end, self._sampling = log, end, sampling
+        self._end, self._sampling, self._keeps_log = end, sampling, False
         reader, writer = os.pipe()
-        with log.open("ab") as said:
+        with tempfile.NamedTemporaryFile(prefix="augesc-vllm-", suffix=".log", delete=False) as said:
+            self.log = Path(said.name)
             self._process = subprocess.Popen(
                 [python, "-u", str(_WORKER), str(writer)],
                 env={**os.environ, **_ENVIRONMENT},
@@ -131,6 +133,8 @@ class VllmProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._channel.close()
+        if not self._keeps_log:
+            self.log.unlink(missing_ok=True)
 
     def stream(
         self, prompts: Iterable[Prompt], on_step: OnStep
@@ -138,7 +142,7 @@ class VllmProcess:
         """Yield ``(number of the prompt, continuation)`` as rows end; read prompts as needed."""
         return stream_through(
             requests_for(prompts, self._sampling.max_tokens),
-            2 * self.facts["slots"],  # as many wait as are decoded, so that no place is ever free
+            2 * self.facts["max_num_seqs"],  # as many wait as are decoded, so that no place is ever free
             lambda request: self._tell(**asdict(request)),
             self._hear,
             self._end,
@@ -155,14 +159,15 @@ class VllmProcess:
     def _hear(self) -> Any:
         """Return what it says next: that it is ready, or a row."""
         line = self._channel.readline()
-        if not line.endswith("\n"):
+        said, what = json.loads(line) if line.endswith("\n") else ("ended", "")
+        if said in {"ready", "row"}:
+            return what
+        self._keeps_log = True
+        if said == "ended":
             self._raise_ended()
-        said, what = json.loads(line)
         if said == "missing":
             raise MissingExtraError(f"vLLM cannot be imported: {what}; all it said is in {self.log}")
-        if said == "error":
-            self._raise_failed(" ".join(what.split()))
-        return what
+        self._raise_failed(" ".join(what.split()))
 
     def _raise_failed(self, why: str) -> NoReturn:
         hint = ""

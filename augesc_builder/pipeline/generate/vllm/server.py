@@ -77,7 +77,7 @@ class VllmServer:
                 f"--max-model-len {sampling.max_tokens}"
             )
         version = self._read(self._ask("/version"), "version", str)
-        self.facts = {"version": version, "model": name}
+        self.facts = {"vllm": version, "model": name}
         self._common = {"model": name, "return_token_ids": True, **sampling_for(sampling, end)}
 
     def __enter__(self) -> VllmServer:

@@ -72,9 +72,9 @@ def _serve(requests: Requests, tell: Tell) -> None:
     tell(
         "ready",
         {
-            "version": vllm.__version__,
+            "vllm": vllm.__version__,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "slots": config.scheduler_config.max_num_seqs,
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
         },
     )
 
