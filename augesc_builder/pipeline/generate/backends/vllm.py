@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from augesc_builder.config.vllm import VllmSettings
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.config.vllm import VllmSettings
 from augesc_builder.errors import RecipeError
 from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep

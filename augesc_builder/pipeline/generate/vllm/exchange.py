@@ -80,7 +80,7 @@ def stream_through(
     end: int,
     on_step: OnStep,
 ) -> Iterator[tuple[int, Continuation]]:
-    """Yield ``(number of the prompt, continuation)`` as rows end, with ``window`` asked for at once.
+    """Yield ``(number of the prompt, continuation)`` as rows end, ``window`` of them at a time.
 
     ``ask`` sends a request, ``hear`` waits for the next row of any: its number, its tokens and why
     they end, in vLLM's words.

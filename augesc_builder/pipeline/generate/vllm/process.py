@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
 from augesc_builder.engine.memory import available_memory
-from augesc_builder.errors import CheckpointError, MissingExtraError, RunFolderError
+from augesc_builder.errors import AugescError, CheckpointError, MissingExtraError, RunFolderError
 from augesc_builder.pipeline.generate.vllm.exchange import (
     requests_for,
     sampling_for,
@@ -78,13 +78,12 @@ class VllmProcess:
     :class:`~augesc_builder.errors.RunFolderError` where the process dies.
     """
 
-    def __init__(
-        self, python: str, how: Mapping[str, Any], sampling: Sampling, end: int
-    ) -> None:
+    def __init__(self, python: str, how: Mapping[str, Any], sampling: Sampling, end: int) -> None:
         self._end, self._sampling, self._keeps_log = end, sampling, False
         reader, writer = os.pipe()
-        with tempfile.NamedTemporaryFile(prefix="augesc-vllm-", suffix=".log", delete=False) as said:
-            self.log = Path(said.name)
+        log, name = tempfile.mkstemp(".log", "augesc-vllm-")
+        self.log = Path(name)
+        with os.fdopen(log) as said:
             self._process = subprocess.Popen(
                 [python, "-u", str(_WORKER), str(writer)],
                 env={**os.environ, **_ENVIRONMENT},
@@ -142,7 +141,8 @@ class VllmProcess:
         """Yield ``(number of the prompt, continuation)`` as rows end; read prompts as needed."""
         return stream_through(
             requests_for(prompts, self._sampling.max_tokens),
-            2 * self.facts["max_num_seqs"],  # as many wait as are decoded, so that no place is ever free
+            # As many wait as are decoded, so that no place is ever free.
+            2 * self.facts["max_num_seqs"],
             lambda request: self._tell(**asdict(request)),
             self._hear,
             self._end,
@@ -163,33 +163,33 @@ class VllmProcess:
         if said in {"ready", "row"}:
             return what
         self._keeps_log = True
-        if said == "ended":
-            self._raise_ended()
-        if said == "missing":
-            raise MissingExtraError(f"vLLM cannot be imported: {what}; all it said is in {self.log}")
-        self._raise_failed(" ".join(what.split()))
+        raise self._failure(said, " ".join(what.split()))
 
-    def _raise_failed(self, why: str) -> NoReturn:
+    def _failure(self, said: str, why: str) -> AugescError:
+        where = f"; all it said is in {self.log}"
+        if said == "ended":
+            return self._end_of_it(where)
+        if said == "missing":
+            return MissingExtraError(f"vLLM cannot be imported: {why}{where}")
         hint = ""
         if re.search("memory|KV cache", why):
             hint = "; set generate.backend.kv_cache_gib, or lower generate.max_tokens"
-        told = f"vLLM: {why:.600}{hint}; all it said is in {self.log}"
-        raise RunFolderError(told) if hasattr(self, "facts") else CheckpointError(told)
+        kind = RunFolderError if hasattr(self, "facts") else CheckpointError
+        return kind(f"vLLM: {why:.600}{hint}{where}")
 
-    def _raise_ended(self) -> NoReturn:
+    def _end_of_it(self, where: str) -> RunFolderError:
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             code = 0
         if code < 0:
-            raise RunFolderError(
+            return RunFolderError(
                 f"vLLM's process was killed ({signal.Signals(-code).name}), most likely out of "
-                f"memory: lower generate.backend.kv_cache_gib or generate.backend.max_num_seqs; the "
-                f"same command resumes"
+                f"memory; lower generate.backend.kv_cache_gib or generate.backend.max_num_seqs; "
+                f"the same command resumes{where}"
             )
-        raise RunFolderError(
-            f"vLLM's process ended (exit code {code}): {_last_line(self.log)}; all it said is in "
-            f"{self.log}"
+        return RunFolderError(
+            f"vLLM's process ended (exit code {code}): {_last_line(self.log)}{where}"
         )
 
 

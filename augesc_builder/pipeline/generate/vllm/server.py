@@ -24,14 +24,16 @@ from augesc_builder.pipeline.generate.vllm.exchange import (
 )
 
 KEY = "VLLM_API_KEY"
-"""Environment variable with the server's key, if it wants one: as ``vllm serve`` reads it itself."""
+"""Environment variable with the server's key, if it wants one; ``vllm serve`` reads it too."""
 
 _AT_ONCE = 64
 """Requests that are under way together where nothing is said."""
 
 _TRIES = 7
+"""Times that a question is asked: for about a minute."""
+
 _LONGEST_WAIT = 60.0
-"""Seconds between two tries at most; the first waits for one second, each other twice as long."""
+"""Seconds between two tries at most."""
 
 _TIMEOUT = 3600.0
 """Seconds until an answer begins: a row comes whole, and may wait for many others before it."""
@@ -62,7 +64,11 @@ class VllmServer:
         self._at_once, self._sampling, self._end = at_once or _AT_ONCE, sampling, end
         self._stopped = threading.Event()
         found = self._ask("/v1/models")
-        cards = {card["id"]: card for card in self._read(found, "data", list) if "id" in card}
+        cards = {
+            card["id"]: card
+            for card in self._read(found, "data", list)
+            if isinstance(card, dict) and isinstance(card.get("id"), str)
+        }
         name = model or next(iter(cards), None)
         if name not in cards:
             raise EndpointError(
@@ -119,9 +125,7 @@ class VllmServer:
             for _ in workers:
                 todo.put(None)
 
-    def _work(
-        self, todo: SimpleQueue[Request | None], done: SimpleQueue[Row | Exception]
-    ) -> None:
+    def _work(self, todo: SimpleQueue[Request | None], done: SimpleQueue[Row | Exception]) -> None:
         for request in iter(todo.get, None):
             try:
                 done.put(self._row(request))
@@ -139,7 +143,8 @@ class VllmServer:
         choice = choices[0] if choices else {}
         token_ids = self._read(choice, "token_ids", list)
         reason = self._read(choice, "finish_reason", str)
-        if reason not in {"stop", "length"} or not all(type(i) is int and i >= 0 for i in token_ids):
+        are_tokens = all(type(i) is int and i >= 0 for i in token_ids)
+        if reason not in {"stop", "length"} or not are_tokens:
             raise EndpointError(f"{self.address}: a row ended by {reason!r:.80}, {token_ids!r:.80}")
         return request.number, token_ids, reason
 
@@ -154,19 +159,18 @@ class VllmServer:
 
     def _ask(self, path: str, asked: dict[str, Any] | None = None) -> Any:
         """Return an answer, the same question asked again where it may help."""
-        wait = 1.0
-        for left in reversed(range(_TRIES)):
+        for number in range(1, _TRIES + 1):
             try:
                 return self._once(path, asked)
             except (OSError, HTTPException, ValueError) as error:
+                told = f"{self.address}{path}: {_told(error)}"
                 if isinstance(error, urllib.error.HTTPError) and error.code not in _PASSING:
-                    raise EndpointError(f"{self.address}{path}: {_told(error)}") from None
-                if not left or self._stopped.wait(wait * random.uniform(0.7, 1.3)):
-                    raise EndpointError(
-                        f"{self.address}{path}: {_told(error)}, {_TRIES} times; the same command "
-                        f"resumes when vllm serve runs there"
-                    ) from None
-            wait = min(2 * wait, _LONGEST_WAIT)
+                    raise EndpointError(told) from None
+                if number < _TRIES and not self._stopped.wait(_pause(number, error)):
+                    continue
+            raise EndpointError(
+                f"{told}, {number} times; the same command resumes when vllm serve runs there"
+            )
         raise AssertionError
 
     def _once(self, path: str, asked: dict[str, Any] | None) -> Any:
@@ -177,6 +181,16 @@ class VllmServer:
         request = urllib.request.Request(self.address + path, body, headers)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
             return json.loads(answer.read(_LARGEST))
+
+
+def _pause(number: int, error: Exception) -> float:
+    """Return the seconds to wait behind try ``number``: twice as long each, or as the server says.
+
+    Not all wait for as long, or all would come back together.
+    """
+    said = error.headers.get("Retry-After") if isinstance(error, urllib.error.HTTPError) else None
+    asked = float(said) if said and said.isascii() and said.isdigit() else 0.0
+    return min(max(2.0 ** (number - 1) * random.uniform(0.7, 1.3), asked), _LONGEST_WAIT)
 
 
 def _told(error: Exception) -> str:
