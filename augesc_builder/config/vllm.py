@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from augesc_builder.config.base import AddressText, BackendSettings, Positive
+from augesc_builder.config.base import AddressText, BackendSettings, ModelText, Positive
 
 
 class VllmSettings(BackendSettings):
@@ -21,7 +21,7 @@ class VllmSettings(BackendSettings):
 
     type: Literal["vllm"] = "vllm"
     address: AddressText | None = None
-    model: str | None = None
+    model: ModelText | None = None
     max_num_seqs: Positive | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: str | None = None

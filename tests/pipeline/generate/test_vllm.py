@@ -351,7 +351,8 @@ def test_a_kill_costs_no_finished_shard(whose, n_kills, command, generate, small
         assert before.items() <= finished().items()
     before = finished()
     assert before
-    theirs = generate(*VLLM, *settings, checkpoint=small_llama)
+    # What no text depends on may be another then.
+    theirs = generate(*VLLM, *settings, "generate.backend.max_num_seqs=5", checkpoint=small_llama)
     assert before.items() <= finished().items()
     assert theirs == generate(*OURS, *settings, out="ours", checkpoint=small_llama)
 

@@ -83,7 +83,7 @@ class VllmServer:
                 f"--max-model-len {sampling.max_tokens}"
             )
         version = self._read(self._ask("/version"), "version", str)
-        self.facts = {"vllm": version, "model": name}
+        self.facts = {"vllm": version}
         self._common = {"model": name, "return_token_ids": True, **sampling_for(sampling, end)}
 
     def __enter__(self) -> VllmServer:

@@ -52,9 +52,11 @@ def main() -> None:
 
 def _read(requests: Requests) -> None:
     """Take what comes at once, so that whoever writes never waits, and end with it."""
-    for line in sys.stdin:
-        requests.put(json.loads(line))
-    os._exit(0)
+    try:
+        for line in sys.stdin:
+            requests.put(json.loads(line))
+    finally:  # whoever is killed may leave half a line
+        os._exit(0)
 
 
 def _serve(requests: Requests, tell: Tell) -> None:
