@@ -168,10 +168,8 @@ def test_both_engines_draw_the_same_tokens_as_often(drawn, small_llama, vllm_pyt
         theirs = run_engine(engine, drawn.prompts(2), lambda ended, made: None)
     for at in range(3):
         assert differ(ours, theirs, at) > 1e-4
-        for change in ({"temperature": 1.1}, {"top_p": 1.0}, {"repetition_penalty": 1.0}):
-            other = drawn(replace(SAMPLING, **change))
-            if at:
-                assert differ(other, theirs, at) < 1e-6, change
+    for change in ({"temperature": 1.1}, {"top_p": 1.0}, {"repetition_penalty": 1.0}):
+        assert differ(drawn(replace(SAMPLING, **change)), theirs, 1) < 1e-6, change
 
 
 @slow
@@ -219,7 +217,7 @@ def test_a_model_without_numbers_is_told(generate, small_llama, vllm_python, tmp
     weights["model.norm.weight"][:] = float("nan")
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="non-finite logits, whatever the query"):
-        generate(*VLLM, "generate.max_tokens=192", checkpoint=broken)
+        generate(*VLLM, checkpoint=broken)
 
 
 # -- what cannot work -----------------------------------------------------------------------------
@@ -316,6 +314,14 @@ def worker_of(process: subprocess.Popen[str]) -> int | None:
     return None
 
 
+def is_alive(pid: int | None) -> bool:
+    """Whether a process is at work; one that has ended may wait for somebody to look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def until(process, condition, *about):
     while process.poll() is None:
         if (found := condition(*about)) is not None:
@@ -346,7 +352,7 @@ def test_a_kill_costs_no_finished_shard(whose, n_kills, command, generate, small
         if whose == "vllm" and process.returncode:
             assert process.returncode == 2
             assert "vLLM's process was killed (SIGKILL), most likely out of memory" in said
-        while Path(f"/proc/{worker}").exists():
+        while is_alive(worker):
             time.sleep(0.02)
         assert before.items() <= finished().items()
     before = finished()
