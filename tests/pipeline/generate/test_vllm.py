@@ -48,7 +48,7 @@ from augesc_builder.pipeline.generate.vllm.server import VllmServer
 from tests.conftest import SOAK
 
 slow = pytest.mark.slow
-GREEDY = ("generate.greedy=true", "generate.max_tokens=256")
+GREEDY = ("generate.greedy=true", "generate.max_tokens=288")
 OURS = ("generate.backend.dtype=float32",)
 VLLM = (
     "generate.backend.type=vllm",
@@ -377,7 +377,14 @@ def serve(small_llama, tmp_path_factory):
             port = free.getsockname()[1]
         words = [python, "-m", "vllm.entrypoints.cli.main", "serve", small_llama, "--port", port]
         words += ["--host", "127.0.0.1", "--served-model-name", "tuned", "--dtype", "float32"]
-        words += ["--enforce-eager", "--max-model-len", 256, "--max-num-seqs", 8]
+        words += [
+            "--no-enable-chunked-prefill",
+            "--enforce-eager",
+            "--max-model-len",
+            288,
+            "--max-num-seqs",
+            8,
+        ]
         words += ["--kv-cache-memory-bytes", 1 << 28]
         environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
         with (folder / f"{port}.log").open("wb") as log:
@@ -413,8 +420,8 @@ def test_a_server_gives_the_same_rows_and_may_die_on_the_way(
     assert generate(*asked, out="theirs", checkpoint=small_llama) == ours
     with pytest.raises(EndpointError, match=r"serves 'tuned', not 'other'; set generate.backend.m"):
         generate(*asked, "generate.backend.model=other", checkpoint=small_llama)
-    with pytest.raises(EndpointError, match=r"has room for 256 tokens a row, and generate.max_tok"):
-        generate(*asked, "generate.max_tokens=300", checkpoint=small_llama)
+    with pytest.raises(EndpointError, match=r"has room for 288 tokens a row, and generate.max_tok"):
+        generate(*asked, "generate.max_tokens=320", checkpoint=small_llama)
 
     monkeypatch.setattr(server, "_TRIES", 2)
     many = ("generate.samples_per_query=8", "generate.shard_size=2")

@@ -180,7 +180,10 @@ class VllmServer:
         body = None if asked is None else json.dumps(asked).encode()
         request = urllib.request.Request(self.address + path, body, headers)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            return json.loads(answer.read(_LARGEST))
+            said = answer.read(_LARGEST)
+            if answer.length:
+                raise HTTPException(f"an answer that lacks {answer.length:,} bytes")
+            return json.loads(said)
 
 
 def _pause(number: int, error: Exception) -> float:

@@ -66,9 +66,12 @@ def _serve(requests: Requests, tell: Tell) -> None:
     from vllm.sampling_params import RequestOutputKind
 
     how = first["engine"]
-    if current_platform.is_cpu() and how.keys().isdisjoint(_ROOM):
-        # Else vLLM wants 0.92 of all main memory to be free.
-        how["kv_cache_memory_bytes"] = first["room_on_cpu"]
+    if current_platform.is_cpu():
+        # A prompt in two parts ends vLLM 0.32 there where its request has a seed: the generator is
+        # to be set back, and only those on GPUs can be.
+        how["enable_chunked_prefill"] = False
+        if how.keys().isdisjoint(_ROOM):  # else 0.92 of all main memory have to be free
+            how["kv_cache_memory_bytes"] = first["room_on_cpu"]
     engine = vllm.LLM(**how).llm_engine
     config = engine.vllm_config
     tell(
