@@ -41,11 +41,14 @@ from augesc_builder.errors import (
     RunFolderError,
 )
 from augesc_builder.models import causal_lm
+from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.finetune import stage as finetune
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.vllm import server
 from augesc_builder.pipeline.generate.vllm.exchange import continuation_of, sampling_for
 from augesc_builder.pipeline.generate.vllm.process import PYTHON, VllmProcess
 from augesc_builder.pipeline.generate.vllm.server import VllmServer
+from augesc_builder.run.progress import Progress
 from tests.conftest import SOAK
 
 slow = pytest.mark.slow
@@ -95,9 +98,6 @@ def test_the_same_conversations_of_real_weights(smollm2, generate, vllm_python):
 
 @slow
 def test_an_adapter_is_in_the_weights_that_it_gets(small_llama, generate, vllm_python, tmp_path):
-    from augesc_builder.pipeline.finetune import stage
-    from augesc_builder.run.progress import Progress
-
     lora = "{rank: 4, alpha: 32, dropout: 0.0, target_modules: [q_proj, v_proj]}"
     recipe = load_recipe(
         "tiny",
@@ -107,7 +107,7 @@ def test_an_adapter_is_in_the_weights_that_it_gets(small_llama, generate, vllm_p
             *("finetune.epochs=1", "finetune.max_tokens=256", "finetune.warmup_steps=0"),
         ],
     )
-    stage.standalone(recipe, tmp_path / "tuned", Progress(quiet=True))
+    finetune.standalone(recipe, tmp_path / "tuned", Progress(quiet=True))
     tuned = tmp_path / "tuned" / "checkpoint"
     assert not list(tuned.glob("adapter*"))
     before = generate(*OURS, *GREEDY, out="before", checkpoint=small_llama)
@@ -219,6 +219,17 @@ def test_a_model_without_numbers_is_told(generate, small_llama, vllm_python, tmp
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="non-finite logits, whatever the query"):
         generate(*VLLM, checkpoint=broken)
+
+
+@slow
+def test_a_build_says_who_wrote_its_texts(tiny_file, vllm_python, tmp_path):
+    recipe = load_recipe(tiny_file, [*VLLM, "backbone.from_scratch.n_embd=64"])
+    assert build(recipe, tmp_path / "run", Progress(quiet=True))
+    facts = json.loads((tmp_path / "run" / "manifest.json").read_text())["generate"]
+    assert facts["dtype"] == "float32"
+    card = (tmp_path / "run" / "corpus" / "README.md").read_text()
+    assert "- ours: the texts come from the backend `vllm`" in card
+    assert "- Not reproducible: the same recipe gives other texts when it is run again." in card
 
 
 # -- what cannot work -----------------------------------------------------------------------------
