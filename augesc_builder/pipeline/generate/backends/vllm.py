@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.config.vllm import VllmSettings
 from augesc_builder.errors import RecipeError
-from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
-from augesc_builder.pipeline.generate.generator import (
-    check_positions,
-    generation_rows,
-    sampling_of,
-)
 from augesc_builder.pipeline.generate.tasks import Row, Task
-from augesc_builder.pipeline.generate.vllm.process import VllmProcess, interpreter
-from augesc_builder.pipeline.generate.vllm.server import VllmServer
-from augesc_builder.text.prompt_form import prompt_form
+
+if TYPE_CHECKING:
+    from augesc_builder.pipeline.generate.vllm.process import VllmProcess
+    from augesc_builder.pipeline.generate.vllm.server import VllmServer
 
 _HOTTEST = 2.0
 
@@ -38,6 +33,8 @@ class VllmBackend(Backend):
     @classmethod
     def check(cls, recipe: Recipe) -> None:
         """Refuse what vLLM does not sample as we do, and a missing vLLM."""
+        from augesc_builder.pipeline.generate.vllm.process import interpreter
+
         generate = recipe.generate
         if not generate.greedy and generate.temperature > _HOTTEST:
             raise RecipeError(
@@ -69,6 +66,8 @@ class VllmBackend(Backend):
 
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they end; tasks of all shards are with vLLM in one stream."""
+        from augesc_builder.pipeline.generate.generator import generation_rows
+
         with self._engine as engine:
             yield from generation_rows(
                 engine,
@@ -79,6 +78,12 @@ class VllmBackend(Backend):
             )
 
     def _start(self, dtype: str | None) -> VllmProcess | VllmServer:
+        from augesc_builder.models import causal_lm
+        from augesc_builder.pipeline.generate.generator import check_positions, sampling_of
+        from augesc_builder.pipeline.generate.vllm.process import VllmProcess, interpreter
+        from augesc_builder.pipeline.generate.vllm.server import VllmServer
+        from augesc_builder.text.prompt_form import prompt_form
+
         settings, sampling = settings_of(self.recipe), sampling_of(self.recipe)
         config = causal_lm.config_of(None, self.checkpoint, None)
         check_positions(config, sampling.max_tokens)
