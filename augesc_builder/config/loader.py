@@ -193,6 +193,9 @@ class ConfigLoader:
                 parts.append(
                     f"missing key {key}; give it, or begin the file with `extends: {self.base}`"
                 )
+            elif item["type"] == "union_tag_invalid":
+                known = item["ctx"]["expected_tags"].replace("'", "")
+                parts.append(f"{key}.{KIND}: expected one of {known}, found {item['ctx']['tag']!r}")
             elif item["type"] == "value_error":
                 parts.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
             else:
