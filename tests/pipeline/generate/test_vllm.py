@@ -170,7 +170,8 @@ def test_both_engines_draw_the_same_tokens_as_often(drawn, small_llama, vllm_pyt
     for at in range(3):
         assert differ(ours, theirs, at) > 1e-4
     for change in ({"temperature": 1.1}, {"top_p": 1.0}, {"repetition_penalty": 1.0}):
-        assert differ(drawn(replace(SAMPLING, **change)), theirs, 1) < 1e-6, change
+        other = drawn(replace(SAMPLING, **change))
+        assert min(differ(other, theirs, at) for at in range(3)) < 1e-6, change
 
 
 @slow
