@@ -11,7 +11,6 @@
     ├── CheckpointError         a model or tokenizer cannot be loaded, or does not fit the recipe
     ├── TrainingError           fine-tuning cannot continue (loss not finite, batch not divisible)
     ├── DownloadError           something on the Hub could not be had
-    ├── EndpointError           a server that makes texts does not answer as it should
     ├── PublishError            a corpus is not fit to be published, or the Hub did not take it
     ├── HandOverError           who was to be told of danger could not be
     ├── EndpointError           a model at an address does not answer as it should
@@ -74,10 +73,6 @@ class TrainingError(AugescError):
 
 class DownloadError(AugescError):
     """A file on the Hugging Face Hub could not be had."""
-
-
-class EndpointError(AugescError):
-    """A server that makes texts could not be reached, or does not answer as it should."""
 
 
 class PublishError(AugescError):

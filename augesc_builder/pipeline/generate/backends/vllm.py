@@ -68,14 +68,18 @@ class VllmBackend(Backend):
         """Yield rows as they end; tasks of all shards are with vLLM in one stream."""
         from augesc_builder.pipeline.generate.generator import generation_rows
 
-        with self._engine as engine:
-            yield from generation_rows(
-                engine,
-                self._form,
-                self.recipe.seed,
-                tasks,
-                lambda ended, made: on_step(ended, made, None),
-            )
+        return generation_rows(
+            self._engine,
+            self._form,
+            self.recipe.seed,
+            tasks,
+            lambda ended, made: on_step(ended, made, None),
+        )
+
+    def close(self) -> None:
+        """End vLLM's process, or what asks a server."""
+        if hasattr(self, "_engine"):
+            self._engine.close()
 
     def _start(self, dtype: str | None) -> VllmProcess | VllmServer:
         from augesc_builder.models import causal_lm

@@ -90,6 +90,10 @@ class VllmServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ask nothing again."""
         self._stopped.set()
 
     def stream(
