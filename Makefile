@@ -5,6 +5,7 @@
 # make soak         kill hundreds of times (KILLS) and fuzz for hours; by hand, before a release
 # make docs         install what the site needs, then build it into docs/_build/html
 # make check        format, lint and types, as CI runs them
+# make vllm         install vLLM for the tests of that backend, by itself; they skip without it
 # make bench-peers  install other decoding engines, each by itself, for benchmarks/generation.py
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,9 +14,10 @@ OUT ?= corpus-quickstart
 # Processes that share the test files; `make test JOBS=0` runs them in one, for a debugger.
 JOBS ?= 2
 KILLS ?= 300
+PEERS := benchmarks/.peers
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: quickstart tested-weights test test-slow test-all versions soak docs check format bench bench-peers clean
+.PHONY: quickstart tested-weights vllm tested-vllm test test-slow test-all versions soak docs check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -36,6 +38,12 @@ $(BIN)/weights: $(BIN)/installed weights.txt
 tested-weights: $(BIN)/installed
 	-@$(MAKE) --no-print-directory $(BIN)/weights
 
+vllm: $(PEERS)/vllm/installed
+
+# The same of vLLM, whose CPU build is not to be had everywhere.
+tested-vllm:
+	-@$(MAKE) --no-print-directory vllm
+
 quickstart: $(BIN)/weights
 	$(BIN)/augesc build --recipe quickstart --out $(OUT)
 	@echo
@@ -44,7 +52,7 @@ quickstart: $(BIN)/weights
 test: $(BIN)/installed tested-weights
 	$(PYTEST) -m 'not slow'
 
-test-slow: $(BIN)/installed tested-weights
+test-slow: $(BIN)/installed tested-weights tested-vllm
 	$(PYTEST) -m slow
 	$(BIN)/python tests/versions.py
 
@@ -80,8 +88,6 @@ bench: $(BIN)/installed
 	$(BIN)/python benchmarks/corpus_statistics.py
 	$(BIN)/python benchmarks/topic_priors.py
 	$(BIN)/python benchmarks/generation.py
-
-PEERS := benchmarks/.peers
 
 # Each by itself, and a failure is no harm: the benchmark runs the engines that are there.
 bench-peers:

@@ -39,10 +39,13 @@ MixedPrecision = Annotated[
 class Place:
     """Marks a key whose text may be a path of the user's disk; if ``named``, or a name on the Hub.
 
+    If ``address``, it is that of a machine of the user's.
+
     What is published names no path: :mod:`augesc_builder.config.published`.
     """
 
     named: bool = False
+    address: bool = False
 
 
 FILE, MODEL = Place(), Place(named=True)
@@ -52,6 +55,10 @@ PathText = Annotated[str, AfterValidator(check_path), FILE]
 
 ModelText = Annotated[str, AfterValidator(check_path), MODEL]
 """The folder of a model, or its name."""
+
+
+AddressText = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), Place(address=True)]
+"""A server of the user's own."""
 
 
 class Section(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import Field, create_model, model_validator
 from augesc_builder.config.base import BackendSettings, Fraction, Positive, Section
 from augesc_builder.config.openai_api import OpenAISettings
 from augesc_builder.config.self_chat import SelfChatSettings
+from augesc_builder.config.vllm import VllmSettings
 
 
 class LocalSettings(BackendSettings):
@@ -75,6 +76,7 @@ _kinds: dict[str, type[BackendSettings]] = {
     "local": LocalSettings,
     "openai_api": OpenAISettings,
     "self_chat": SelfChatSettings,
+    "vllm": VllmSettings,
 }
 
 

@@ -51,6 +51,8 @@ def relabelled(section: S, labels: Mapping[str, str]) -> S:
 
 def is_local(text: str, mark: Place) -> bool:
     """Whether a text is the path of something on this disk, whether or not it is there now."""
+    if mark.address:
+        return text != _SOMEWHERE
     scheme, slashes, _ = text.partition("://")
     if slashes:
         return scheme == "file"
@@ -62,12 +64,18 @@ def is_local(text: str, mark: Place) -> bool:
 
 
 def label_of(text: str, digest: str | None = None) -> str:
-    """Return what a path is called in public."""
+    """Return what a path is called in public, or an address."""
+    if text.startswith(("http://", "https://")):
+        return _SOMEWHERE
     path = Path(text)
     found = _find(text)
     is_file = found.is_file() if found is not None else path.suffix != ""
     label = f"{path.name} (local file" if is_file else "(local folder"
     return f"{label}, digest {digest})" if digest else f"{label})"
+
+
+_SOMEWHERE = "http://localhost"
+"""An address of whoever reads it, which is one all the same."""
 
 
 def without_paths(value: Any, labels: Mapping[str, str]) -> Any:

@@ -101,7 +101,7 @@ def load(
         raise CheckpointError(
             f"{name}: cannot be loaded as a causal LM: {brief(error)}{_way_out(name)}"
         ) from error
-    check_fit(name, model, tokenizer)
+    check_fit(name, model.get_input_embeddings().num_embeddings, tokenizer)
     if tensor_parallel_size(model) != tensor_parallel:
         raise CheckpointError(f"{name}: transformers did not shard it {tensor_parallel} ways")
     return model, tokenizer
@@ -133,8 +133,25 @@ def check_tensor_parallel(config: Any, name: str | Path, n: int) -> None:
             )
 
 
-def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer that is not the model's.
+def load_tokenizer(name: str | Path, config: Any) -> Any:
+    """Load the tokenizer of a model whose weights are loaded elsewhere.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError` where it is missing or broken, or does
+    not fit the model.
+    """
+    try:
+        with read_once(name):
+            tokenizer = pretrained.load_tokenizer(name)
+    except AugescError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{name}: its tokenizer cannot be loaded: {brief(error)}") from error
+    check_fit(name, config.get_text_config().vocab_size, tokenizer)
+    return tokenizer
+
+
+def check_fit(name: str | Path, n_embeddings: int, tokenizer: Any) -> None:
+    """Refuse a tokenizer that is not the model's, which has so many embeddings.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where it has no end-of-sequence token, or
     more tokens than the model has embeddings.
@@ -144,7 +161,6 @@ def check_fit(name: str | Path, model: Any, tokenizer: Any) -> None:
             f"{name}: its tokenizer has no end-of-sequence token; set eos_token in its "
             f"tokenizer_config.json, or take another model"
         )
-    n_embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > n_embeddings:
         raise CheckpointError(
             f"{name}: the tokenizer has {len(tokenizer)} tokens and the model {n_embeddings} "

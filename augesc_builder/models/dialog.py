@@ -127,7 +127,7 @@ def check_belong(name: str | Path, model: Any, tokenizer: Any) -> None:
 
     Raises :class:`~augesc_builder.errors.CheckpointError`, naming what does not fit.
     """
-    check_fit(name, model, tokenizer)
+    check_fit(name, model.get_input_embeddings().num_embeddings, tokenizer)
     for what in ("eos_token_id", "pad_token_id"):
         ours, theirs = getattr(tokenizer, what), getattr(model.config, what, None)
         known = theirs if isinstance(theirs, list) else [theirs]

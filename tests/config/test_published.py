@@ -130,6 +130,22 @@ def test_a_relabelled_recipe_is_one(everywhere):
     assert relabelled(everywhere, {}) == everywhere
 
 
+def test_an_address_and_what_is_served_there_are_not_told():
+    keys = {"address": "http://ann.home:8000/v1", "model": "/home/ann/tuned"}
+    section = [f"generate.backend.{key}={value}" for key, value in keys.items()]
+    recipe = load_recipe("paper", ["generate.backend.type=vllm", *section])
+    places = local_places(recipe, lambda key, _: None if "backend" in key else False)
+    assert places == {f"generate.backend.{key}": value for key, value in keys.items()}
+    told = relabelled(recipe, {key: label_of(value) for key, value in places.items()})
+    assert "ann" not in json.dumps(told.settings()["generate"])
+    assert make_recipe(told.settings()) == told
+    section = [section[0], "generate.backend.model=org/tuned"]
+    named = load_recipe("paper", ["generate.backend.type=vllm", *section])
+    assert "generate.backend.address" in local_places(named)
+    assert "generate.backend.model" not in local_places(named)
+    assert "generate.backend.address" not in local_places(told)
+
+
 def test_training_configs_have_theirs():
     config = load_config(
         "esconv_then_augesc",

@@ -26,7 +26,7 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
-from augesc_builder.text.prompt_form import prompt_form
+from augesc_builder.text.prompt_form import PromptForm, prompt_form
 
 _SHORT = 5
 """Tokens of the texts that the rate is measured with, and the fewest steps for it."""
@@ -49,12 +49,7 @@ class Generator:
             tensor_parallel=self.settings.tensor_parallel,
         )
         self.form = prompt_form(recipe.prompt, tokenizer, checkpoint)
-        limit = causal_lm.max_positions(model.config)
-        if limit and recipe.generate.max_tokens > limit:
-            raise CheckpointError(
-                f"generate.max_tokens is {recipe.generate.max_tokens}, but the model has positions "
-                f"for {limit}; lower it"
-            )
+        check_positions(model.config, recipe.generate.max_tokens)
         placed = self.settings.device_map is not None or self.settings.tensor_parallel > 1
         if torch.cuda.is_available() and not placed:
             model = model.to("cuda")
@@ -69,25 +64,7 @@ class Generator:
 
     def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row as it ends, in no order; tasks are read as needed."""
-        at_work: dict[int, tuple[Task, Prompt]] = {}
-
-        def prompts() -> Iterator[Prompt]:
-            for number, task in enumerate(tasks):
-                prompt = Prompt(self.form.for_query(task.query["text"]), self._stream(task))
-                at_work[number] = task, prompt
-                yield prompt
-
-        for number, result in self.engine.stream(prompts(), on_step):
-            task, prompt = at_work.pop(number)
-            row = generation_row(
-                task,
-                self.form.text(result.token_ids),
-                self.recipe.seed,
-                finish_reason=result.finish_reason,
-                n_prompt_tokens=len(prompt.token_ids),
-                n_tokens=len(result.token_ids),
-            )
-            yield task, row
+        return generation_rows(self.engine, self.form, self.recipe.seed, tasks, on_step)
 
     def rate(self, seconds: float) -> float:
         """Return tokens a second of steps with every slot at work, measured for about ``seconds``.
@@ -112,16 +89,7 @@ class Generator:
         )
 
     def _engine(self, model: Any) -> Engine:
-        settings = self.recipe.generate
-        sampling = Sampling(
-            max_tokens=settings.max_tokens,
-            top_p=settings.top_p,
-            temperature=settings.temperature,
-            repetition_penalty=settings.repetition_penalty,
-            top_k=settings.top_k,
-            min_p=settings.min_p,
-            greedy=settings.greedy,
-        )
+        sampling = sampling_of(self.recipe)
         if self.settings.engine == "static":
             return StaticBatchingEngine(model, self.form.end, sampling, self.settings.batch_size)
         return ContinuousBatchingEngine(
@@ -131,5 +99,55 @@ class Generator:
             owns_model=True,
         )
 
-    def _stream(self, task: Task) -> int:
-        return stream_key(self.recipe.seed, task.query["query_id"], task.sample)
+
+def generation_rows(
+    engine: Engine, form: PromptForm, seed: int, tasks: Iterable[Task], on_step: OnStep
+) -> Iterator[tuple[Task, Row]]:
+    """Yield each task with its row as an engine ends it, in no order; tasks are read as needed."""
+    at_work: dict[int, tuple[Task, Prompt]] = {}
+
+    def prompts() -> Iterator[Prompt]:
+        for number, task in enumerate(tasks):
+            stream = stream_key(seed, task.query["query_id"], task.sample)
+            prompt = Prompt(form.for_query(task.query["text"]), stream)
+            at_work[number] = task, prompt
+            yield prompt
+
+    for number, result in engine.stream(prompts(), on_step):
+        task, prompt = at_work.pop(number)
+        row = generation_row(
+            task,
+            form.text(result.token_ids),
+            seed,
+            finish_reason=result.finish_reason,
+            n_prompt_tokens=len(prompt.token_ids),
+            n_tokens=len(result.token_ids),
+        )
+        yield task, row
+
+
+def sampling_of(recipe: Recipe) -> Sampling:
+    """Return how a recipe samples the next token."""
+    settings = recipe.generate
+    return Sampling(
+        max_tokens=settings.max_tokens,
+        top_p=settings.top_p,
+        temperature=settings.temperature,
+        repetition_penalty=settings.repetition_penalty,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+        greedy=settings.greedy,
+    )
+
+
+def check_positions(config: Any, max_tokens: int) -> None:
+    """Refuse more tokens than a model has positions for.
+
+    Raises :class:`~augesc_builder.errors.CheckpointError`.
+    """
+    limit = causal_lm.max_positions(config)
+    if limit and max_tokens > limit:
+        raise CheckpointError(
+            f"generate.max_tokens is {max_tokens}, but the model has positions for {limit}; lower "
+            f"it"
+        )

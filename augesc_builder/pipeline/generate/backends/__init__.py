@@ -14,6 +14,7 @@ _SHIPPED = {
     "local": "LocalBackend",
     "openai_api": "OpenAIBackend",
     "self_chat": "SelfChatBackend",
+    "vllm": "VllmBackend",
 }
 """The class of each, in the module of its name; what is slow to import waits until it works."""
 
