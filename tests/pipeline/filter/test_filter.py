@@ -152,6 +152,80 @@ def test_the_tokenizer_of_the_recipes_model_counts(augesc, built, esconv_session
         assert len(found) - found.null_count == measured
 
 
+def counting(folder, **more):
+    """Write a recipe whose tokenizer counts all texts."""
+    path = folder / "counting.yaml"
+    path.write_text(json.dumps({"extends": "paper", "name": "counting", **more}))
+    return path
+
+
+def test_the_recipes_tokenizer_counts_every_text_whoever_counted_before(
+    augesc, refused, esconv_sessions, tmp_path
+):
+    from transformers import GPT2Tokenizer
+
+    folder = shared("tokenizers/gpt2")
+    tokenizer = GPT2Tokenizer.from_pretrained(str(folder))
+    rows = forms(esconv_sessions[:6])["continued"]
+    counted = [{**row, "n_prompt_tokens": 1, "n_tokens": 2} for row in rows]
+    file = lines(tmp_path / "g.jsonl", counted)
+    recipe = counting(tmp_path, requirements={"tokenizer": {"name": str(folder)}})
+    truth = [
+        len(tokenizer(f"{load_recipe('paper').prompt.instruction}\n{text}")["input_ids"])
+        for text in (whole_text(row["query"], row["text"]) for row in rows)
+    ]
+    assert augesc("filter", file, "--out", tmp_path / "own")[0] == 0
+    assert pq.read_table(tmp_path / "own" / "measured")["total_tokens"].to_pylist() == [3] * 6
+    for most, over in ((max(truth), 0), (max(truth) - 1, 1)):  # either side of the threshold
+        out = tmp_path / str(most)
+        limit = f"requirements.session_length.max={most}"
+        code, _, err = augesc("filter", file, "--out", out, "--recipe", recipe, "--set", limit)
+        assert code == 0, err
+        assert pq.read_table(out / "measured")["total_tokens"].to_pylist() == truth
+        assert report_of(out)["violations"]["session_length"]["count"] == over
+        assert {row["n_tokens"] for row in rows_of(out / "data")} <= set(truth)
+    # Other thresholds judge what was counted so; another tokenizer would count anew.
+    again = ("filter", "--reuse", out, "--out", tmp_path / "again")
+    assert augesc(*again, "--set", f"requirements.session_length.max={max(truth)}")[0] == 0
+    assert report_of(tmp_path / "again")["violations"]["session_length"]["count"] == 0
+    says = "requirements.tokenizer changes what is measured"
+    assert says in refused("filter", "--reuse", out, "--recipe", "paper")
+    both = ("--recipe", recipe, "--tokenizer", folder)
+    assert "give one of them" in refused("filter", file, "--out", tmp_path / "both", *both)
+
+
+def test_the_tokenizer_of_the_backbone_counts_where_it_is_named(augesc, refused, built, tmp_path):
+    model = {"name": str(built / "checkpoint"), "revision": None, "from_scratch": None}
+    named = {"tokenizer": {"name": "backbone"}}
+    file = lines(tmp_path / "g.jsonl", [{"query": "I am sad.", "text": " Why?", "n_tokens": 99}])
+    recipe = counting(tmp_path, backbone=model, requirements=named)
+    assert augesc("filter", file, "--out", tmp_path / "out", "--recipe", recipe)[0] == 0
+    (found,) = pq.read_table(tmp_path / "out" / "measured")["total_tokens"].to_pylist()
+    assert found > 9  # its instruction alone has more words
+    asked = ("--recipe", "tiny", "--set", "requirements.tokenizer.name=backbone")
+    said = refused("filter", file, "--out", tmp_path / "none", *asked)
+    assert "backbone.from_scratch has none before it is trained" in said
+    asked = ("--set", "requirements.tokenizer={name: backbone, revision: main}")
+    said = refused("filter", file, "--out", tmp_path / "none", *asked)
+    assert "the revision of the backbone's tokenizer is backbone.revision" in said
+
+
+def test_a_build_counts_by_the_recipes_tokenizer(tiny_file, built, tmp_path):
+    from augesc_builder.pipeline.build import build
+    from augesc_builder.run.progress import Progress
+
+    folder = shared("tokenizers/gpt2")
+    recipe = load_recipe(tiny_file, [f"requirements.tokenizer.name={folder}"])
+    build(recipe, tmp_path / "run", Progress(quiet=True), until="filter")
+    ours, theirs = (
+        pq.read_table(run / "measured").to_pylist() for run in (built, tmp_path / "run")
+    )
+    assert [row["query_id"] for row in ours] == [row["query_id"] for row in theirs]
+    assert [row["total_tokens"] for row in ours] != [row["total_tokens"] for row in theirs]
+    known = json.loads((tmp_path / "run" / "manifest.json").read_text())["settings"]["inputs"]
+    assert "requirements.tokenizer" in known
+
+
 def test_without_the_safety_pass_nothing_is_said_to_be_safe(augesc, tmp_path, paper):
     said = [
         {"role": ("user", "assistant")[i % 2], "content": "I want to die today, so much. " * 2}
