@@ -9,8 +9,9 @@ less diverse; its intervals are a jackknife's, over sessions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ Metric = Callable[[Numbers], Numbers]
 
 NORMAL_95 = 1.959964
 """Standard errors on each side of a normal distribution's 95%."""
+
+Name = TypeVar("Name", bound=Hashable)
 
 _AT_ONCE = 1 << 22
 """Weights that are held at a time, which bounds the memory."""
@@ -36,8 +39,8 @@ class Estimate:
 
 
 def bootstrap(
-    sums: Numbers, metrics: Mapping[str, Metric], n: int, seed: int
-) -> dict[str, Estimate]:
+    sums: Numbers, metrics: Mapping[Name, Metric], n: int, seed: int
+) -> dict[Name, Estimate]:
     """Return estimates of metrics; ``sums`` (sessions, columns) are the sums of each session.
 
     Of the ``n`` replicates those count in which a metric is defined.
@@ -90,20 +93,21 @@ def number_grams(
 
 def distinct(grams: Grams, n_sessions: int) -> Estimate:
     """Return distinct n-grams by all n-grams, with the interval of a jackknife."""
-    found = distinct_without_each(grams, n_sessions)
+    found = distinct_moves(grams, n_sessions)
     if found is None:
         return Estimate(None)
-    value, without = found
-    estimate = jackknife(value, without)
+    value, moves = found
+    estimate = jackknife(value, moves)
     if estimate.low is None or estimate.high is None:
         return estimate
     return Estimate(value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
-def distinct_without_each(grams: Grams, n_sessions: int) -> tuple[float, Numbers] | None:
-    """Return distinct n-grams by all, and the same without each session, (n_sessions,).
+def distinct_moves(grams: Grams, n_sessions: int) -> tuple[float, Numbers] | None:
+    """Return distinct n-grams by all, and how it moves without each session, (n_sessions,).
 
-    ``None`` where there are no n-grams; what is left without a session may be none, too: NaN.
+    Moves are from their mean: a set of fewer sessions is always more diverse. ``None`` where there
+    are no n-grams; what is left without a session may be none, too: all moves are NaN.
     """
     total = len(grams.ids)
     if not total:
@@ -117,14 +121,14 @@ def distinct_without_each(grams: Grams, n_sessions: int) -> tuple[float, Numbers
     left = total - np.bincount(grams.session, minlength=n_sessions)
     with np.errstate(invalid="ignore"):
         without: Numbers = (len(unique) - only) / left
-    return len(unique) / total, without
+    return len(unique) / total, without - without.mean()
 
 
-def jackknife(value: float, without: Numbers) -> Estimate:
-    """Return a number with the interval of the jackknife, from what it is without each session."""
-    n = len(without)
-    if n < 2 or not np.isfinite(without).all():  # noqa: PLR2004 - one says nothing of others
+def jackknife(value: float, moves: Numbers) -> Estimate:
+    """Return a number with the interval of the jackknife, by how it moves without each session."""
+    n = len(moves)
+    if n < 2 or not np.isfinite(moves).all():  # noqa: PLR2004 - one says nothing of others
         return Estimate(value)
-    error = np.sqrt((n - 1) * np.mean((without - without.mean()) ** 2))
+    error = np.sqrt((n - 1) * np.mean(moves**2))
     spread = NORMAL_95 * float(error)
     return Estimate(value, value - spread, value + spread)

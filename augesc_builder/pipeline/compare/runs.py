@@ -1,0 +1,332 @@
+"""Finished runs: what their folders say of them, and whether their texts were judged alike.
+
+A run is the folder of a build, or that of ``augesc filter``, whose generations may lie in the
+folder of a build: what it took to make them is told there.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from augesc_builder.config.loader import differences
+from augesc_builder.config.recipe import Backbone, modernize
+from augesc_builder.config.requirements import BACKBONE
+from augesc_builder.errors import AugescError, InputError, RunFolderError
+from augesc_builder.pipeline.statistics.sets import name_and_path
+from augesc_builder.run import layout
+from augesc_builder.run.disk import MEND
+from augesc_builder.run.folder import read_manifest
+from augesc_builder.run.marks import Marks, marks_above
+
+_WITH_BACKBONE = {"local", "vllm"}
+"""Backends whose texts are the backbone's, and come with counts by its tokenizer."""
+
+_Amount = Annotated[float, Field(ge=0, le=1e15)]
+
+
+class _Generate(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    cost: _Amount | None = None
+
+
+class _Stages(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    generate: _Generate = _Generate()
+
+
+class _Requirements(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    tokenizer: dict[str, Any] | None = None
+    role_words: dict[str, Any] = {}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    stage: str = "build"
+    requirements: _Requirements = _Requirements()
+    backbone: dict[str, Any] | None = None
+    generate: dict[str, Any] = {}
+    tokenizer: str | None = None
+
+
+class _Manifest(BaseModel):
+    """What is told of a manifest."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    run_id: str = ""
+    recipe: str | None = None
+    settings: _Settings
+    seconds: dict[str, _Amount] = {}
+    stages: _Stages = _Stages()
+    files: list[str] = []
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Which tokenizer counted a run's texts.
+
+    ``key`` tells it from others, ``label`` is what it is called. ``tokenizer`` is the
+    ``requirements.tokenizer`` that counts alike beside the run's own recipe, if one does.
+    """
+
+    key: str
+    label: str
+    tokenizer: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    ``generations`` is what ``augesc filter`` reads its texts from. ``made_in`` is the folder of the
+    run that generated them, where that is known: ``folder`` itself, for a build. ``seconds`` and
+    ``cost`` (US dollars) are those of generating all texts.
+    """
+
+    name: str
+    folder: Path
+    corpus: Path
+    requirements: Mapping[str, Any]
+    tokenizer: Mapping[str, Any] | None
+    counter: Counter
+    generations: Path
+    made_in: Path | None
+    recipe: str | None
+    backend: str | None
+    model: str | None
+    seconds: float | None
+    seconds_finetuning: float | None
+    cost: float | None
+
+    def files(self, place: str) -> list[Path]:
+        """Return the tables that filtering wrote to ``data``, ``rejected`` or ``measured``.
+
+        Raises :class:`~augesc_builder.errors.InputError` where one is not as it was written.
+        """
+        above = self.folder if place == layout.MEASURED else self.corpus
+        return Marks(self.folder).table(above / place, "filter")
+
+    def trained_on(self) -> tuple[str, ...] | str:
+        """Return the utterances that its model was fine-tuned on, or why they are not known."""
+        from augesc_builder.config.recipe import load_recipe
+        from augesc_builder.pipeline.finetune.stage import finetuned_on
+
+        if self.made_in is None or "finetune" not in Marks(self.made_in):
+            return "no fine-tuning in its folder"
+        try:
+            recipe = load_recipe(self.made_in / layout.RECIPE)
+            return finetuned_on(read_manifest(self.made_in), recipe)
+        except AugescError as error:
+            return str(error)
+
+
+def find_runs(given: Sequence[str]) -> list[Run]:
+    """Return the runs of ``RUN`` and ``NAME=RUN``, called as the user does, or by their folders.
+
+    Raises :class:`~augesc_builder.errors.InputError` for fewer than two, one that is given twice,
+    and two of one name, and :class:`~augesc_builder.errors.RunFolderError` for what is no finished
+    run.
+    """
+    runs: list[Run] = []
+    for text in given:
+        name, path = name_and_path(text)
+        run = _run(name, path)
+        for other in runs:
+            if other.folder.resolve() == run.folder.resolve():
+                raise InputError("given twice; give the folder of another run", path)
+            if other.name == run.name:
+                raise InputError(
+                    f"a second run called {run.name}; name it, as in other={path}", path
+                )
+        runs.append(run)
+    if len(runs) == 1:
+        raise InputError("one run alone; give two or more", runs[0].folder)
+    return runs
+
+
+def _run(name: str | None, path: Path) -> Run:
+    if not path.is_dir():
+        found = "a file" if path.exists() else "not there"
+        raise RunFolderError(f"{path} is {found}; give the folder of a build or of `augesc filter`")
+    folder = layout.run_of(path)
+    manifest, marks = _manifest(folder), Marks(folder)
+    if manifest.settings.stage not in {"build", "filter"}:
+        raise RunFolderError(
+            f"{folder}: a folder of another stage ({manifest.settings.stage[:40]}); give that of a "
+            f"build or of `augesc filter`"
+        )
+    if "filter" not in marks:
+        raise RunFolderError(
+            f"{folder}: its filtering is not finished; finish it first (`augesc status "
+            f"{shlex.quote(str(folder))}` says how far it is)"
+        )
+    is_build = manifest.settings.stage == "build"
+    made_in = folder if is_build else _made_in(manifest)
+    maker = manifest if is_build or made_in is None else _manifest(made_in)
+    backend = maker.settings.generate.get("backend")
+    kind = str(backend.get("type")) if made_in and isinstance(backend, dict) else None
+    requirements = manifest.settings.requirements.model_dump(exclude_none=True)
+    return Run(
+        name=name or folder.resolve().name,
+        folder=folder,
+        corpus=folder / layout.CORPUS if is_build else folder,
+        requirements={k: v for k, v in requirements.items() if k != "tokenizer"},
+        tokenizer=requirements.get("tokenizer"),
+        counter=_counter(manifest.settings, maker, made_in, kind),
+        generations=folder if is_build else _generations(manifest.files, folder),
+        made_in=made_in,
+        recipe=maker.recipe,
+        backend=kind,
+        model=_model(maker.settings.backbone) if kind in _WITH_BACKBONE else None,
+        seconds=maker.seconds.get("generate") if made_in else None,
+        seconds_finetuning=maker.seconds.get("finetune") if made_in else None,
+        cost=maker.stages.generate.cost if made_in else None,
+    )
+
+
+def _manifest(folder: Path) -> _Manifest:
+    try:
+        found = read_manifest(folder)
+        if isinstance(found.get("settings"), dict):
+            found["settings"] = modernize(found["settings"])
+        return _Manifest.model_validate(found)
+    except ValidationError as error:
+        what = error.errors()[0]
+        where = ".".join(map(str, what["loc"]))[:60]
+        raise RunFolderError(
+            f"{folder / layout.MANIFEST}: not as a run writes it: {where}: {what['msg']}; {MEND}"
+        ) from None
+
+
+def _made_in(manifest: _Manifest) -> Path | None:
+    """Return the folder of the run that generated what ``augesc filter`` read, if it is there."""
+    parents = {Path(file).parent for file in manifest.files}
+    marks = marks_above(parents.pop()) if len(parents) == 1 else None
+    return marks.root if marks is not None and "generate" in marks else None
+
+
+def _generations(files: Sequence[str], folder: Path) -> Path:
+    return Path(files[0]) if len(files) == 1 else Path(files[0]).parent if files else folder
+
+
+# -- what counts tokens ---------------------------------------------------------------------------
+
+
+def _counter(
+    settings: _Settings, maker: _Manifest, made_in: Path | None, backend: str | None
+) -> Counter:
+    chosen = settings.requirements.tokenizer
+    if chosen is not None and chosen.get("name") == BACKBONE:
+        return _of_backbone(settings.backbone, None)
+    if chosen is not None:
+        return Counter(str(chosen.get("name")), _last(str(chosen.get("name"))), chosen)
+    if settings.tokenizer is not None:  # of `augesc filter --tokenizer`
+        return Counter(settings.tokenizer, _last(settings.tokenizer), {"name": settings.tokenizer})
+    if backend in _WITH_BACKBONE:
+        return _of_backbone(maker.settings.backbone, made_in)
+    if backend is not None:
+        section = json.dumps(maker.settings.generate.get("backend"), sort_keys=True)
+        return Counter(section, f"as the backend {backend} counts")
+    return Counter(maker.run_id, "as its generations came")
+
+
+def _of_backbone(backbone: Mapping[str, Any] | None, made_in: Path | None) -> Counter:
+    """Tell a tokenizer by the model that it came with; one trained in the run, by its bytes."""
+    known = backbone or {}
+    name = known.get("base_model") or known.get("name")
+    label = _model(backbone) or "a backbone"
+    if name is not None or made_in is None:
+        return Counter(str(name), label, {"name": BACKBONE})
+    files = Marks(made_in).files(["finetune"]) if "finetune" in Marks(made_in) else {}
+    trained = files.get(f"{layout.CHECKPOINT}/{layout.TOKENIZER}", {})
+    return Counter(str(trained.get("sha256", made_in.resolve())), label)
+
+
+def _model(backbone: Mapping[str, Any] | None) -> str | None:
+    try:
+        return Backbone.model_validate(backbone).label
+    except ValidationError:
+        return None
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
+
+
+# -- judged alike ---------------------------------------------------------------------------------
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Refuse runs that were not judged alike, with the command that judges them so.
+
+    Raises :class:`~augesc_builder.errors.InputError` where thresholds or counts of tokens differ.
+    """
+    reference, *others = runs
+    for other in others:
+        alike = reference.counter.key == other.counter.key
+        changed = differences(reference.requirements, other.requirements, "requirements.")
+        if changed:
+            said = ", ".join(
+                f"{key} ({theirs!r} in {other.name}, {ours!r} in {reference.name})"
+                for key, (ours, theirs) in changed.items()
+            )
+            raise InputError(
+                f"judged by other requirements than {reference.name}: {said}; judge it alike and "
+                f"compare what that makes: "
+                f"{_judge(reference, other, changed) if alike else _count(reference, other)}",
+                other.folder,
+            )
+        if not alike:
+            raise InputError(
+                f"its session length is counted in other tokens ({other.counter.label}) than that "
+                f"of {reference.name} ({reference.counter.label}); count all by one tokenizer and "
+                f"compare what that makes: {_count(reference, other)}",
+                other.folder,
+            )
+
+
+def _judge(reference: Run, other: Run, changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return the command that judges a run by the requirements of the reference."""
+    if any(key.startswith("requirements.role_words") for key in changed):
+        return _filter(other, reference, reference.tokenizer)
+    sets = [f"--set={key}={json.dumps(ours)}" for key, (ours, _) in changed.items()]
+    return _command("--reuse", str(other.folder), *sets, out=f"{other.name}-alike")
+
+
+def _count(reference: Run, other: Run) -> str:
+    """Return the command, or both, by which two runs are counted by one tokenizer."""
+    if reference.counter.tokenizer is not None:
+        return _filter(other, reference, reference.counter.tokenizer)
+    here = reference.made_in is not None and (reference.made_in / layout.CHECKPOINT).is_dir()
+    checkpoint = str(reference.made_in and reference.made_in / layout.CHECKPOINT)
+    named = {"name": checkpoint if here else "NAME"}
+    return " and ".join(_filter(run, reference, named) for run in (reference, other))
+
+
+def _filter(run: Run, reference: Run, tokenizer: Mapping[str, Any] | None) -> str:
+    """Return the command that judges a run's generations as the reference, by a tokenizer."""
+    recipe = reference.folder / layout.RECIPE
+    counted = {"tokenizer": tokenizer}
+    if recipe.is_file():
+        like = ["--recipe", str(recipe)]
+        if tokenizer != reference.tokenizer:
+            like.append(f"--set=requirements.tokenizer={json.dumps(tokenizer)}")
+    else:
+        like = [f"--set=requirements={json.dumps({**reference.requirements, **counted})}"]
+    return _command(str(run.generations), *like, out=f"{run.name}-alike")
+
+
+def _command(*words: str, out: str) -> str:
+    return f"`{shlex.join(['augesc', 'filter', *words, '--out', out])}`"
