@@ -261,10 +261,6 @@ CHOICES: tuple[Choice, ...] = (
         "generate.backend.bfloat16_head",
         unused=(None, False),
     ),
-    Choice(
-        "tokens of every text are counted by the tokenizer {}; `backbone` is that of the backbone",
-        "requirements.tokenizer.name",
-    ),
     Choice("role words are whole words in this very case"),
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
@@ -295,7 +291,7 @@ def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     choices += [
         f"the requirement {_code(name)}"
         for name in settings["requirements"]
-        if f"requirements.{name}" not in SETTINGS and name != "tokenizer"
+        if f"requirements.{name}" not in SETTINGS
     ]
     return [*found, *(f"ours: {said}" for said in choices)]
 

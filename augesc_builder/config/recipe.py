@@ -33,7 +33,7 @@ from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packa
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.published import ON_THE_HUB, is_local
 from augesc_builder.config.queries import Queries
-from augesc_builder.config.requirements import BACKBONE, Requirements, requirements_model
+from augesc_builder.config.requirements import Requirements, requirements_model
 from augesc_builder.config.statistics import STATISTICS, Statistics
 
 
@@ -212,17 +212,6 @@ class Recipe(Section):
             raise ValueError(
                 "prompt.form=chat takes the chat template of what backbone.name loads, and "
                 "backbone.from_scratch has none; set it to paper"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_tokenizer(self) -> Recipe:
-        counter = self.requirements.tokenizer
-        if counter is not None and counter.name == BACKBONE and self.backbone.name is None:
-            raise ValueError(
-                "requirements.tokenizer.name=backbone is that of what backbone.name loads, and "
-                "backbone.from_scratch has none before it is trained; name another, or set "
-                "requirements.tokenizer to null"
             )
         return self
 

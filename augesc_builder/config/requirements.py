@@ -6,26 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model
 
-from augesc_builder.config.base import Bounds, Fraction, ModelText, Positive, Section
+from augesc_builder.config.base import Bounds, Fraction, Positive, Section
 from augesc_builder.config.plugins import import_modules, plugin_modules
-
-BACKBONE = "backbone"
-"""The name of a tokenizer that means that of the recipe's backbone."""
-
-
-class Tokenizer(Section):
-    """What counts the tokens of every text, whoever wrote it."""
-
-    name: ModelText
-    revision: str | None = None
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Tokenizer:
-        if self.name == BACKBONE and self.revision is not None:
-            raise ValueError("the revision of the backbone's tokenizer is backbone.revision")
-        return self
 
 
 class SessionLength(Section):
@@ -65,11 +49,9 @@ class Requirements(Section):
     """Thresholds of the requirements (section 4.3); all inclusive.
 
     A requirement from outside the package has its section here too (:func:`add_requirement`), and
-    judges only where the recipe gives it. Without a ``tokenizer``, tokens are counted by what wrote
-    the texts.
+    judges only where the recipe gives it.
     """
 
-    tokenizer: Tokenizer | None = None
     session_length: SessionLength
     total_utterances: Bounds
     continuous_utterances: ContinuousUtterances

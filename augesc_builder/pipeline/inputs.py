@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.config.requirements import BACKBONE
 from augesc_builder.errors import InputError
 from augesc_builder.models.backbone import check_backbone, gguf_on_disk, sha256_of
 from augesc_builder.readers.hub import is_on_the_hub
 from augesc_builder.run.provenance import content_of, digest, files_below
 from augesc_builder.text.lexicon import LEXICONS
-
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".gguf", ".h5", ".msgpack"}
 
 SAFETY_LISTS = [LEXICONS / f"{name}.yaml" for name in ("safety", "danger", "medications")]
 """What the safety pass of the filter stage looks for."""
@@ -44,10 +41,6 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
     files |= _files_beside(recipe)
-    counter = recipe.requirements.tokenizer
-    if counter is not None and counter.name != BACKBONE and _is_here(counter.name):
-        below = files_below(Path(counter.name))  # maybe a checkpoint, whose weights count nothing
-        files["requirements.tokenizer"] = [f for f in below if f.suffix not in _WEIGHTS]
     found = {key: digest(paths) for key, paths in files.items()}
     if (gguf := gguf_on_disk(recipe.backbone)) is not None:
         found["finetune.backbone"] = sha256_of(gguf)[:16]

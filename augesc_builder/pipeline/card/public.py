@@ -11,7 +11,6 @@ from typing import Any
 from augesc_builder.config.paths import is_packaged
 from augesc_builder.config.published import label_of, local_places, relabelled, without_paths
 from augesc_builder.config.recipe import Recipe, dump_recipe, load_recipe
-from augesc_builder.config.requirements import BACKBONE
 from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.sources.sessions import find_sessions
@@ -32,9 +31,7 @@ class PublicRun:
         def is_path(key: str, text: str) -> bool | None:
             if key == "backbone.name" and not is_packaged(text):
                 return "backbone" not in revisions  # what is loaded from the Hub has a commit
-            named = (key == "finetune.sessions" and find_sessions(text) is not None) or (
-                key == "requirements.tokenizer.name" and text == BACKBONE
-            )
+            named = key == "finetune.sessions" and find_sessions(text) is not None
             return False if named or text in revisions else None
 
         paths = local_places(recipe, is_path)

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.models.backbone import place_of
-from augesc_builder.pipeline.filter.counter import about_counter, counter_of, lacks_counts
 from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
-from augesc_builder.readers.chunks import count_rows
-from augesc_builder.readers.parquet import read_table
+from augesc_builder.readers.chunks import PARQUET, count_rows
+from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.readers.records import USUAL, BadLines, Limits, merged
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.marks import Marks, parquet_files, table_files
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.provenance import (
-    digest,
-    is_new,
-    load_json,
-    pin_safety_classifier,
-)
+from augesc_builder.run.provenance import digest, is_new, load_json, pin_safety_classifier
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.base import limits_of
 from augesc_builder.sources.generations import generations_files, read_generations, shards_of
@@ -45,14 +39,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
-    judge = Filter(
-        recipe.requirements,
-        template=PromptTemplate(recipe.prompt.instruction),
-        counter=counter_of(folder, recipe),
-        recount=True,
-        classifier=classifier,
-        strict=True,
-    )
+    judge = Filter(recipe.requirements, classifier=classifier, strict=True)
     label = recipe.backbone.label
     _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
 
@@ -71,11 +58,8 @@ def standalone(
 ) -> None:
     """Apply the requirements to generations; print Table 1.
 
-    The recipe's ``requirements.tokenizer`` counts the tokens of all rows. Without it, where rows
-    have no counts, ``tokenizer`` counts them, or (``from_recipe``) that of the recipe's model; else
-    ``session_length`` is not measured. ``scan`` is for the safety pass.
-
-    Raises :class:`~augesc_builder.errors.RecipeError` where both tokenizers are given.
+    Where rows have no token counts, ``tokenizer`` counts them, or (``from_recipe``) that of the
+    recipe's model; without one ``session_length`` is not measured. ``scan`` is for the safety pass.
     """
     from augesc_builder.models.token_counter import load_counter
     from augesc_builder.pipeline.filter.filter import Filter
@@ -87,19 +71,12 @@ def standalone(
         "inputs": digest(files),
         "includes_query": includes_query,
         "scan": scan,
-        **_digests(recipe, scan=scan),
+        **{key: d for key, d in input_digests(recipe).items() if scan and key.startswith("safety")},
         **recipe.reading.unusual(),
     }
     limits = limits_of(recipe.reading)
-    counter, counts_all = None, recipe.requirements.tokenizer is not None
-    if counts_all:
-        if tokenizer:
-            raise RecipeError(
-                "--tokenizer counts where counts are missing, and requirements.tokenizer of the "
-                "recipe counts all; give one of them"
-            )
-        settings |= about_counter(recipe.settings())
-    elif tokenizer or (from_recipe and recipe.backbone.name and lacks_counts(files)):
+    counter = None
+    if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
         name, revision = tokenizer or str(recipe.backbone.name), None
         place: str | Path = name
         if not tokenizer:
@@ -110,15 +87,7 @@ def standalone(
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
-            judge = Filter(
-                recipe.requirements,
-                includes_query,
-                template,
-                counter or counter_of(folder, recipe),
-                counts_all,
-                classifier,
-                scan,
-            )
+            judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(folder, judge, files, ".", progress, num_proc=num_proc, limits=limits)
     _say(load_json(out / layout.FILTER_REPORT), progress)
@@ -153,12 +122,11 @@ def refilter(
         raise RunFolderError(f"{done}: its filtering is not finished; finish it first")
     kept = [f"requirements={json.dumps(before['requirements'])}"] if recipe is None else []
     limits = load_recipe(recipe or "paper", [*kept, *overrides]).requirements
-    for key in ("role_words", "tokenizer"):
-        if limits.settings().get(key) != before["requirements"].get(key):
-            raise RecipeError(
-                f"requirements.{key} changes what is measured, and not only what is decided; "
-                f"filter again without --reuse"
-            )
+    if limits.role_words.model_dump(mode="json") != before["requirements"]["role_words"]:
+        raise RecipeError(
+            "requirements.role_words changes what is measured, and not only what is decided; "
+            "filter again without --reuse"
+        )
     measured = parquet_files(done / layout.MEASURED)
     if out is None:
         counts = []
@@ -182,7 +150,6 @@ def refilter(
         "scan": before.get("scan", True),
         "safety.lexicon": digest(SAFETY_LISTS),
         **{key: before[key] for key in ("tokenizer", "instruction", "reading") if key in before},
-        **(about_counter(before) if "tokenizer" in before["requirements"] else {}),
     }
     if before.get("stage") == "filter" and settings["inputs"] != before["inputs"]:
         raise InputError("changed since it was measured; filter it again without --reuse", files[0])
@@ -201,13 +168,6 @@ def refilter(
                 limits=Limits(**settings.get("reading", {})),
             )
     _say(load_json(out / layout.FILTER_REPORT), progress)
-
-
-def _digests(recipe: Recipe, *, scan: bool) -> dict[str, str]:
-    """Return the digests of what filtering alone reads beside generations."""
-    sections = ("requirements", *(["safety"] if scan else []))
-    found = input_digests(recipe)
-    return {key: found[key] for key in found if key.startswith(sections)}
 
 
 def _filter(
@@ -329,6 +289,15 @@ def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:
         if not file.exists():
             raise InputError("gone since it was measured; put it back, or filter anew", file)
     return files
+
+
+def _lacks_counts(files: Sequence[Path]) -> bool:
+    """Whether the files have no columns of token counts."""
+    if files[0].suffix != PARQUET:
+        return True
+    with open_table(files[0]) as file:
+        found = set(file.schema_arrow.names)
+        return "n_tokens" not in found or not {"n_prompt_tokens", "messages"} & found
 
 
 def _say(report: Mapping[str, Any], progress: Progress) -> None:
