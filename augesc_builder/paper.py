@@ -266,6 +266,7 @@ CHOICES: tuple[Choice, ...] = (
         "generate.backend.bfloat16_head",
         unused=(None, False),
     ),
+    Choice("session length is counted by the tokenizer {}", "requirements.tokenizer"),
     Choice("role words are whole words in this very case"),
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
@@ -299,7 +300,7 @@ def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     choices += [
         f"the requirement {_code(name)}"
         for name in settings["requirements"]
-        if f"requirements.{name}" not in SETTINGS
+        if f"requirements.{name}" not in SETTINGS and name != "tokenizer"
     ]
     return [*found, *(f"ours: {said}" for said in choices)]
 

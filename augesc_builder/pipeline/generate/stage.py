@@ -83,8 +83,8 @@ def _generate(
     missing = [task for task in todo if task.shard in unfinished]
     for task in missing:
         unfinished[task.shard][task.row] = None
+    backend = backend_of(recipe)(recipe, checkpoint, folder.path)
     with LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line:
-        backend = backend_of(recipe)(recipe, checkpoint, folder.path)
         if missing:
             known = folder.manifest.get("generate", {})
             folder.add(generate=backend.prepare(known, len(missing), len(unfinished)))
@@ -121,10 +121,12 @@ def _generate(
         reasons.update(fact["finish_reasons"])
     total = sum(fact["tokens"] for fact in facts)
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
-    progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {ends}")
+    counted = f", {total:,} tokens" if total else ""
+    progress.say(f"  {len(todo):,} conversations{counted}; ended by: {ends}")
     folder.complete(
         "generate",
         tables={"generations": len(todo)},
         tokens=total,
         finish_reasons=dict(reasons),
+        **backend.facts(),
     )
