@@ -49,7 +49,7 @@ class Tokenizer(Section):
     """The tokenizer that session length is counted by."""
 
     name: ModelText
-    revision: str | None
+    revision: str | None = None
 
 
 class Requirements(Section):

@@ -167,7 +167,7 @@ def _about(run: Run, measured: Measured, *, is_whole: bool) -> dict[str, Any]:
         "kept": round(measured.sums["kept"].sum()),
         "seconds": run.seconds if is_whole else None,
         "seconds_finetuning": run.seconds_finetuning if is_whole else None,
-        "dollars": run.cost if is_whole else None,
+        "money": run.money if is_whole else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Figures of a comparison: shares, with intervals and differences; lengths; what a session takes."""
+"""Figures of a comparison: shares with intervals and differences, lengths, costs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from augesc_builder.pipeline.compare.report import FOR_EACH, FORMS
 from augesc_builder.pipeline.statistics.drawing import (
     INK,
-    caption,
     color,
     label,
     legend,
@@ -23,10 +23,6 @@ from augesc_builder.pipeline.statistics.figures import session_statistics
 
 _KEPT = ("duplicate_share", "repetition_share", "repeated_share", "memorized_share")
 _DISTINCT = ("distinct_1", "distinct_2", "distinct_3")
-_READ = (
-    "Left: shares with 95% intervals. Right: less those of {}, in percentage points; an interval "
-    "that leaves out 0 tells a difference."
-)
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> None:
@@ -76,10 +72,9 @@ def _shares(found: Mapping[str, Any], rows: Mapping[str, str]) -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False, axis="y")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    values.set_title("Share")
+    values.set_title("Share, with its 95% interval")
     differences.set_title(f"Less that of {label(reference).strip()}")
     legend(figure, values)
-    caption(figure, _READ.format(label(reference).strip()))
     return figure
 
 
@@ -104,12 +99,7 @@ def _intervals(
 def _cost(found: Mapping[str, Any]) -> Figure:
     """Draw what each kept session takes, a panel for each thing that any run tells."""
     runs = {name: run for name, run in found["runs"].items() if run["kept"]}
-    things = {
-        "texts": [run["texts"] / run["kept"] for run in runs.values()],
-        "tokens": [run["numbers"]["tokens_for_each"]["value"] for run in runs.values()],
-        "seconds": [_by(run["seconds"], run["kept"]) for run in runs.values()],
-        "US dollars": [_by(run["dollars"], run["kept"]) for run in runs.values()],
-    }
+    things = {unit: [of(run) for run in runs.values()] for unit, of in FOR_EACH.items()}
     known = {unit: values for unit, values in things.items() if set(values) != {None}}
     height = 1.0 + 0.35 * len(runs)
     figure, axes = panels(1, len(known), width=2.6, height=height, sharey="row")
@@ -117,7 +107,7 @@ def _cost(found: Mapping[str, Any]) -> Figure:
         drawn = ax.barh(range(len(runs)), [v or 0 for v in values], 0.7)
         for i, bar in enumerate(drawn):
             bar.set_color(color(list(found["runs"]).index(list(runs)[i])))
-        said = ["not known" if v is None else f"{v:.3g}" for v in values]
+        said = ["not known" if v is None else format(v, FORMS[unit]) for v in values]
         ax.bar_label(drawn, said, fontsize=7, padding=2)
         ax.set_xlabel(unit)
         ax.set_xlim(0, 1.3 * max(v or 0 for v in values) or 1)
@@ -128,7 +118,3 @@ def _cost(found: Mapping[str, Any]) -> Figure:
     axes[0].set_ylim(len(runs) - 0.5, -0.5)
     axes[0].set_title("For each kept session")
     return figure
-
-
-def _by(total: float | None, kept: int) -> float | None:
-    return None if total is None else total / kept

@@ -244,7 +244,7 @@ def sessions(
             yield chunk
 
     total = sum(map(count_rows, files))
-    parts: list[list[tuple[Hashes, Numbers]]] = []
+    parts: list[list[tuple[Hashes, NDArray[np.int64]]]] = []
     preload = "augesc_builder.pipeline.compare.measure"
     num_proc = num_proc or (cores() if total > WORTH_PROCESSES else 1)
     with progress.bar(total, f"counting words of {run.name}", "session") as bar:

@@ -69,7 +69,12 @@ _FIXED = {
 }
 """Those of every comparison; shares are called as in ``statistics.json``."""
 
-_TOKENS = {"tokens_for_each": Ratio(COST, "tokens of all texts", "tokens of texts", "kept")}
+_TOKENS = {
+    "tokens_for_each": Ratio(COST, "tokens for each kept session", "tokens of texts", "kept")
+}
+
+
+_ALL_OR_NONE = (0.0, 1.0)
 
 
 def ratios(requirements: Sequence[str], all_sums: Sequence[Sums]) -> dict[str, Ratio]:
@@ -112,7 +117,8 @@ def estimate(
 ) -> tuple[list[dict[str, Estimate]], list[dict[str, Estimate]]]:
     """Return the numbers of each run, and each run's less those of the first.
 
-    Intervals are percentiles of ``resamples`` draws of the queries.
+    Intervals are percentiles of ``resamples`` draws of the queries. A share of nothing or all has
+    none, nor has its difference from others: what was never seen is never drawn.
     """
     columns = sorted({name for ratio in compared.values() for name in (ratio.part, ratio.whole)})
     at = {name: i for i, name in enumerate(columns)}
@@ -146,8 +152,17 @@ def estimate(
         for key, ratio in compared.items()
     }
     found = bootstrap(table, metrics, resamples, seed)
+
+    def varies(run: int, key: str) -> bool:
+        return not (compared[key].is_share and found["value", run, key].value in _ALL_OR_NONE)
+
+    def told(kind: str, run: int, key: str) -> Estimate:
+        one = found[kind, run, key]
+        is_known = varies(run, key) and (kind == "value" or varies(0, key))
+        return one if is_known else Estimate(one.value)
+
     values, differences = (
-        [{key: found[kind, i, key] for key in compared} for i in runs]
+        [{key: told(kind, i, key) for key in compared} for i in runs]
         for kind in ("value", "difference")
     )
     return values, differences

@@ -77,11 +77,11 @@ def _runs(found: Found) -> Table:
     ]
 
     def note(escape: Callable[[str], str]) -> str:
-        labels = dict.fromkeys(run["tokens_counted_by"] for run in found["runs"].values())
         source = found["settings"]["source"]
+        counter = found["runs"][found["reference"]]["tokens_counted_by"]
         said = [
-            f"All were judged by the same requirements, in the same tokens "
-            f"({', '.join(map(escape, labels))})."
+            f"All were judged by the same requirements, and session length in the same tokens "
+            f"({escape(counter)})."
         ]
         if source is not None:
             said.append(f"Only texts of the source {escape(source)}.")
@@ -159,7 +159,9 @@ def _how(found: Found, escape: Callable[[str], str]) -> str:
         f"In brackets: 95% intervals, by drawing the {found['queries']:,} queries again "
         f"{settings['resamples']:,} times (seed {settings['seed']}), each with all its texts in "
         f"every run; queries that {escape(reference)} has too: {shared}. A star: the interval of "
-        f"the difference leaves out 0; one in twenty does so by chance where nothing differs. "
+        f"the difference leaves out 0; one in twenty does so by chance where nothing differs. A "
+        f"share of 0 or 100 has no interval, nor has its difference: what was never seen cannot be "
+        f"drawn. "
         f"Distinct n-grams are of {found['diversity_sessions']:,} sessions of each run, with "
         f"intervals of a jackknife."
     )
@@ -182,33 +184,29 @@ def _difference(estimate: Mapping[str, float | None], *, is_share: bool) -> str:
 # -- what a kept session takes --------------------------------------------------------------------
 
 
+FOR_EACH: Mapping[str, Callable[[Found], float | None]] = {
+    "texts": lambda run: _by(run["texts"], run["kept"]),
+    "tokens": lambda run: run["numbers"]["tokens_for_each"]["value"],
+    "seconds": lambda run: _by(run["seconds"], run["kept"]),
+    "money": lambda run: _by(run["money"], run["kept"]),
+}
+"""What a kept session of a run takes; ``None`` where that is not known, or nothing was kept."""
+
+FORMS = {"texts": ".1f", "tokens": ",.0f", "seconds": ",.2f", "money": ".4f"}
+
+
 def _cost(found: Found) -> Table:
-    header = ["for each kept session", "texts", "tokens", "seconds", "US dollars"]
-    rows = []
-    for name, run in found["runs"].items():
-        tokens = run["numbers"]["tokens_for_each"]["value"]
-        rows.append(
-            [
-                name,
-                _by(run["texts"], run["kept"], ".1f"),
-                NOTHING if tokens is None else f"{tokens:,.0f}",
-                _by(run["seconds"], run["kept"], ",.2f"),
-                _by(run["dollars"], run["kept"], ".4f"),
-            ]
-        )
-    if found["settings"]["paper"]:
-        for model, row in paper.TABLE_1.items():
-            kept = row["retention"] / 100
-            dollars = paper.GPT_3_DOLLARS if model.startswith("GPT-3") else None
-            rows.append(
-                [
-                    f"paper: {model}",
-                    _by(1, kept, ".1f"),
-                    NOTHING,
-                    NOTHING,
-                    _by(dollars, kept, ".4f"),
-                ]
-            )
+    rows = [
+        [name, *(_shown(of(run), FORMS[unit]) for unit, of in FOR_EACH.items())]
+        for name, run in found["runs"].items()
+    ]
+    for model, row in paper.TABLE_1.items() if found["settings"]["paper"] else ():
+        texts = 100 / row["retention"]
+        money = texts * paper.GPT_3_DOLLARS if model.startswith("GPT-3") else None
+        told = {"texts": texts, "money": money}
+        cells = (_shown(told.get(unit), form) for unit, form in FORMS.items())
+        rows.append([f"paper: {model}", *cells])
+    header = ["for each kept session", *FOR_EACH]
     return Table("Cost", header, rows, lambda _: _spent(found))
 
 
@@ -223,10 +221,18 @@ def _spent(found: Found) -> str:
         said += f" Seconds of fine-tuning, once for all: {each}."
     if found["settings"]["source"] is not None:
         said += " Seconds and money are known of all sources together alone."
-    elif any(run["dollars"] is None for run in found["runs"].values()):
+    elif any(run["money"] is None for run in found["runs"].values()):
         said += f" {NOTHING}: not known; a run on one's own machine notes no money."
+    if any(run["money"] is not None for run in found["runs"].values()):
+        said += " Money is in the currency of the recipe's prices."
+    if found["settings"]["paper"]:
+        said += " The paper's is in US dollars, of its caption of Table 1."
     return said
 
 
-def _by(total: float | None, kept: float, form: str) -> str:
-    return NOTHING if total is None or not kept else format(total / kept, form)
+def _by(total: float | None, kept: int) -> float | None:
+    return None if total is None or not kept else total / kept
+
+
+def _shown(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)

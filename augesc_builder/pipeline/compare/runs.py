@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augesc_builder.config.loader import differences
 from augesc_builder.config.recipe import Backbone, modernize
-from augesc_builder.config.requirements import BACKBONE
 from augesc_builder.errors import AugescError, InputError, RunFolderError
+from augesc_builder.pipeline.filter.tokens import lacks_counts
 from augesc_builder.pipeline.statistics.sets import name_and_path
 from augesc_builder.run import layout
-from augesc_builder.run.disk import MEND
+from augesc_builder.run.disk import MEND, sha256
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.marks import Marks, marks_above
+from augesc_builder.sources.generations import generations_files
 
 _WITH_BACKBONE = {"local", "vllm"}
 """Backends whose texts are the backbone's, and come with counts by its tokenizer."""
@@ -31,10 +32,16 @@ _WITH_BACKBONE = {"local", "vllm"}
 _Amount = Annotated[float, Field(ge=0, le=1e15)]
 
 
-class _Generate(BaseModel):
+class _Requests(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    cost: _Amount | None = None
+    money: _Amount | None = None
+
+
+class _Generate(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    requests: _Requests = _Requests()
 
 
 class _Stages(BaseModel):
@@ -75,15 +82,19 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Counter:
-    """Which tokenizer counted a run's texts.
+    """Which tokenizer counted a run's texts, by all that it is known by.
 
-    ``key`` tells it from others, ``label`` is what it is called. ``tokenizer`` is the
-    ``requirements.tokenizer`` that counts alike beside the run's own recipe, if one does.
+    ``label`` is what it is called. ``tokenizer`` is the ``requirements.tokenizer`` that counts
+    alike, if one does.
     """
 
-    key: str
+    known_by: frozenset[str]
     label: str
     tokenizer: Mapping[str, Any] | None = None
+
+    def counts_as(self, other: Counter) -> bool:
+        """Whether both are the same tokenizer."""
+        return bool(self.known_by & other.known_by)
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Run:
 
     ``generations`` is what ``augesc filter`` reads its texts from. ``made_in`` is the folder of the
     run that generated them, where that is known: ``folder`` itself, for a build. ``seconds`` and
-    ``cost`` (US dollars) are those of generating all texts.
+    ``money`` (by the recipe's prices) are those of generating all texts.
     """
 
     name: str
@@ -108,7 +119,7 @@ class Run:
     model: str | None
     seconds: float | None
     seconds_finetuning: float | None
-    cost: float | None
+    money: float | None
 
     def files(self, place: str) -> list[Path]:
         """Return the tables that filtering wrote to ``data``, ``rejected`` or ``measured``.
@@ -123,13 +134,14 @@ class Run:
         from augesc_builder.config.recipe import load_recipe
         from augesc_builder.pipeline.finetune.stage import finetuned_on
 
-        if self.made_in is None or "finetune" not in Marks(self.made_in):
-            return "no fine-tuning in its folder"
+        if self.made_in is None or not (self.made_in / layout.RECIPE).is_file():
+            return "the folder of its build is not known"
         try:
             recipe = load_recipe(self.made_in / layout.RECIPE)
-            return finetuned_on(read_manifest(self.made_in), recipe)
+            found = finetuned_on(read_manifest(self.made_in), recipe)
         except AugescError as error:
             return str(error)
+        return "its model was fine-tuned on no sessions that are known" if found is None else found
 
 
 def find_runs(given: Sequence[str]) -> list[Run]:
@@ -192,7 +204,7 @@ def _run(name: str | None, path: Path) -> Run:
         model=_model(maker.settings.backbone) if kind in _WITH_BACKBONE else None,
         seconds=maker.seconds.get("generate") if made_in else None,
         seconds_finetuning=maker.seconds.get("finetune") if made_in else None,
-        cost=maker.stages.generate.cost if made_in else None,
+        money=maker.stages.generate.requests.money if made_in else None,
     )
 
 
@@ -227,31 +239,34 @@ def _generations(files: Sequence[str], folder: Path) -> Path:
 def _counter(
     settings: _Settings, maker: _Manifest, made_in: Path | None, backend: str | None
 ) -> Counter:
-    chosen = settings.requirements.tokenizer
-    if chosen is not None and chosen.get("name") == BACKBONE:
-        return _of_backbone(settings.backbone, None)
-    if chosen is not None:
-        return Counter(str(chosen.get("name")), _last(str(chosen.get("name"))), chosen)
-    if settings.tokenizer is not None:  # of `augesc filter --tokenizer`
-        return Counter(settings.tokenizer, _last(settings.tokenizer), {"name": settings.tokenizer})
-    if backend in _WITH_BACKBONE:
-        return _of_backbone(maker.settings.backbone, made_in)
-    if backend is not None:
-        section = json.dumps(maker.settings.generate.get("backend"), sort_keys=True)
-        return Counter(section, f"as the backend {backend} counts")
-    return Counter(maker.run_id, "as its generations came")
+    asked = settings.requirements.tokenizer or (settings.tokenizer and {"name": settings.tokenizer})
+    if asked:
+        name = str(asked.get("name"))
+        file = Path(name) / layout.TOKENIZER
+        known = {name, sha256(file)} if file.is_file() else {name}
+        named = {"name": name, "revision": asked.get("revision")}
+        return Counter(frozenset(known), name.rstrip("/").rpartition("/")[2], named)
+    if made_in is None:
+        return Counter(frozenset({maker.run_id}), "as its generations came")
+    if backend in _WITH_BACKBONE or lacks_counts(generations_files(made_in)):
+        return _of_backbone(maker.settings.backbone or {}, made_in)
+    section = json.dumps(maker.settings.generate.get("backend"), sort_keys=True)
+    return Counter(frozenset({section}), f"as the backend {backend} counts")
 
 
-def _of_backbone(backbone: Mapping[str, Any] | None, made_in: Path | None) -> Counter:
-    """Tell a tokenizer by the model that it came with; one trained in the run, by its bytes."""
-    known = backbone or {}
-    name = known.get("base_model") or known.get("name")
-    label = _model(backbone) or "a backbone"
-    if name is not None or made_in is None:
-        return Counter(str(name), label, {"name": BACKBONE})
-    files = Marks(made_in).files(["finetune"]) if "finetune" in Marks(made_in) else {}
-    trained = files.get(f"{layout.CHECKPOINT}/{layout.TOKENIZER}", {})
-    return Counter(str(trained.get("sha256", made_in.resolve())), label)
+def _of_backbone(backbone: Mapping[str, Any], made_in: Path) -> Counter:
+    """Tell a tokenizer by the model that it came with, and by its bytes in the checkpoint."""
+    name = backbone.get("base_model") or backbone.get("name")
+    marks, checkpoint = Marks(made_in), made_in / layout.CHECKPOINT
+    files = marks.files(["finetune"]) if "finetune" in marks else {}
+    written = files.get(f"{layout.CHECKPOINT}/{layout.TOKENIZER}", {}).get("sha256")
+    known = {str(key) for key in (name, written) if key is not None} or {str(made_in.resolve())}
+    tokenizer: dict[str, Any] | None = None
+    if checkpoint.is_dir():
+        tokenizer = {"name": str(checkpoint), "revision": None}
+    elif name is not None:
+        tokenizer = {"name": name, "revision": backbone.get("revision")}
+    return Counter(frozenset(known), _model(backbone) or "its backbone", tokenizer)
 
 
 def _model(backbone: Mapping[str, Any] | None) -> str | None:
@@ -259,10 +274,6 @@ def _model(backbone: Mapping[str, Any] | None) -> str | None:
         return Backbone.model_validate(backbone).label
     except ValidationError:
         return None
-
-
-def _last(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2]
 
 
 # -- judged alike ---------------------------------------------------------------------------------
@@ -275,17 +286,17 @@ def check_alike(runs: Sequence[Run]) -> None:
     """
     reference, *others = runs
     for other in others:
-        alike = reference.counter.key == other.counter.key
+        alike = reference.counter.counts_as(other.counter)
         changed = differences(reference.requirements, other.requirements, "requirements.")
         if changed:
             said = ", ".join(
                 f"{key} ({theirs!r} in {other.name}, {ours!r} in {reference.name})"
                 for key, (ours, theirs) in changed.items()
             )
+            how = _judge(reference, other, changed) if alike else _count(reference, other)
             raise InputError(
                 f"judged by other requirements than {reference.name}: {said}; judge it alike and "
-                f"compare what that makes: "
-                f"{_judge(reference, other, changed) if alike else _count(reference, other)}",
+                f"compare what that makes: {how}",
                 other.folder,
             )
         if not alike:
@@ -309,22 +320,21 @@ def _count(reference: Run, other: Run) -> str:
     """Return the command, or both, by which two runs are counted by one tokenizer."""
     if reference.counter.tokenizer is not None:
         return _filter(other, reference, reference.counter.tokenizer)
-    here = reference.made_in is not None and (reference.made_in / layout.CHECKPOINT).is_dir()
-    checkpoint = str(reference.made_in and reference.made_in / layout.CHECKPOINT)
-    named = {"name": checkpoint if here else "NAME"}
+    named = other.counter.tokenizer or {"name": "NAME", "revision": None}
     return " and ".join(_filter(run, reference, named) for run in (reference, other))
 
 
 def _filter(run: Run, reference: Run, tokenizer: Mapping[str, Any] | None) -> str:
     """Return the command that judges a run's generations as the reference, by a tokenizer."""
     recipe = reference.folder / layout.RECIPE
-    counted = {"tokenizer": tokenizer}
     if recipe.is_file():
         like = ["--recipe", str(recipe)]
         if tokenizer != reference.tokenizer:
             like.append(f"--set=requirements.tokenizer={json.dumps(tokenizer)}")
     else:
-        like = [f"--set=requirements={json.dumps({**reference.requirements, **counted})}"]
+        like = [
+            f"--set=requirements={json.dumps({**reference.requirements, 'tokenizer': tokenizer})}"
+        ]
     return _command(str(run.generations), *like, out=f"{run.name}-alike")
 
 
