@@ -78,11 +78,14 @@ def _runs(found: Found) -> Table:
 
     def note(escape: Callable[[str], str]) -> str:
         source = found["settings"]["source"]
-        counter = found["runs"][found["reference"]]["tokens_counted_by"]
-        said = [
-            f"All were judged by the same requirements, and session length in the same tokens "
-            f"({escape(counter)})."
-        ]
+        counters = {name: run["tokens_counted_by"] for name, run in found["runs"].items()}
+        unknown = [escape(name) for name, counter in counters.items() if counter is None]
+        known = [escape(counter) for counter in counters.values() if counter is not None]
+        said = ["All were judged by the same requirements."]
+        if known:
+            said.append(f"Session length is counted in the tokens of {known[0]}.")
+        if unknown:
+            said.append(f"What counted the tokens of {', '.join(unknown)} is not known.")
         if source is not None:
             said.append(f"Only texts of the source {escape(source)}.")
         elif len({tuple(run["sources"]) for run in found["runs"].values()}) > 1:

@@ -72,7 +72,6 @@ class _Manifest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    run_id: str = ""
     recipe: str | None = None
     settings: _Settings
     seconds: dict[str, _Amount] = {}
@@ -82,19 +81,19 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Counter:
-    """Which tokenizer counted a run's texts, by all that it is known by.
+    """Which tokenizer counted a run's texts, by all that it is known by: maybe by nothing.
 
     ``label`` is what it is called. ``tokenizer`` is the ``requirements.tokenizer`` that counts
     alike, if one does.
     """
 
     known_by: frozenset[str]
-    label: str
+    label: str | None
     tokenizer: Mapping[str, Any] | None = None
 
     def counts_as(self, other: Counter) -> bool:
-        """Whether both are the same tokenizer."""
-        return bool(self.known_by & other.known_by)
+        """Whether both are the same tokenizer, for all that is known."""
+        return not (self.known_by and other.known_by) or bool(self.known_by & other.known_by)
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ def _counter(
         named = {"name": name, "revision": asked.get("revision")}
         return Counter(frozenset(known), name.rstrip("/").rpartition("/")[2], named)
     if made_in is None:
-        return Counter(frozenset({maker.run_id}), "as its generations came")
+        return Counter(frozenset(), None)  # counts that came with somebody's rows
     if backend in _WITH_BACKBONE or lacks_counts(generations_files(made_in)):
         return _of_backbone(maker.settings.backbone or {}, made_in)
     section = json.dumps(maker.settings.generate.get("backend"), sort_keys=True)
