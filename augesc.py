@@ -33,8 +33,7 @@ import pyarrow as pa
 
 from augesc_builder import __version__, builder_configs, tables
 from augesc_builder.additions import register
-from augesc_builder.config.base import Section
-from augesc_builder.config.generate import BackendSettings
+from augesc_builder.config.base import BackendSettings, Section
 from augesc_builder.config.recipe import Recipe, load_recipe, shipped_recipes
 from augesc_builder.errors import AugescError
 from augesc_builder.pipeline.build import build

@@ -170,6 +170,10 @@ def _classified(settings: Mapping[str, Any]) -> bool:
     return _with_reddit(settings) and bool(value_of(settings, "queries.classifiers.enabled"))
 
 
+def _finetuned(settings: Mapping[str, Any]) -> bool:
+    return "finetune" in settings
+
+
 def _on_esconv(settings: Mapping[str, Any]) -> bool:
     return bool(value_of(settings, "finetune.sessions") == "esconv")
 
@@ -185,7 +189,8 @@ CHOICES: tuple[Choice, ...] = (
     ),
     Choice(
         "what a supporter says before the seeker's first words is left out of fine-tuning too; "
-        "the paper says so of its Table 2"
+        "the paper says so of its Table 2",
+        when=_finetuned,
     ),
     Choice("AdamW's weight decay is {}", "finetune.weight_decay"),
     Choice("gradients are clipped to the norm {}", "finetune.max_grad_norm"),
@@ -258,12 +263,15 @@ CHOICES: tuple[Choice, ...] = (
 def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     """List all in which a recipe differs from the paper itself, in Markdown, a line each.
 
-    ``settings`` are a recipe's plain values (``Recipe.settings()``). First what is other than the
+    ``settings`` are a recipe's plain values (``Recipe.settings()``); sections that its build never
+    comes to may be left out. First what is other than the
     paper says (:data:`SETTINGS`), then what the paper does not have or leaves open
     (:data:`CHOICES`, and requirements from outside the package). No recipe is without any.
     """
     found = []
     for key, stated in SETTINGS.items():
+        if key.partition(".")[0] not in settings:
+            continue
         ours = value_of(settings, key)
         if _unordered(ours) != _unordered(stated.value):
             found.append(

@@ -105,6 +105,35 @@ def test_the_dry_run_names_them(run, options, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_backend_that_needs_no_checkpoint_is_not_fine_tuned_for(corpus, run, options, tmp_path):
+    out, printed = corpus
+    assert not (out / "checkpoint").exists()
+    assert "finetune" not in json.loads((out / "manifest.json").read_text())["stages"]
+    assert "[1/5] queries" in printed
+    assert "finetune" not in run("build", *options, "--out", tmp_path / "x", "--dry-run")
+    assert "| finetune" not in run("status", out)
+    assert "Complete." in run("status", out)
+    assert "nothing to do" in run("build", *options, "--out", out)
+    told = run("build", *options, "--out", tmp_path / "x", "--until", "finetune", code=2)
+    assert "unknown stage 'finetune'" in told
+    assert "fine-tuning is not finished" in run("push", out, "--repo", "a/b", "--model", code=2)
+    card = (out / "corpus" / "README.md").read_text()
+    assert "Model: the supporter repeats what the seeker says" in card
+    assert "Fine-tuning:" not in card
+    assert "fine-tuned" not in card
+    assert "demonstration" not in card
+    assert "Not reproducible" not in card
+
+
+def test_generating_alone_takes_a_checkpoint_where_one_is_needed(run, options, corpus, tmp_path):
+    queries = corpus[0] / "queries"
+    run("generate", queries, *options, "--out", tmp_path / "x")
+    assert rows_of(tmp_path / "x") == rows_of(corpus[0] / "generations")
+    given = ("generate", queries, "--out", tmp_path / "y", "--checkpoint", tmp_path)
+    assert "leave --checkpoint out" in run(*given, *options, code=2)
+    assert "needs a checkpoint; give --checkpoint DIR" in run(*given[:-2], code=2)
+
+
 def test_the_funnel_has_the_source(corpus):
     out, printed = corpus
     funnel = json.loads((out / "queries" / "queries_report.json").read_text())

@@ -133,16 +133,21 @@ def generate(
     queries: Annotated[
         Path, typer.Argument(parser=path, help="A queries table: a Parquet file or a folder.")
     ],
-    checkpoint: Annotated[
-        Path, typer.Option(metavar="DIR", parser=path, help="A checkpoint folder of transformers.")
-    ],
     out: OutOption,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=path,
+            help="A checkpoint folder of transformers, where the recipe's backend needs one.",
+        ),
+    ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Continue each query into conversations, with a fine-tuned checkpoint."""
+    """Continue each query into conversations, by the recipe's backend."""
     from augesc_builder.config.recipe import load_recipe
     from augesc_builder.pipeline.generate import stage
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -60,6 +60,17 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+
+class BackendSettings(Section):
+    """What a backend's section has in common: the ``type`` that chooses it.
+
+    ``free`` names keys that no text depends on: a run may be resumed with other values.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset()
+
+    type: str
 
 
 class Bounds(Section):

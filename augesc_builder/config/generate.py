@@ -7,13 +7,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, create_model, model_validator
 
-from augesc_builder.config.base import Fraction, Positive, Section
-
-
-class BackendSettings(Section):
-    """What a backend's section has in common: the ``type`` that chooses it."""
-
-    type: str
+from augesc_builder.config.base import BackendSettings, Fraction, Positive, Section
 
 
 class LocalSettings(BackendSettings):

@@ -219,6 +219,13 @@ class Recipe(Section):
         """Return the recipe as plain JSON values."""
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
 
+    def fixed_settings(self) -> dict[str, Any]:
+        """Return the settings that a run keeps to its end: without the backend's free keys."""
+        found = self.settings()
+        for name in self.generate.backend.free:
+            del found["generate"]["backend"][name]
+        return found
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a worker make it anew: the class may be one that only this process has."""
         return _restore, (self.settings(), plugin_modules())

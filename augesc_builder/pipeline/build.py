@@ -7,7 +7,7 @@
     finetune ─┘
 
 Each stage reads the tables of those before it and writes its own; nothing flows back. A stage with
-a completion mark is not run again.
+a completion mark is not run again. Only a backend that needs a checkpoint has one fine-tuned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from augesc_builder.pipeline.card import stage as card
 from augesc_builder.pipeline.filter import stage as filter_
 from augesc_builder.pipeline.finetune import stage as finetune
 from augesc_builder.pipeline.generate import stage as generate
-from augesc_builder.pipeline.inputs import check_inputs, run_settings
+from augesc_builder.pipeline.inputs import check_inputs, run_settings, stages_of
 from augesc_builder.pipeline.queries import stage as queries
 from augesc_builder.pipeline.statistics import stage as statistics
 from augesc_builder.run import layout
@@ -59,7 +59,8 @@ def build(
     everything, and the others join it for fine-tuning.
     """
     progress = progress or Progress()
-    wanted = _stages_until(until)
+    every = stages_of(recipe)
+    wanted = _stages_until(until, every)
     rank = launch_rank()
     if rank:
         if "finetune" in wanted:
@@ -71,7 +72,7 @@ def build(
         if intact == set(wanted) and all(map(run.is_current, wanted)):
             return False
         run.keep(layout.RECIPE, dump_recipe(recipe))
-        run.record(recipe=recipe.name, seed=recipe.seed, versions=versions())
+        run.record(recipe=recipe.name, seed=recipe.seed, versions=versions(), plan=every)
         for number, name in enumerate(wanted, 1):
             is_current = run.is_current(name)
             if name in intact and is_current:
@@ -121,8 +122,7 @@ def _start_again(run: RunFolder, name: str, progress: Progress) -> None:
         run.forget(mark)
 
 
-def _stages_until(until: str | None) -> list[str]:
-    names = list(STAGES)
+def _stages_until(until: str | None, names: list[str]) -> list[str]:
     if until is None:
         return names
     if until not in names:

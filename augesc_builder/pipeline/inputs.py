@@ -9,7 +9,9 @@ from typing import Any
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
 from augesc_builder.models.backbone import check_backbone, gguf_on_disk, sha256_of
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.readers.hub import is_on_the_hub
+from augesc_builder.run import layout
 from augesc_builder.run.provenance import content_of, digest, files_below
 from augesc_builder.text.lexicon import LEXICONS
 
@@ -17,9 +19,15 @@ SAFETY_LISTS = [LEXICONS / f"{name}.yaml" for name in ("safety", "danger", "medi
 """What the safety pass of the filter stage looks for."""
 
 
+def stages_of(recipe: Recipe) -> list[str]:
+    """Return the stages that a build comes to, in order: not every backend needs fine-tuning."""
+    needs_checkpoint = backend_of(recipe).needs_checkpoint
+    return [name for name in layout.STAGES if needs_checkpoint or name != "finetune"]
+
+
 def run_settings(recipe: Recipe) -> dict[str, Any]:
     """Return what must not change while a folder is filled: the recipe and its local inputs."""
-    return {**recipe.settings(), "inputs": input_digests(recipe)}
+    return {**recipe.fixed_settings(), "inputs": input_digests(recipe)}
 
 
 def input_digests(recipe: Recipe) -> dict[str, str]:
@@ -27,12 +35,14 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
     from augesc_builder.sources.registry import find_source
     from augesc_builder.sources.sessions import find_sessions
 
+    backend = backend_of(recipe)
     files: dict[str, list[Path]] = {**_lists(recipe)}
-    sessions = find_sessions(recipe.finetune.sessions)
-    if sessions is None:
-        files["finetune.sessions"] = [Path(recipe.finetune.sessions)]
-    elif sessions.bundled_sessions is not None:
-        files["finetune.sessions"] = [sessions.bundled_sessions]
+    if backend.n_sessions(recipe):
+        sessions = find_sessions(recipe.finetune.sessions)
+        if sessions is None:
+            files["finetune.sessions"] = [Path(recipe.finetune.sessions)]
+        elif sessions.bundled_sessions is not None:
+            files["finetune.sessions"] = [sessions.bundled_sessions]
     for i, origin in enumerate(recipe.queries.sources):
         key = f"queries.sources.{i}"
         source = find_source(origin.source)
@@ -42,7 +52,7 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = files_below(Path(origin.path))
     files |= _files_beside(recipe)
     found = {key: digest(paths) for key, paths in files.items()}
-    if (gguf := gguf_on_disk(recipe.backbone)) is not None:
+    if backend.needs_checkpoint and (gguf := gguf_on_disk(recipe.backbone)) is not None:
         found["finetune.backbone"] = sha256_of(gguf)[:16]
     return found | {key: content_of(Path(name)) for key, name in _models(recipe) if _is_here(name)}
 
@@ -66,8 +76,9 @@ def _lists(recipe: Recipe) -> dict[str, list[Path]]:
 
 def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield the models that a recipe names, by key."""
-    if recipe.backbone.name is not None and recipe.backbone.gguf_file is None:
-        yield "finetune.backbone", recipe.backbone.name
+    backbone = recipe.backbone
+    if backend_of(recipe).needs_checkpoint and backbone.name and backbone.gguf_file is None:
+        yield "finetune.backbone", backbone.name
     judges = recipe.queries.classifiers
     if judges.enabled:
         for emotion in judges.emotions:
@@ -90,19 +101,19 @@ def check_inputs(recipe: Recipe) -> None:
     """
     from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 
-    if find_sessions(recipe.finetune.sessions) is None:
+    backend = backend_of(recipe)
+    if (n := backend.n_sessions(recipe)) and find_sessions(recipe.finetune.sessions) is None:
         sessions, _ = read_training_sessions(recipe.finetune.sessions, None)
-        if len(sessions) < recipe.finetune.n_sessions:
+        if len(sessions) < n:
+            key = "finetune.n_sessions" if backend.needs_checkpoint else "generate.backend"
             raise InputError(
-                f"holds {len(sessions)} sessions, and finetune.n_sessions is "
-                f"{recipe.finetune.n_sessions}; lower it with --set finetune.n_sessions=N",
+                f"holds {len(sessions)} sessions, and {key} asks for {n}; lower it with --set",
                 recipe.finetune.sessions,
             )
     _files_beside(recipe)
-    check_backbone(recipe.backbone)
-    from augesc_builder.pipeline.generate.backends import backend_of
-
-    backend_of(recipe).check(recipe)
+    if backend.needs_checkpoint:
+        check_backbone(recipe.backbone)
+    backend.check(recipe)
 
 
 def _files_beside(recipe: Recipe) -> dict[str, list[Path]]:

@@ -19,8 +19,9 @@ from augesc_builder.models.backbone import place_of
 from augesc_builder.models.causal_lm import config_of, size_of
 from augesc_builder.paper import differences_from_paper
 from augesc_builder.pipeline.filter.requirements import active
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.processor import dtype_for
-from augesc_builder.pipeline.inputs import check_inputs
+from augesc_builder.pipeline.inputs import check_inputs, stages_of
 from augesc_builder.pipeline.queries.collect import Collected, collect_queries
 from augesc_builder.run.markdown import NOTHING, markdown_table
 from augesc_builder.run.marks import Marks
@@ -55,7 +56,8 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
     n_queries, n_sessions, per_session, notes = _sizes(recipe)
     n_generated = sum(n * recipe.generate.samples_for(source) for source, n in n_queries.items())
     tokens = recipe.finetune.n_sessions * per_session * recipe.finetune.epochs
-    parameters, layers = _model(recipe)
+    backend = backend_of(recipe)
+    parameters, layers = _model(recipe) if backend.needs_checkpoint else (0, 0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     flops, bandwidth = _measure(device)
     training = _training_seconds(recipe, parameters, tokens, flops)
@@ -80,7 +82,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
             f"{n_generated:,} conversations",
             f"{n_generated * per_session:,}",
             NOTHING if generating is None else _duration(generating),
-            f"{generate_gb:.1f} GB",
+            f"{generate_gb:.1f} GB" if backend.needs_checkpoint else NOTHING,
         ),
         ("filter", f"{n_generated:,} texts", "", judging, ""),
         (
@@ -92,13 +94,20 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         ),
         ("card", "1 file", "", "seconds", ""),
     ]
+    wanted = stages_of(recipe)
+    rows = [row for row in rows if row[0] in wanted]
     table = markdown_table(
         ["stage", "rows", "tokens", f"time on this {device}", "memory"],
         [[f"{name} (done)" if name in done else name, *rest] for name, *rest in rows],
     )
     return [
-        f"Plan for {folder}: recipe {recipe.name}, a model of {parameters / 1e6:,.1f} million "
-        f"parameters. Nothing is changed.",
+        f"Plan for {folder}: recipe {recipe.name}, "
+        + (
+            f"a model of {parameters / 1e6:,.1f} million parameters"
+            if parameters
+            else backend.label(recipe)
+        )
+        + ". Nothing is changed.",
         "",
         table,
         "",
@@ -108,9 +117,10 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         f"the backend {recipe.generate.backend.type}; requirements "
         f"{', '.join(requirement.name for requirement in active(recipe.requirements))}.",
         *notes,
+        *backend.plan(recipe, n_generated),
         "",
         "What differs from the paper itself, and what is ours where it is silent:",
-        *(f"- {said}" for said in differences_from_paper(recipe.settings())),
+        *(f"- {said}" for said in differences_from_paper(backend.settings_used(recipe))),
     ]
 
 
@@ -135,7 +145,9 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
             notes.append(f"{origin.source} is not on this disk: as many queries as in the paper.")
     words_each, n_sessions = float(WORDS_A_SESSION), 910
     at_hand = find_sessions(recipe.finetune.sessions)
-    if at_hand is None or at_hand.bundled_sessions is not None:
+    if not backend_of(recipe).n_sessions(recipe):
+        pass
+    elif at_hand is None or at_hand.bundled_sessions is not None:
         sessions, _ = read_training_sessions(recipe.finetune.sessions, None)
         n_sessions, some = len(sessions), sessions[:50]
         total = sum(count(f"{SUPPORTER}: {m['content']}") for s in some for m in s.messages)

@@ -8,6 +8,7 @@ from pathlib import Path
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.card.examples import kept_example
 from augesc_builder.pipeline.filter.report import filter_table
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.layout import load_report
@@ -24,10 +25,11 @@ def summary(folder: str | Path) -> str:
     report = load_report(corpus, "filter")
     statistics = load_report(corpus, "statistics")
     recipe = load_recipe(folder / layout.RECIPE)
+    backend = backend_of(recipe)
     demo = (
         "\nThe model of this recipe is tiny and began from random weights: the run shows that\n"
         "every stage works. Its conversations do not make sense; train nothing on them.\n"
-        if recipe.backbone.from_scratch
+        if recipe.backbone.from_scratch and backend.needs_checkpoint
         else ""
     )
     nothing = (
@@ -39,7 +41,7 @@ def summary(folder: str | Path) -> str:
     return f"""
 Kept {report["retained"]:,} of {report["total"]:,} conversations.
 
-{filter_table(report, recipe.backbone.label)}
+{filter_table(report, backend.label(recipe))}
 
 {statistics_table(statistics, with_paper=True)}
 {nothing}{_example(corpus)}{demo}

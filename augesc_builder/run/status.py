@@ -64,6 +64,8 @@ class _Manifest(BaseModel):
     tables: dict[str, _Amount] = {}
     seconds: dict[str, Annotated[float, Field(ge=0, le=1e12)]] = {}
     stages: dict[str, dict[str, Any]] = {}
+    plan: list[str] = list(layout.STAGES)
+    """The stages of a build, which an earlier version does not say."""
 
 
 class Stage(BaseModel):
@@ -103,7 +105,9 @@ def overview(folder: Path) -> Overview:
     manifest = _read(folder)
     status, marks = _last_word(folder), Marks(folder)
     kind = manifest.settings.stage
-    wanted = list(layout.STAGES) if kind == "build" else [kind]
+    wanted = (
+        [name for name in layout.STAGES if name in manifest.plan] if kind == "build" else [kind]
+    )
     done = {name for name in wanted if name in marks}
     state = _state(status, is_complete=len(done) == len(wanted))
 

@@ -59,6 +59,7 @@ class Echo(augesc.Backend):
         turns: int = 6
 
     about = "the supporter repeats what the seeker says"
+    needs_checkpoint = False
 
     def stream(self, tasks, on_step):
         for task in tasks:

@@ -8,6 +8,7 @@ from typing import Any
 
 from augesc_builder.citations import cite
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.run.escape import markdown_code
 from augesc_builder.sources.base import FREE, NON_COMMERCIAL, OTHER, SourceInfo
 from augesc_builder.sources.registry import find_source
@@ -25,7 +26,8 @@ def ingredients(recipe: Recipe, manifest: Mapping[str, Any]) -> list[SourceInfo]
     """Return the sources of a run's queries and training sessions, each once."""
     names = list(manifest["stages"]["queries"]["report"])
     found = [find_source(name) or _unknown(name) for name in names]
-    found.append(session_source(recipe))
+    if backend_of(recipe).n_sessions(recipe):
+        found.append(session_source(recipe))
     return list({info.name: info for info in found}.values())
 
 
@@ -84,9 +86,10 @@ def producers_text(made_of: Sequence[SourceInfo]) -> str:
 def citation(recipe: Recipe, made_of: Sequence[SourceInfo]) -> str:
     """Return BibTeX entries for every ingredient of a run."""
     keys = ["zheng2022augesc", *(info.citation for info in made_of if info.citation)]
-    model = f"{recipe.backbone.label} {recipe.backbone.name}".lower()
-    keys += [cited for name, cited in _MODELS.items() if name in model]
-    if recipe.finetune.lora:
+    backend = backend_of(recipe)
+    model = backend.label(recipe) + f" {recipe.backbone.name}" * backend.needs_checkpoint
+    keys += [cited for name, cited in _MODELS.items() if name in model.lower()]
+    if recipe.finetune.lora and backend.needs_checkpoint:
         keys.append("hu2022lora")
     keys += ["wolf2020transformers", "bird2009nltk"]
     return f"```bibtex\n{cite(list(dict.fromkeys(keys)))}\n```"

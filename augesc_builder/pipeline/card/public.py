@@ -27,9 +27,10 @@ class PublicRun:
     def of(cls, recipe: Recipe, manifest: Mapping[str, Any]) -> PublicRun:
         """Make them of a run's own."""
         revisions = manifest.get("revisions", {})
+        is_finetuned = "finetune" in manifest.get("stages", {})
 
         def is_path(key: str, text: str) -> bool | None:
-            if key == "backbone.name" and not is_packaged(text):
+            if key == "backbone.name" and is_finetuned and not is_packaged(text):
                 return "backbone" not in revisions  # what is loaded from the Hub has a commit
             named = key == "finetune.sessions" and find_sessions(text) is not None
             return False if named or text in revisions else None

@@ -32,6 +32,7 @@ from augesc_builder.pipeline.card.metadata import (
 from augesc_builder.pipeline.card.public import PublicRun
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
@@ -48,6 +49,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     recipe, manifest = told.recipe, told.manifest
     report, statistics = load_report(corpus, "filter"), load_report(corpus, "statistics")
     made_of = ingredients(recipe, manifest)
+    backend = backend_of(recipe)
     licence = licence_of(made_of)
     title = f"AugESC, regenerated ({recipe.name})"
     safety = load_report(corpus, "safety")
@@ -58,18 +60,21 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         made_with=__version__,
         folder=corpus.name,
         recipe=recipe,
-        backbone=recipe.backbone,
+        is_demonstration=backend.needs_checkpoint and recipe.backbone.from_scratch is not None,
+        is_reproducible=backend.reproducible,
         report=report,
         ingredients=_ingredients(told),
-        model=describe_model(told),
-        finetuning=describe_finetuning(told),
+        model=describe_model(told) if backend.needs_checkpoint else backend.model(recipe),
+        finetuning=describe_finetuning(told) if backend.needs_checkpoint else None,
         triggers=_triggers(told),
         generation=_generation(told),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
-        differences="\n".join(f"- {said}" for said in differences_from_paper(recipe.settings())),
+        differences="\n".join(
+            f"- {said}" for said in differences_from_paper(backend.settings_used(recipe))
+        ),
         recipe_yaml=markdown_block(dump_recipe(recipe).strip(), "yaml"),
-        filter_table=filter_table(report, recipe.backbone.label),
+        filter_table=filter_table(report, backend.label(recipe)),
         statistics_table=statistics_table(statistics, with_paper=True),
         figures=_figures(corpus),
         kept_example=_kept_example(corpus),
@@ -165,22 +170,19 @@ def _at_commit(name: str, commit: str | None) -> str:
 
 
 def _generation(told: PublicRun) -> str:
-    settings, n_rows = told.recipe.generate, told.manifest["tables"]["generations"]
-    how = f"top-p {settings.top_p}, temperature {settings.temperature}"
-    if settings.greedy:
-        how = "the most likely token each time"
-    elif settings.top_k or settings.min_p:
-        how += f", top-k {settings.top_k or 'none'}, min-p {settings.min_p}"
-    return (
-        f"{n_rows:,} conversations, {how}, repetition penalty {settings.repetition_penalty}, at "
-        f"most {settings.max_tokens:,} tokens"
-    )
+    n_rows = told.manifest["tables"]["generations"]
+    return f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
 
 
 def _ingredients(told: PublicRun) -> str:
-    backbone = told.recipe.backbone.name
-    names = [told.recipe.finetune.sessions, *told.manifest["stages"]["queries"]["report"]]
-    model = markdown_code(backbone) if backbone else "a GPT-J with random weights"
+    backend, backbone = backend_of(told.recipe), told.recipe.backbone.name
+    names = list(told.manifest["stages"]["queries"]["report"])
+    if backend.n_sessions(told.recipe):
+        names.insert(0, told.recipe.finetune.sessions)
+    if not backend.needs_checkpoint:
+        model = backend.model(told.recipe)
+    else:
+        model = markdown_code(backbone) if backbone else "a GPT-J with random weights"
     return ", ".join(dict.fromkeys([model, *map(markdown_code, names)]))
 
 

@@ -15,8 +15,9 @@ def run(folder: RunFolder, _: Recipe | None, __: Progress) -> None:
     """Write the dataset card of a build."""
     from augesc_builder.pipeline.card.render import render_card
 
-    for stage in ("queries", "finetune", "generate", "filter", "statistics"):
-        folder.use(stage)
+    for stage in layout.STAGES[:-1]:
+        if folder.is_complete(stage):  # not every backend needs fine-tuning
+            folder.use(stage)
     for table in (layout.DATA, layout.REJECTED):
         folder.use("filter", f"{layout.CORPUS}/{table}")
     card = render_card(folder.path, folder.path / layout.CORPUS, folder.manifest)

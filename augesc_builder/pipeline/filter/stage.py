@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.models.backbone import place_of
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
 from augesc_builder.readers.chunks import PARQUET, count_rows
 from augesc_builder.readers.parquet import open_table, read_table
@@ -40,7 +41,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
     judge = Filter(recipe.requirements, classifier=classifier, strict=True)
-    label = recipe.backbone.label
+    label = backend_of(recipe).label(recipe)
     _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
 
 

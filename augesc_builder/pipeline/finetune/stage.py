@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
@@ -81,13 +82,15 @@ def join(recipe: Recipe, path: Path) -> None:
         finetune(recipe, [], lambda _: None, path, Progress(quiet=True))
 
 
-def finetuned_on(folder: RunFolder, recipe: Recipe) -> tuple[str, ...]:
-    """Return the utterances that the backbone was fine-tuned on, as this stage drew them."""
+def finetuned_on(folder: RunFolder, recipe: Recipe) -> tuple[str, ...] | None:
+    """Return the utterances that the model has seen, as this stage drew them; ``None``: of none."""
     from augesc_builder.metrics.novelty.counts import utterances_of
     from augesc_builder.pipeline.finetune.examples import sample_sessions
     from augesc_builder.sources.sessions import read_training_sessions
 
+    if not (n_sessions := backend_of(recipe).n_sessions(recipe)):
+        return None
     known = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
     sessions, _ = read_training_sessions(recipe.finetune.sessions, known)
-    chosen = sample_sessions(sessions, recipe.finetune.n_sessions, recipe.seed)
+    chosen = sample_sessions(sessions, n_sessions, recipe.seed)
     return utterances_of(session.messages for session in chosen)

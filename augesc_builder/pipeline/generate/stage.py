@@ -18,29 +18,49 @@ from augesc_builder.run.provenance import content_of, digest, is_new
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Generate the conversations of a build."""
+    from augesc_builder.pipeline.generate.backends import backend_of
+
     queries = named(folder.use("queries", layout.QUERIES), layout.QUERIES)
-    folder.use("finetune")
+    if backend_of(recipe).needs_checkpoint:
+        folder.use("finetune")
     checkpoint = folder.path / layout.CHECKPOINT
     _generate(folder, recipe, queries, checkpoint, layout.GENERATIONS, progress)
 
 
 def standalone(
-    recipe: Recipe, queries_at: Path, checkpoint: Path, out: Path, progress: Progress
+    recipe: Recipe, queries_at: Path, checkpoint: Path | None, out: Path, progress: Progress
 ) -> None:
     """Generate conversations for a queries table into ``out``.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint that cannot be used.
+    Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint that cannot be used, and
+    where there is one and the backend has no use for it, or the other way round.
     """
-    from augesc_builder.models.causal_lm import check_folder
+    from augesc_builder.pipeline.generate.backends import backend_of
 
-    check_folder(checkpoint.absolute())  # no name on the Hub
+    backend = backend_of(recipe)
+    if backend.needs_checkpoint != (checkpoint is not None):
+        raise CheckpointError(
+            f"the backend {recipe.generate.backend.type} "
+            + (
+                "needs a checkpoint; give --checkpoint DIR"
+                if backend.needs_checkpoint
+                else "has no use for a checkpoint; leave --checkpoint out"
+            )
+        )
     files = table_files(queries_at, layout.QUERIES)
-    settings = recipe.settings()
+    settings = recipe.fixed_settings()
     kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
-    inputs = {"queries": digest(files), "checkpoint": content_of(checkpoint)}
+    inputs = {"queries": digest(files)}
+    if checkpoint is not None:
+        from augesc_builder.models.causal_lm import check_folder
+
+        check_folder(checkpoint.absolute())  # no name on the Hub
+        inputs["checkpoint"] = content_of(checkpoint)
+    backend.check(recipe)
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if is_new(folder, "generate", progress):
-            _generate(folder, recipe, files, checkpoint, ".", progress)
+            at = checkpoint or folder.path / layout.CHECKPOINT
+            _generate(folder, recipe, files, at, ".", progress)
 
 
 def _generate(
@@ -64,7 +84,7 @@ def _generate(
     for task in missing:
         unfinished[task.shard][task.row] = None
     with LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line:
-        backend = backend_of(recipe)(recipe, checkpoint)
+        backend = backend_of(recipe)(recipe, checkpoint, folder.path)
         if missing:
             known = folder.manifest.get("generate", {})
             folder.add(generate=backend.prepare(known, len(missing), len(unfinished)))

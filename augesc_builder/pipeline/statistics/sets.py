@@ -9,6 +9,7 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.query_effect.counts import QueryCounts
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.sources.registry import find_source, source_label
 from augesc_builder.sources.sessions import find_sessions, sessions_files
@@ -43,6 +44,8 @@ def sets_beside(recipe: Recipe, commit: str | None, columns: Iterable[str]) -> S
     """
     asked, settings = recipe.statistics.beside, recipe.finetune
     if asked is None:
+        if not backend_of(recipe).n_sessions(recipe):
+            return {}
         source = find_sessions(settings.sessions)
         if source is not None and source.session_files is None:
             return {}

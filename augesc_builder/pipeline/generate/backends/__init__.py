@@ -11,7 +11,7 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.generate.backends.base import Backend
 
 _SHIPPED = {"local": "LocalBackend"}
-"""The class of each, in the module of its name; that of ``local`` is slow to import."""
+"""The class of each, in the module of its name; what is slow to import waits until it works."""
 
 _added: dict[str, type[Backend]] = {}
 

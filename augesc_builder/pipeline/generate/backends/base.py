@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from augesc_builder.config.generate import BackendSettings
+from augesc_builder.config.base import BackendSettings
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 
@@ -20,13 +20,21 @@ class Backend(ABC):
 
     ``Settings`` is its section of a recipe, ``generate.backend``; the default of that section's
     ``type`` (or its only value) is the backend's name. ``about`` says in a line what it is.
+
+    ``checkpoint`` is the fine-tuned model; nothing is there for a backend that needs none.
+    ``folder`` is the run's, where a backend may keep files of its own, named in
+    :mod:`~augesc_builder.run.layout`.
     """
 
     Settings: ClassVar[type[BackendSettings]]
     about: ClassVar[str]
+    needs_checkpoint: ClassVar[bool] = True
+    """Whether it decodes with the checkpoint; a build that does not is not fine-tuned."""
+    reproducible: ClassVar[bool] = True
+    """Whether the same recipe gives the same rows again; the card says where it does not."""
 
-    def __init__(self, recipe: Recipe, checkpoint: Path) -> None:
-        self.recipe, self.checkpoint = recipe, checkpoint
+    def __init__(self, recipe: Recipe, checkpoint: Path, folder: Path) -> None:
+        self.recipe, self.checkpoint, self.folder = recipe, checkpoint, folder
 
     @classmethod  # noqa: B027 - most have nothing to refuse
     def check(cls, recipe: Recipe) -> None:
@@ -34,6 +42,46 @@ class Backend(ABC):
 
         Raises an :class:`~augesc_builder.errors.AugescError`.
         """
+
+    @classmethod
+    def label(cls, recipe: Recipe) -> str:
+        """Name the model that writes the texts, as tables do."""
+        return recipe.backbone.label if cls.needs_checkpoint else recipe.generate.backend.type
+
+    @classmethod
+    def model(cls, recipe: Recipe) -> str:
+        """Say in Markdown which model writes the texts, where it is not the fine-tuned one."""
+        return cls.about
+
+    @classmethod
+    def n_sessions(cls, recipe: Recipe) -> int:
+        """Return how many sessions of ``finetune.sessions`` the model has seen: none may be."""
+        return recipe.finetune.n_sessions if cls.needs_checkpoint else 0
+
+    @classmethod
+    def plan(cls, recipe: Recipe, n_tasks: int) -> list[str]:
+        """Say in lines what so many texts would take, beyond time; nothing is asked of anybody."""
+        return []
+
+    @classmethod
+    def settings_used(cls, recipe: Recipe) -> dict[str, Any]:
+        """Return the recipe's plain values, without the sections that a build never comes to."""
+        unused = set() if cls.needs_checkpoint else {"backbone", "finetune"}
+        return {name: value for name, value in recipe.settings().items() if name not in unused}
+
+    @classmethod
+    def sampling(cls, recipe: Recipe) -> str:
+        """Say how texts are sampled."""
+        settings = recipe.generate
+        how = f"top-p {settings.top_p}, temperature {settings.temperature}"
+        if settings.greedy:
+            how = "the most likely token each time"
+        elif settings.top_k or settings.min_p:
+            how += f", top-k {settings.top_k or 'none'}, min-p {settings.min_p}"
+        return (
+            f"{how}, repetition penalty {settings.repetition_penalty}, at most "
+            f"{settings.max_tokens:,} tokens"
+        )
 
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
         """Get ready for so many tasks and shards; return what a resumed run must find again.

@@ -8,11 +8,7 @@ from typing import Any
 
 from augesc_builder.config.generate import LocalSettings
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.models.backbone import place_of
-from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
-from augesc_builder.pipeline.generate import capacity, workers
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
-from augesc_builder.pipeline.generate.processor import facts_for
 from augesc_builder.pipeline.generate.tasks import Row, Task
 
 
@@ -22,13 +18,17 @@ class LocalBackend(Backend):
     Settings = LocalSettings
     about = "our own engine, on this machine's GPUs or CPU cores"
 
-    def __init__(self, recipe: Recipe, checkpoint: Path) -> None:
-        super().__init__(recipe, checkpoint)
+    def __init__(self, recipe: Recipe, checkpoint: Path, folder: Path) -> None:
+        super().__init__(recipe, checkpoint, folder)
         self._n_workers = self._slots = 1
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
         """Refuse a model whose layers cannot be cut into the parts that are asked for."""
+        from augesc_builder.models.backbone import place_of
+        from augesc_builder.models.causal_lm import check_tensor_parallel, config_of
+        from augesc_builder.pipeline.generate import capacity
+
         settings, origin = capacity.settings_of(recipe), recipe.backbone
         if settings.tensor_parallel > 1:
             config = config_of(origin.from_scratch, place_of(origin), origin.revision)
@@ -39,6 +39,9 @@ class LocalBackend(Backend):
 
         Other types and numbers of slots round otherwise: a resumed run keeps those it began with.
         """
+        from augesc_builder.pipeline.generate import capacity
+        from augesc_builder.pipeline.generate.processor import facts_for
+
         settings = capacity.settings_of(self.recipe)
         facts = facts_for(settings.dtype, known)
         self.recipe = _with_dtype(self.recipe, settings, facts["dtype"])
@@ -50,6 +53,8 @@ class LocalBackend(Backend):
 
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they end; tasks of all shards go through the engine in one stream."""
+        from augesc_builder.pipeline.generate import workers
+
         return workers.generate(
             self.checkpoint, self.recipe, self._slots, tasks, on_step, self._n_workers
         )
