@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
-from augesc_builder.config.base import Bounds, Fraction, Positive, Section
+from augesc_builder.config.base import Bounds, Fraction, ModelText, Positive, Section
 from augesc_builder.config.plugins import import_modules, plugin_modules
 
 
@@ -45,8 +45,18 @@ class UtteranceLength(Section):
     max: Positive
 
 
+class Tokenizer(Section):
+    """The tokenizer that session length is counted by."""
+
+    name: ModelText
+    revision: str | None
+
+
 class Requirements(Section):
     """Thresholds of the requirements (section 4.3); all inclusive.
+
+    ``tokenizer`` counts the tokens of every text, whoever wrote it; ``None``: those that its model
+    counted, or, where it counted none, those of the recipe's backbone.
 
     A requirement from outside the package has its section here too (:func:`add_requirement`), and
     judges only where the recipe gives it.
@@ -59,6 +69,7 @@ class Requirements(Section):
     role_words: RoleWords
     seeker_utterance_length: UtteranceLength
     supporter_utterance_length: UtteranceLength
+    tokenizer: Tokenizer | None = None
 
     def section(self, name: str) -> Any:
         """Return the thresholds of a requirement; ``None`` where it has none here."""

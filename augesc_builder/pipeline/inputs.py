@@ -85,6 +85,8 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"queries.classifiers.{emotion.name}", emotion.model
         if judges.toxicity is not None:
             yield "queries.classifiers.toxicity", judges.toxicity.model
+    if recipe.requirements.tokenizer is not None:
+        yield "requirements.tokenizer", recipe.requirements.tokenizer.name
     if recipe.safety.classifier is not None:
         yield "safety.classifier", recipe.safety.classifier.model
 

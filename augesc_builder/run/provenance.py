@@ -12,6 +12,7 @@ from typing import Any
 
 from augesc_builder.config.paths import PACKAGE, is_packaged
 from augesc_builder.config.recipe import Recipe, SafetyClassifier
+from augesc_builder.config.requirements import Tokenizer
 from augesc_builder.errors import InputError
 from augesc_builder.readers.packages import release_of
 from augesc_builder.run.disk import sha256
@@ -99,6 +100,18 @@ def pin_safety_classifier(
     name, key = classifier.model, "safety.classifier.model"
     commit = _pin(folder, name, name, classifier.revision, key)
     return classifier.model_copy(update={"revision": commit})
+
+
+def pin_tokenizer(folder: RunFolder, tokenizer: Tokenizer | None) -> Tokenizer | None:
+    """Return the tokenizer of the requirements at a commit, as :func:`pin_backbone` does.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
+    """
+    if tokenizer is None or Path(tokenizer.name).exists():
+        return tokenizer
+    name, key = tokenizer.name, "requirements.tokenizer.name"
+    commit = _pin(folder, name, name, tokenizer.revision, key)
+    return tokenizer.model_copy(update={"revision": commit})
 
 
 def _pin(folder: RunFolder, what: str, name: str, revision: str | None, key: str) -> str:

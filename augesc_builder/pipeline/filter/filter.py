@@ -53,7 +53,7 @@ class Filter:
     """The eight requirements, ready for worker processes.
 
     ``counter`` counts the tokens of texts that come without counts, behind the template's
-    instruction.
+    instruction; with ``recount``, of all.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
     given; without ``scan`` they do not, and their flags are null. Rows that hold no generation are
     counted, or fatal where the filter is ``strict``.
@@ -66,6 +66,7 @@ class Filter:
     classifier: SafetyClassifier | None = None
     scan: bool = True
     strict: bool = False
+    recount: bool = False
 
     def chunk(self, chunk: Chunk) -> Filtered:
         """Measure and judge a chunk of anybody's generations."""
@@ -136,16 +137,16 @@ class Filter:
         )
 
     def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:
-        """Count tokens where they are missing, if there is a tokenizer."""
+        """Count tokens where they are missing, or of all texts, if there is a tokenizer."""
         at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
-        if self.counter is None or not totals.null_count:
+        if self.counter is None or not (totals.null_count or self.recount):
             return measured
         texts = [
             whole_text(query.as_py(), text.as_py(), self.template)
             for query, text in zip(rows["query"], rows["text"], strict=True)
         ]
         values = [
-            n if known is None else known
+            n if known is None or self.recount else known
             for known, n in zip(totals.to_pylist(), self.counter.count(texts), strict=True)
         ]
         field = measured.field(at)

@@ -13,8 +13,8 @@ from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
-from augesc_builder.readers.chunks import PARQUET, count_rows
-from augesc_builder.readers.parquet import open_table, read_table
+from augesc_builder.readers.chunks import count_rows
+from augesc_builder.readers.parquet import read_table
 from augesc_builder.readers.records import USUAL, BadLines, Limits, merged
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, read_manifest
@@ -37,10 +37,19 @@ if TYPE_CHECKING:
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Apply the requirements to the generations of a build."""
     from augesc_builder.pipeline.filter.filter import Filter
+    from augesc_builder.pipeline.filter.tokens import backbone_counter, requirements_counter
 
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
-    judge = Filter(recipe.requirements, classifier=classifier, strict=True)
+    counter = requirements_counter(folder, recipe)
+    judge = Filter(
+        recipe.requirements,
+        template=PromptTemplate(recipe.prompt.instruction),
+        counter=counter or backbone_counter(recipe, generations),
+        recount=counter is not None,
+        classifier=classifier,
+        strict=True,
+    )
     label = backend_of(recipe).label(recipe)
     _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
 
@@ -64,6 +73,7 @@ def standalone(
     """
     from augesc_builder.models.token_counter import load_counter
     from augesc_builder.pipeline.filter.filter import Filter
+    from augesc_builder.pipeline.filter.tokens import lacks_counts, requirements_counter
 
     files = generations_files(generations)
     settings: dict[str, Any] = {
@@ -77,7 +87,7 @@ def standalone(
     }
     limits = limits_of(recipe.reading)
     counter = None
-    if tokenizer or (from_recipe and recipe.backbone.name and _lacks_counts(files)):
+    if tokenizer or (from_recipe and recipe.backbone.name and lacks_counts(files)):
         name, revision = tokenizer or str(recipe.backbone.name), None
         place: str | Path = name
         if not tokenizer:
@@ -88,7 +98,16 @@ def standalone(
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
-            judge = Filter(recipe.requirements, includes_query, template, counter, classifier, scan)
+            asked = requirements_counter(folder, recipe)
+            judge = Filter(
+                recipe.requirements,
+                includes_query,
+                template,
+                asked or counter,
+                classifier,
+                scan,
+                recount=asked is not None,
+            )
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(folder, judge, files, ".", progress, num_proc=num_proc, limits=limits)
     _say(load_json(out / layout.FILTER_REPORT), progress)
@@ -108,7 +127,7 @@ def refilter(
     Table 1 is printed and nothing is written.
 
     Raises :class:`~augesc_builder.errors.RunFolderError` where filtering is not finished there,
-    :class:`~augesc_builder.errors.RecipeError` for other role words, and
+    :class:`~augesc_builder.errors.RecipeError` for other role words or another tokenizer, and
     :class:`~augesc_builder.errors.InputError`
     where the texts have changed since.
     """
@@ -123,11 +142,12 @@ def refilter(
         raise RunFolderError(f"{done}: its filtering is not finished; finish it first")
     kept = [f"requirements={json.dumps(before['requirements'])}"] if recipe is None else []
     limits = load_recipe(recipe or "paper", [*kept, *overrides]).requirements
-    if limits.role_words.model_dump(mode="json") != before["requirements"]["role_words"]:
-        raise RecipeError(
-            "requirements.role_words changes what is measured, and not only what is decided; "
-            "filter again without --reuse"
-        )
+    for key in ("role_words", "tokenizer"):
+        if limits.settings().get(key) != before["requirements"].get(key):
+            raise RecipeError(
+                f"requirements.{key} changes what is measured, and not only what is decided; "
+                f"filter again without --reuse"
+            )
     measured = parquet_files(done / layout.MEASURED)
     if out is None:
         counts = []
@@ -290,15 +310,6 @@ def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:
         if not file.exists():
             raise InputError("gone since it was measured; put it back, or filter anew", file)
     return files
-
-
-def _lacks_counts(files: Sequence[Path]) -> bool:
-    """Whether the files have no columns of token counts."""
-    if files[0].suffix != PARQUET:
-        return True
-    with open_table(files[0]) as file:
-        found = set(file.schema_arrow.names)
-        return "n_tokens" not in found or not {"n_prompt_tokens", "messages"} & found
 
 
 def _say(report: Mapping[str, Any], progress: Progress) -> None:

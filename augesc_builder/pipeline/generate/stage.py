@@ -63,6 +63,21 @@ def standalone(
             _generate(folder, recipe, files, at, ".", progress)
 
 
+def plan(recipe: Recipe, queries_at: Path) -> list[str]:
+    """Say in lines what generating for a queries table would take; nothing is written or asked."""
+    from augesc_builder.pipeline.generate.backends import backend_of
+    from augesc_builder.pipeline.generate.tasks import read_queries, tasks
+
+    backend = backend_of(recipe)
+    backend.check(recipe)
+    queries = read_queries(table_files(queries_at, layout.QUERIES))
+    n_tasks = len(tasks(queries, recipe.generate))
+    return [
+        f"{n_tasks:,} conversations of {len(queries):,} queries, by {backend.about}.",
+        *backend.plan(recipe, n_tasks),
+    ]
+
+
 def _generate(
     folder: RunFolder,
     recipe: Recipe,
@@ -83,8 +98,8 @@ def _generate(
     missing = [task for task in todo if task.shard in unfinished]
     for task in missing:
         unfinished[task.shard][task.row] = None
+    backend = backend_of(recipe)(recipe, checkpoint, folder.path)
     with LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line:
-        backend = backend_of(recipe)(recipe, checkpoint, folder.path)
         if missing:
             known = folder.manifest.get("generate", {})
             folder.add(generate=backend.prepare(known, len(missing), len(unfinished)))
@@ -121,10 +136,12 @@ def _generate(
         reasons.update(fact["finish_reasons"])
     total = sum(fact["tokens"] for fact in facts)
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
-    progress.say(f"  {len(todo):,} conversations, {total:,} tokens; ended by: {ends}")
+    counted = f", {total:,} tokens" if total else ""
+    progress.say(f"  {len(todo):,} conversations{counted}; ended by: {ends}")
     folder.complete(
         "generate",
         tables={"generations": len(todo)},
         tokens=total,
         finish_reasons=dict(reasons),
+        **backend.facts(),
     )

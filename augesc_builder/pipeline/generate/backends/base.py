@@ -90,6 +90,10 @@ class Backend(ABC):
         """
         return known
 
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the texts took, for the manifest, once all are there."""
+        return {}
+
     @abstractmethod
     def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row of the generations table, in any order."""
