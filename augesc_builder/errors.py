@@ -13,6 +13,8 @@
     ├── DownloadError           something on the Hub could not be had
     ├── PublishError            a corpus is not fit to be published, or the Hub did not take it
     ├── HandOverError           who was to be told of danger could not be
+    ├── EndpointError           a model at an address does not answer as it should
+    ├── BudgetError             what a run may spend is spent
     └── MissingExtraError       an optional package is needed
 
 A message says what was expected, what was found, and what mends it.
@@ -79,6 +81,14 @@ class PublishError(AugescError):
 
 class HandOverError(AugescError):
     """What a person in danger wrote could not be handed over to people."""
+
+
+class EndpointError(AugescError):
+    """The endpoint of a model does not answer as it should, or not for this key."""
+
+
+class BudgetError(AugescError):
+    """The budget of a run is spent; what was paid for is kept, and a larger one goes on there."""
 
 
 class MissingExtraError(AugescError):

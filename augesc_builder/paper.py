@@ -46,24 +46,6 @@ TABLE_2: dict[str, tuple[str, ...]] = {
 Of all AugESC, the text at hand gives sessions and unique words alone (sections 5.1 and 5.2).
 """
 
-ASPECTS = (
-    *("informativeness", "empathy", "logic", "helpfulness", "consistency", "coherence"),
-    "ethical risk",
-)
-"""Section 6.2: what people rated, from 0 to 3; of ethical risk less is better."""
-
-TABLE_3: dict[str, tuple[float, ...]] = {
-    "ESConv": (2.52, 2.42, 2.44, 2.23, 2.56, 2.42, 0.13),
-    "Blender (ED)": (1.86, 1.90, 1.35, 1.49, 2.12, 1.90, 0.03),
-    "GPT-3 (ED)": (2.23, 2.07, 1.96, 1.62, 2.11, 1.96, 0.16),
-    "AugESC ED": (2.41, 2.37, 2.17, 2.12, 2.34, 2.19, 0.14),
-    "AugESC Reddit": (2.38, 2.29, 2.26, 2.09, 2.34, 2.24, 0.19),
-}
-"""Table 3: means of three people's ratings of 60 sessions each, in the order of :data:`ASPECTS`."""
-
-GPT_3_DOLLARS = 0.025
-"""Table 1's caption: what a text of GPT-3 cost on average, in US dollars."""
-
 QUERIES: dict[str, tuple[int, float]] = {
     "empathetic_dialogues": (8_950, 19.9),
     "reddit": (24_766, 39.1),
@@ -173,7 +155,32 @@ SETTINGS: dict[str, Stated] = {
 }
 """What the paper says of the keys of a recipe; ``*`` stands for each entry of a list."""
 
+PROMPTED: dict[str, Stated] = {
+    "queries.sources.*.source": Stated(["empathetic_dialogues"], _4_3),
+    "queries.max_per_source": Stated(2_000, _4_3),
+    "generate.samples_per_query": Stated(1, _4_3),
+    "generate.backend.model": Stated("davinci", _4_3),
+    "generate.backend.mode": Stated("completions", _4_1),
+    "generate.backend.examples": Stated(0, _4_1),
+    "generate.backend.turns": Stated(None, _4_1),
+    "generate.backend.max_new_tokens": Stated(400, "table 1"),
+}
+"""The same for GPT-3, which is prompted: in the place of the section ``generate``."""
+
 _FROM = "queries.sources.*.source"
+
+
+def stated(settings: Mapping[str, Any]) -> dict[str, Stated]:
+    """Return what the paper says of the keys that a recipe comes to: of its GPT-J, or of GPT-3."""
+    said = {key: found for key, found in SETTINGS.items() if key.partition(".")[0] in settings}
+    if not _prompted(settings):
+        return said
+    ours = {key for key in said if key.startswith(("generate.", "queries.classifiers."))}
+    return {key: found for key, found in said.items() if key not in ours} | PROMPTED
+
+
+def _prompted(settings: Mapping[str, Any]) -> bool:
+    return bool(value_of(settings, "generate.backend.type") == "openai_api")
 
 
 def _with_ed(settings: Mapping[str, Any]) -> bool:
@@ -256,6 +263,16 @@ CHOICES: tuple[Choice, ...] = (
         "conversations of each query: {}; the paper gives sums only", "generate.samples_per_query"
     ),
     Choice("the texts come from the backend {}", "generate.backend.type", unused=("local",)),
+    *(
+        Choice(f"{what} is {{}}; the paper gives none for GPT-3", f"generate.{key}", when=_prompted)
+        for what, key in (("top-p", "top_p"), ("the temperature", "temperature"))
+    ),
+    Choice("an answer ends before any of {}", "generate.backend.stop", unused=(None, [])),
+    Choice(
+        "requests hold {} beyond OpenAI's protocol",
+        "generate.backend.extra_body",
+        unused=(None, {}),
+    ),
     Choice(
         "the texts are sampled in {} batches, each text from a random stream of its own",
         "generate.backend.engine",
@@ -288,15 +305,18 @@ def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     (:data:`CHOICES`, and requirements from outside the package). No recipe is without any.
     """
     found = []
-    for key, stated in SETTINGS.items():
-        if key.partition(".")[0] not in settings:
-            continue
+    known = stated(settings)
+    for key, papers in known.items():
         ours = value_of(settings, key)
-        if _unordered(ours) != _unordered(stated.value):
+        if _unordered(ours) != _unordered(papers.value):
             found.append(
-                f"`{key}`: {_code(ours)}; the paper: {_code(stated.value)} ({stated.where})"
+                f"`{key}`: {_code(ours)}; the paper: {_code(papers.value)} ({papers.where})"
             )
-    choices = [said for choice in CHOICES if (said := choice.of(settings)) is not None]
+    choices = [
+        said
+        for choice in CHOICES
+        if choice.key not in known and (said := choice.of(settings)) is not None
+    ]
     choices += [
         f"the requirement {_code(name)}"
         for name in settings["requirements"]

@@ -144,6 +144,7 @@ def generate(
     ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -151,8 +152,12 @@ def generate(
     from augesc_builder.config.recipe import load_recipe
     from augesc_builder.pipeline.generate import stage
 
-    progress = Progress(quiet=quiet)
-    stage.standalone(load_recipe(recipe, override or ()), queries, checkpoint, out, progress)
+    chosen, progress = load_recipe(recipe, override or ()), Progress(quiet=quiet)
+    if dry_run:
+        for line in stage.plan(chosen, queries):
+            progress.say(line)
+        return
+    stage.standalone(chosen, queries, checkpoint, out, progress)
 
 
 @app.command(name="filter")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, create_model, model_validator
 
 from augesc_builder.config.base import BackendSettings, Fraction, Positive, Section
+from augesc_builder.config.openai_api import OpenAISettings
 
 
 class LocalSettings(BackendSettings):
@@ -56,7 +57,7 @@ class Generate(Section):
         return self.samples_per_query.get(source, 1)
 
 
-_kinds: dict[str, type[BackendSettings]] = {"local": LocalSettings}
+_kinds: dict[str, type[BackendSettings]] = {"local": LocalSettings, "openai_api": OpenAISettings}
 
 
 def add_backend(name: str, settings: type[BackendSettings]) -> None:

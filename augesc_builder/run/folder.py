@@ -166,9 +166,9 @@ class RunFolder(Storage):
     # -- inside ----------------------------------------------------------------------------------
 
     def _has_finished(self) -> bool:
-        """Whether something is there that is not made again: marks, or states to resume from."""
+        """Whether something is there that is not made again: marks, states, or paid answers."""
         marked = any(not name.startswith(KEPT) for name in self.marks.names())
-        return marked or layout.holds_states(self.path)
+        return marked or layout.holds_states(self.path) or (self.path / layout.REQUESTS).exists()
 
     def _undo(self) -> None:
         """Remove what this run wrote, when it failed before anything was finished."""

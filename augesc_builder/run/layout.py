@@ -15,6 +15,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       queries/                          triggers, rejected posts, queries_report.json
       checkpoint/                       the fine-tuned model
       generations/  measured/           raw continuations, and the numbers behind every decision
+      requests.jsonl                    the requests to an endpoint, with answers and cost, if any
       corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
 """
 
@@ -41,6 +42,7 @@ FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
 COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
+REQUESTS = "requests.jsonl"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"
 CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"

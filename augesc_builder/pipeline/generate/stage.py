@@ -63,6 +63,21 @@ def standalone(
             _generate(folder, recipe, files, at, ".", progress)
 
 
+def plan(recipe: Recipe, queries_at: Path) -> list[str]:
+    """Say in lines what generating for a queries table would take; nothing is written or asked."""
+    from augesc_builder.pipeline.generate.backends import backend_of
+    from augesc_builder.pipeline.generate.tasks import read_queries, tasks
+
+    backend = backend_of(recipe)
+    backend.check(recipe)
+    queries = read_queries(table_files(queries_at, layout.QUERIES))
+    n_tasks = len(tasks(queries, recipe.generate))
+    return [
+        f"{n_tasks:,} conversations of {len(queries):,} queries, by {backend.about}.",
+        *backend.plan(recipe, n_tasks),
+    ]
+
+
 def _generate(
     folder: RunFolder,
     recipe: Recipe,

@@ -10,7 +10,7 @@ from augesc_builder.config.plugins import load_plugins, note_module
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.generate.backends.base import Backend
 
-_SHIPPED = {"local": "LocalBackend"}
+_SHIPPED = {"local": "LocalBackend", "openai_api": "OpenAIBackend"}
 """The class of each, in the module of its name; what is slow to import waits until it works."""
 
 _added: dict[str, type[Backend]] = {}
