@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augesc_builder.errors import InputError
+from augesc_builder.pipeline.compare.alike import check_alike
 from augesc_builder.pipeline.compare.report import latex, markdown
-from augesc_builder.pipeline.compare.runs import Run, check_alike, find_runs
+from augesc_builder.pipeline.compare.runs import Run, find_runs
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.marks import Marks, checked

@@ -1,4 +1,4 @@
-"""Finished runs: what their folders say of them, and whether their texts were judged alike.
+"""Finished runs: what their folders say of them.
 
 A run is the folder of a build, or that of ``augesc filter``, whose generations may lie in the
 folder of a build: what it took to make them is told there.
@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from augesc_builder.config.loader import differences
 from augesc_builder.config.recipe import Backbone, modernize
 from augesc_builder.errors import AugescError, InputError, RunFolderError
 from augesc_builder.pipeline.filter.tokens import lacks_counts
@@ -200,7 +199,7 @@ def _run(name: str | None, path: Path) -> Run:
         made_in=made_in,
         recipe=maker.recipe,
         backend=kind,
-        model=_model(maker.settings.backbone) if kind in _WITH_BACKBONE else None,
+        model=made_in and _written_by(made_in, maker.settings.backbone, kind),
         seconds=maker.seconds.get("generate") if made_in else None,
         seconds_finetuning=maker.seconds.get("finetune") if made_in else None,
         money=maker.stages.generate.requests.money if made_in else None,
@@ -268,74 +267,23 @@ def _of_backbone(backbone: Mapping[str, Any], made_in: Path) -> Counter:
     return Counter(frozenset(known), _model(backbone) or "its backbone", tokenizer)
 
 
+def _written_by(made_in: Path, backbone: Mapping[str, Any] | None, kind: str | None) -> str | None:
+    """Return what tables call the model that wrote the texts, where its backend is known here."""
+    from augesc_builder.config.recipe import load_recipe
+    from augesc_builder.pipeline.generate.backends import backend_of
+
+    path = made_in / layout.RECIPE
+    try:
+        if path.is_file():
+            recipe = load_recipe(path)
+            return backend_of(recipe).label(recipe)
+    except AugescError:
+        pass
+    return _model(backbone) if kind in _WITH_BACKBONE else None
+
+
 def _model(backbone: Mapping[str, Any] | None) -> str | None:
     try:
         return Backbone.model_validate(backbone).label
     except ValidationError:
         return None
-
-
-# -- judged alike ---------------------------------------------------------------------------------
-
-
-def check_alike(runs: Sequence[Run]) -> None:
-    """Refuse runs that were not judged alike, with the command that judges them so.
-
-    Raises :class:`~augesc_builder.errors.InputError` where thresholds or counts of tokens differ.
-    """
-    reference, *others = runs
-    for other in others:
-        alike = reference.counter.counts_as(other.counter)
-        changed = differences(reference.requirements, other.requirements, "requirements.")
-        if changed:
-            said = ", ".join(
-                f"{key} ({theirs!r} in {other.name}, {ours!r} in {reference.name})"
-                for key, (ours, theirs) in changed.items()
-            )
-            how = _judge(reference, other, changed) if alike else _count(reference, other)
-            raise InputError(
-                f"judged by other requirements than {reference.name}: {said}; judge it alike and "
-                f"compare what that makes: {how}",
-                other.folder,
-            )
-        if not alike:
-            raise InputError(
-                f"its session length is counted in other tokens ({other.counter.label}) than that "
-                f"of {reference.name} ({reference.counter.label}); count all by one tokenizer and "
-                f"compare what that makes: {_count(reference, other)}",
-                other.folder,
-            )
-
-
-def _judge(reference: Run, other: Run, changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return the command that judges a run by the requirements of the reference."""
-    if any(key.startswith("requirements.role_words") for key in changed):
-        return _filter(other, reference, reference.tokenizer)
-    sets = [f"--set={key}={json.dumps(ours)}" for key, (ours, _) in changed.items()]
-    return _command("--reuse", str(other.folder), *sets, out=f"{other.name}-alike")
-
-
-def _count(reference: Run, other: Run) -> str:
-    """Return the command, or both, by which two runs are counted by one tokenizer."""
-    if reference.counter.tokenizer is not None:
-        return _filter(other, reference, reference.counter.tokenizer)
-    named = other.counter.tokenizer or {"name": "NAME", "revision": None}
-    return " and ".join(_filter(run, reference, named) for run in (reference, other))
-
-
-def _filter(run: Run, reference: Run, tokenizer: Mapping[str, Any] | None) -> str:
-    """Return the command that judges a run's generations as the reference, by a tokenizer."""
-    recipe = reference.folder / layout.RECIPE
-    if recipe.is_file():
-        like = ["--recipe", str(recipe)]
-        if tokenizer != reference.tokenizer:
-            like.append(f"--set=requirements.tokenizer={json.dumps(tokenizer)}")
-    else:
-        like = [
-            f"--set=requirements={json.dumps({**reference.requirements, 'tokenizer': tokenizer})}"
-        ]
-    return _command(str(run.generations), *like, out=f"{run.name}-alike")
-
-
-def _command(*words: str, out: str) -> str:
-    return f"`{shlex.join(['augesc', 'filter', *words, '--out', out])}`"
