@@ -199,7 +199,7 @@ def _run(name: str | None, path: Path) -> Run:
         made_in=made_in,
         recipe=maker.recipe,
         backend=kind,
-        model=made_in and _written_by(made_in, maker.settings.backbone, kind),
+        model=_written_by(made_in, maker.settings.backbone, kind) if made_in else None,
         seconds=maker.seconds.get("generate") if made_in else None,
         seconds_finetuning=maker.seconds.get("finetune") if made_in else None,
         money=maker.stages.generate.requests.money if made_in else None,
