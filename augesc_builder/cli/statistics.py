@@ -1,4 +1,4 @@
-"""The command ``stats``."""
+"""The commands ``stats`` and ``compare``: sets of sessions, and finished runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from augesc_builder.cli.options import (
     OutOption,
     ProcessesOption,
     QuietOption,
+    SeedOption,
     name_or_path,
     path,
 )
@@ -20,8 +21,9 @@ from augesc_builder.run.workers import warm_up
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
+    """Add the commands to ``app``."""
     app.command()(stats)
+    app.command()(compare)
 
 
 def stats(
@@ -100,5 +102,64 @@ def stats(
         finetuned_on=finetuned_on,
         near_duplicates=near_duplicates,
         basic=basic,
+        num_proc=num_proc,
+    )
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]RUN...",
+            parser=name_or_path,
+            help="Folders of finished builds or of `augesc filter`; the first is the reference.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", parser=path, help="Write tables, figures and numbers there."
+        ),
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Rows and columns of the paper's systems too.")
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Texts of this source of queries alone."),
+    ] = None,
+    finetuned_on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=path,
+            help="What of these sessions (ESConv's format) is memorized? Default: of each run's.",
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=100_000, help="Draws behind the intervals.")
+    ] = 2_000,
+    seed: SeedOption = 13,
+    num_proc: ProcessesOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare finished runs: tables, what a kept session takes, differences with intervals."""
+    if num_proc != 1:
+        warm_up(
+            "augesc_builder.pipeline.compare.measure",
+            (Path(text.rpartition("=")[2]) / "corpus" for text in runs),
+        )
+    from augesc_builder.pipeline.compare.compare import compare as compare_runs
+
+    compare_runs(
+        runs,
+        out,
+        Progress(quiet=quiet),
+        with_paper=paper,
+        source=source,
+        finetuned_on=finetuned_on,
+        resamples=resamples,
+        seed=seed,
         num_proc=num_proc,
     )

@@ -24,16 +24,18 @@ from augesc_builder.evaluation.scores import (
     text_numbers,
 )
 from augesc_builder.evaluation.significance import (
+    distinct_test,
+    holm,
+    paired_randomization_test,
+)
+from augesc_builder.metrics.intervals import (
     Estimate,
     Grams,
     Metric,
     Numbers,
     bootstrap,
     distinct,
-    distinct_test,
-    holm,
     number_grams,
-    paired_randomization_test,
 )
 from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors

@@ -23,7 +23,7 @@ import numpy as np
 from augesc_builder.dialog.examples import Pair
 from augesc_builder.dialog.model import Likelihood
 from augesc_builder.errors import MissingExtraError
-from augesc_builder.evaluation.significance import Metric, Numbers
+from augesc_builder.metrics.intervals import Metric, Numbers
 from augesc_builder.text.prompts import Message
 from augesc_builder.text.words import tokenize
 

@@ -1,55 +1,17 @@
-"""Numbers of a corpus from sums over its sessions, their intervals, and paired tests.
+"""Paired tests of two models on the same sessions.
 
-Responses of one session depend on each other, so sessions are what is drawn: intervals are
-percentiles of a bootstrap over sessions, and the test of two models swaps their outputs session by
-session (approximate randomization). Distinct-n is no function of sums: a bootstrap sample says the
-same things twice and so is always less diverse; its intervals are a jackknife's, over sessions.
+Responses of one session depend on each other, so a test swaps the outputs of two models session by
+session (approximate randomization). Intervals are in :mod:`augesc_builder.metrics.intervals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
-Metric = Callable[[Numbers], Numbers]
-"""From sums over sessions, (R, columns), to a number for each row, (R,)."""
-
-_NORMAL_95 = 1.959964
-"""Standard errors on each side of a normal distribution's 95%."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95% interval; ``None`` where it is undefined."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-def bootstrap(sums: Numbers, metrics: dict[str, Metric], n: int, seed: int) -> dict[str, Estimate]:
-    """Return estimates of metrics; ``sums`` (sessions, columns) are the sums of each session."""
-    rng = np.random.default_rng(seed)
-    sessions = len(sums)
-    counts = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=n)  # (R, sessions)
-    drawn = counts @ sums  # (R, columns)
-    found = {}
-    for name, metric in metrics.items():
-        value = metric(sums.sum(0, keepdims=True))[0]
-        spread = metric(drawn)
-        spread = spread[np.isfinite(spread)]
-        if not np.isfinite(value):
-            found[name] = Estimate(None)
-        elif sessions < 2 or not len(spread):  # noqa: PLR2004 - one session says nothing of others
-            found[name] = Estimate(float(value))
-        else:
-            low, high = np.percentile(spread, [2.5, 97.5])
-            found[name] = Estimate(float(value), float(low), float(high))
-    return found
+from augesc_builder.metrics.intervals import Grams, Metric, Numbers
 
 
 def paired_randomization_test(
@@ -69,49 +31,6 @@ def paired_randomization_test(
         chance = metric(b) - metric(a)
         found[name] = (float(seen), _p_value(float(seen), chance))
     return found
-
-
-@dataclass(frozen=True)
-class Grams:
-    """N-grams of all responses as numbers, and the session that each stands in."""
-
-    ids: NDArray[np.int64]
-    session: NDArray[np.int64]
-
-
-def number_grams(
-    words: Sequence[Sequence[Sequence[str]]], n: int, known: dict[tuple[str, ...], int]
-) -> Grams:
-    """Return n-grams of sessions of responses of words as numbers; ``known`` is added to."""
-    ids, where = [], []
-    for i, responses in enumerate(words):
-        for response in responses:
-            for gram in zip(*(response[k:] for k in range(n)), strict=False):
-                ids.append(known.setdefault(gram, len(known)))
-                where.append(i)
-    return Grams(np.array(ids, np.int64), np.array(where, np.int64))
-
-
-def distinct(grams: Grams, n_sessions: int) -> Estimate:
-    """Return distinct n-grams by all n-grams, with the interval of a jackknife."""
-    total = len(grams.ids)
-    if not total:
-        return Estimate(None)
-    unique, inverse = np.unique(grams.ids, return_inverse=True)
-    value = len(unique) / total
-    first = np.full(len(unique), n_sessions)
-    last = np.full(len(unique), -1)
-    np.minimum.at(first, inverse, grams.session)
-    np.maximum.at(last, inverse, grams.session)
-    only = np.bincount(first[first == last], minlength=n_sessions)  # grams of that session alone
-    size = np.bincount(grams.session, minlength=n_sessions)
-    left = total - size
-    if n_sessions < 2 or not left.all():  # noqa: PLR2004
-        return Estimate(value)
-    without = (len(unique) - only) / left
-    error = np.sqrt((n_sessions - 1) * np.mean((without - without.mean()) ** 2))
-    spread = _NORMAL_95 * float(error)
-    return Estimate(value, max(0.0, value - spread), min(1.0, value + spread))
 
 
 def distinct_test(

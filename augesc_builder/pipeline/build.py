@@ -118,8 +118,7 @@ def _start_again(run: RunFolder, name: str, progress: Progress) -> None:
             f"checkpoint, than are there now; build into another --out, or put those back"
         )
     progress.say("  what it is made from has changed since: made again")
-    for mark in run.marks.names(name):
-        run.forget(mark)
+    run.start_again(name)
 
 
 def _stages_until(until: str | None, names: list[str]) -> list[str]:

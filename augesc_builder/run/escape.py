@@ -1,4 +1,4 @@
-"""Strangers' text made harmless where it is shown: on a terminal, in Markdown, in a figure.
+"""Strangers' text made harmless where it is shown: terminal, Markdown, LaTeX, figures.
 
 Posts, their keys, file names and column names are written by others. Nothing of them may move a
 cursor, turn the direction of writing, add a heading or an image to a card, or break a picture.
@@ -25,6 +25,18 @@ _TICKS = re.compile("`+")
 _LINK = re.compile(r"\]$")
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 _LONGEST_LABEL = 40
+_LATEX = re.compile(
+    r"[\\{}$&#_%~^<>|\"`'*\[\]]"  # commands; a star or bracket is an option behind a line's end
+    r"|-(?=-)|[?!](?=`)"  # ligatures
+    r"|[^ -~\u00c0-\u00cf\u00d1-\u00d6\u00d8-\u00dd\u00df-\u00ef\u00f1-\u00f6\u00f8-\u00fd\u00ff]"
+)
+_LATEX_NAMES = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{'"': r"\char34{}", "`": r"\char96{}", "'": r"\char39{}"},
+    **{sign: rf"\{sign}" for sign in "{}$&#_%"},
+    **{sign: f"{{{sign}}}" for sign in "*[]-?!"},
+}
 
 
 def for_terminal(text: str) -> str:
@@ -54,6 +66,14 @@ def for_svg(text: str) -> str:
     return line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"
 
 
+def for_latex(text: str) -> str:
+    """Return a text as LaTeX of one line that says just this text, wherever it is put.
+
+    Letters that pdfLaTeX may not know are written as their code points.
+    """
+    return _LATEX.sub(_in_latex, _one_line(text))
+
+
 def markdown_quote(text: str) -> str:
     """Return a text as a quote in Markdown, line by line, of which nothing gets out."""
     lines = _LINE_ENDS.split(text)
@@ -71,6 +91,11 @@ def markdown_block(text: str, language: str = "") -> str:
     """Return a text as a block of code in Markdown, of which nothing gets out."""
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}{language}\n{for_terminal(text)}\n{fence}"
+
+
+def _in_latex(found: re.Match[str]) -> str:
+    sign = found[0]
+    return _LATEX_NAMES.get(sign) or rf"\texttt{{U+{ord(sign):04X}}}"
 
 
 def _one_line(text: str) -> str:

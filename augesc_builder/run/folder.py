@@ -32,7 +32,7 @@ from augesc_builder.run.disk import (
     sync,
     write_synced,
 )
-from augesc_builder.run.heartbeat import StatusFile
+from augesc_builder.run.heartbeat import StatusFile, read_status
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.storage import KEPT, Storage
 from augesc_builder.run.versions import versions
@@ -89,6 +89,7 @@ class RunFolder(Storage):
         try:
             with disk_errors(self.path):
                 self._open()
+                self._count_unfinished()
         except BaseException:
             self._lock.release()
             raise
@@ -127,18 +128,27 @@ class RunFolder(Storage):
         """Put what a stage wrote in its place, and mark the stage as done.
 
         The rows of the ``tables`` it wrote and other ``facts`` go into the manifest, and so do the
-        seconds since the folder was opened or the stage before was done.
+        seconds since the folder was opened or the stage before was done, beside those that
+        processes before spent on it.
         """
         now = time.monotonic()
-        seconds, self._clock = round(now - self._clock, 1), now
+        seconds, self._clock = now - self._clock, now
+        before = self.manifest.get("seconds", {}).get(stage, 0.0)
         self.add(
             stages={stage: facts},
-            seconds={stage: seconds},
+            seconds={stage: round(before + seconds, 1)},
             tables=tables or {},
             stage_versions={stage: versions()},
         )
         self._commit(stage, facts)
         self._inputs = {}
+
+    def start_again(self, stage: str) -> None:
+        """Forget all of a stage: its marks, what was written for them, the time it took."""
+        for mark in self.marks.names(stage):
+            self.forget(mark)
+        seconds = self.manifest.get("seconds", {})
+        self.record(seconds={name: spent for name, spent in seconds.items() if name != stage})
 
     def record(self, **facts: Any) -> None:
         """Put facts into the manifest."""
@@ -207,6 +217,23 @@ class RunFolder(Storage):
                 f"{self.path} was begun with other settings: {lines}; "
                 f"give another --out, or the settings it was begun with"
             )
+
+    def _count_unfinished(self) -> None:
+        """Add the time that a process before spent on a stage it did not finish.
+
+        That is known by its last word, some seconds before a kill.
+        """
+        try:
+            status = read_status(self.path)
+        except RunFolderError:  # nothing but this depends on it
+            return
+        if status is None:
+            return
+        stage, seconds = status.work.stage, status.work.seconds
+        if stage is not None and stage not in self.marks:
+            before = self.manifest.get("seconds", {}).get(stage, 0.0)
+            self.add(seconds={stage: round(before + seconds, 1)})
+        (self.path / layout.STATUS).unlink(missing_ok=True)  # or it would be counted twice
 
     def _begin(self) -> None:
         self.manifest = {}

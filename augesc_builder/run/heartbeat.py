@@ -2,7 +2,8 @@
 
 It is for other processes to read meanwhile (:mod:`augesc_builder.run.status`). It is no part of
 what the run makes: no mark lists it, nothing is decided by it, and a run that cannot write it goes
-on. A killed run leaves it as it was, so it also tells by which process it was written.
+on. A killed run leaves it as it was, so it also tells by which process it was written, and how long
+that was at a stage, which the run counts when it is resumed.
 """
 
 from __future__ import annotations

@@ -34,11 +34,14 @@ SET_ASIDE = "set-aside"
 
 QUERIES, REJECTED_POSTS, QUERIES_REPORT = "queries", "rejected.parquet", "queries_report.json"
 CHECKPOINT, GENERATIONS, MEASURED, CORPUS = "checkpoint", "generations", "measured", "corpus"
+TOKENIZER = "tokenizer.json"
+"""What a checkpoint keeps its tokenizer in."""
 
 DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
 FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
+COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
 REQUESTS = "requests.jsonl"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"

@@ -24,7 +24,7 @@ from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import duration, line_of
 
 _COMMANDS = {"build": "build", "statistics": "stats"} | {
-    name: name for name in ("train", "queries", "finetune", "generate", "filter")
+    name: name for name in ("train", "queries", "finetune", "generate", "filter", "compare")
 }
 """What fills a folder, and the command for it."""
 

@@ -26,13 +26,11 @@ from augesc_builder.evaluation.scores import (
     text_numbers,
 )
 from augesc_builder.evaluation.significance import (
-    bootstrap,
-    distinct,
     distinct_test,
     holm,
-    number_grams,
     paired_randomization_test,
 )
+from augesc_builder.metrics.intervals import number_grams
 from augesc_builder.run.progress import Progress
 from augesc_builder.training.run import train
 from tests.conftest import often
@@ -69,18 +67,6 @@ def pairs(dialog):
 MEAN = {"mean": lambda sums: sums[:, 0] / sums[:, 1]}
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    rng = np.random.default_rng(1)
-    held = 0
-    for i in range(200):
-        sizes = rng.integers(1, 9, 60)
-        shift = rng.normal(0, 1, 60)  # what is said in one session is alike
-        sums = np.array([[rng.normal(s, 1, n).sum(), n] for s, n in zip(shift, sizes, strict=True)])
-        found = bootstrap(sums, MEAN, 200, i)["mean"]
-        held += found.low <= 0 <= found.high
-    assert 180 <= held <= 199
-
-
 def test_models_that_do_not_differ_are_found_so_and_others_are_found_out():
     rng = np.random.default_rng(1)
     p_values = []
@@ -96,31 +82,6 @@ def test_models_that_do_not_differ_are_found_so_and_others_are_found_out():
     assert difference == pytest.approx(1)
     assert p == pytest.approx(1 / 501)
     assert paired_randomization_test(first, first, MEAN, 100, 1)["mean"] == (0, 1)
-
-
-WORDS = st.lists(
-    st.lists(st.lists(st.sampled_from("abcd"), max_size=5), min_size=1, max_size=3),
-    min_size=2,
-    max_size=5,
-)
-
-
-@given(WORDS, st.integers(1, 3))
-def test_distinct_and_its_jackknife_are_those_of_the_definition(sessions, n):
-    def share(some):
-        grams = [tuple(r[i : i + n]) for s in some for r in s for i in range(len(r) - n + 1)]
-        return (len(set(grams)) / len(grams)) if grams else None
-
-    found = distinct(number_grams(sessions, n, {}), len(sessions))
-    assert found.value == pytest.approx(share(sessions)) if found.value else not share(sessions)
-    left = [share(sessions[:i] + sessions[i + 1 :]) for i in range(len(sessions))]
-    if None in left or found.value is None:
-        assert found.low is None
-        return
-    k = len(sessions)
-    error = math.sqrt((k - 1) / k * sum((x - sum(left) / k) ** 2 for x in left))
-    assert found.high == pytest.approx(min(1, found.value + 1.959964 * error))
-    assert found.low == pytest.approx(max(0, found.value - 1.959964 * error))
 
 
 def test_distinct_of_two_models():

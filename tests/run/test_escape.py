@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
 import warnings
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from augesc_builder.run.escape import (
+    for_latex,
     for_markdown,
     for_svg,
     for_terminal,
@@ -21,6 +23,7 @@ from augesc_builder.run.escape import (
     markdown_code,
     markdown_quote,
 )
+from augesc_builder.run.latex import latex_table
 from augesc_builder.run.markdown import markdown_table
 from tests.conftest import often
 
@@ -183,6 +186,44 @@ def test_a_table_has_the_cells_that_it_was_given(rows):
         if token.type == "inline"
     ]
     assert cells[3:] == [shown(cell) for row in rows for cell in row]
+
+
+SPELLED = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    **{r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|"},
+    **{rf"\char{ord(sign)}{{}}": sign for sign in "\"`'"},
+    **{rf"\{sign}": sign for sign in "{}$&#_%"},
+    **{f"{{{sign}}}": sign for sign in "*[]-?!"},
+}
+
+
+@given(HOSTILE)
+@example('\\input{/etc/passwd} $x_1^2$ & 5% #1 ~ [3] * --- ?` "a" `b\'')
+@example("\u00fc\u4f60\U0001f622\u00de")
+def test_latex_says_the_text_and_nothing_else(text):
+    found, read = for_latex(text), ""
+    pattern = "|".join([*map(re.escape, SPELLED), r"\\texttt\{U\+([0-9A-F]+)\}", "(.)"])
+    for piece in re.finditer(pattern, found):
+        code, plain = piece.groups()
+        assert plain is None or (plain not in "\\{}$&#_%~^<>|\"`'*[]" and plain.isprintable())
+        read += chr(int(code, 16)) if code else SPELLED.get(piece[0], plain)
+    assert read == " ".join(for_terminal(" ".join(text.split())).split()) or "\\x" in read
+    assert "--" not in found
+
+
+def test_a_table_in_latex_has_a_row_a_line():
+    table = latex_table("Caption", ["a & b", "c"], [["x_1", "-0.5 [-1.0, 2.0] *"], ["[y]", "-"]])
+    assert table.splitlines()[2:9] == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"a \& b & c \\",
+        r"\midrule",
+        r"x\_1 & $-$0.5 {[}$-$1.0, 2.0{]} {*} \\",
+        r"{[}y{]} & - \\",
+        r"\bottomrule",
+    ]
 
 
 @given(HOSTILE)

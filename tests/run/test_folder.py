@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.errors import DiskError, InputError, RunFolderError, SettingsChangedError
+from augesc_builder.run import folder as folder_module
+from augesc_builder.run import progress as progress_module
 from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.layout import shard_path
+from augesc_builder.run.progress import Progress
 
 TABLE = pa.table({"a": [1, 2, 3]})
 
@@ -195,3 +202,87 @@ def test_marks_hold_json(tmp_path):
         run.complete("stage", share=None)
     mark = json.loads((tmp_path / ".complete" / "stage.json").read_text())
     assert mark["facts"] == {"share": None}
+
+
+# -- how long a stage took ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes where a test says so, for folders and what they say of progress."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(folder_module, "time", clock)
+    monkeypatch.setattr(progress_module, "time", clock)
+    return clock
+
+
+def spend(out: Path, clock: Any, seconds: float, *, end: BaseException | None = None) -> None:
+    """Be so long at a stage that has a shard done, and finish it or end by an error."""
+    with RunFolder(out, {}, Progress(quiet=True)) as run:
+        run.begin("generate")
+        if "generate-00000" not in run.marks:
+            run.write_shard("generate", 0, 2, {"t/x": TABLE})
+        clock.now += seconds
+        run._progress._look()  # as its thread does every two seconds
+        if end is not None:
+            raise end
+        run.complete("generate")
+
+
+def test_a_stage_took_as_long_as_all_the_processes_at_it(tmp_path, clock):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        spend(out, clock, 30, end=KeyboardInterrupt())
+    with pytest.raises(InputError):
+        spend(out, clock, 20, end=InputError("gone", "file"))
+    assert read_manifest(out)["seconds"] == {"generate": 30}
+    spend(out, clock, 10)
+    assert read_manifest(out)["seconds"] == {"generate": 60}
+    with RunFolder(out, {}, Progress(quiet=True)) as run:  # what is done is not counted again
+        clock.now += 5
+        run.begin("filter")
+        run.complete("filter")
+    assert read_manifest(out)["seconds"] == {"generate": 60, "filter": 5}
+    with RunFolder(out, {}, Progress(quiet=True)) as run:  # from new inputs: another stage
+        run.start_again("generate")
+        assert run.manifest["seconds"] == {"filter": 5}
+        assert run.marks.names("generate") == []
+
+
+def test_a_killed_process_counts_to_its_last_word(tmp_path):
+    code = (
+        "import os, sys\n"
+        "from augesc_builder.run import progress\n"
+        "from augesc_builder.run.folder import RunFolder\n"
+        "run = RunFolder(sys.argv[1], {}, progress.Progress(quiet=True)).__enter__()\n"
+        "run.begin('generate')\n"
+        "run._progress._clock -= 100\n"
+        "run._progress._look()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    out = tmp_path / "run"
+    for _ in range(2):
+        killed = subprocess.run([sys.executable, "-c", code, str(out)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    with RunFolder(out, {}) as run:
+        assert 200 <= run.manifest["seconds"]["generate"] < 300
+    with RunFolder(out, {}) as run:  # by a process without a word of its own: counted once
+        assert 200 <= run.manifest["seconds"]["generate"] < 300
+        run.complete("generate")
+    assert 200 <= read_manifest(out)["seconds"]["generate"] < 500
+
+
+def test_a_status_file_that_is_none_costs_nothing_but_the_time_it_told(tmp_path):
+    with RunFolder(tmp_path, {}) as run:
+        run.write_shard("generate", 0, 2, {"t/x": TABLE})
+    (tmp_path / ".status.json").write_text("nonsense")
+    with RunFolder(tmp_path, {}) as run:
+        run.complete("generate")
+    assert read_manifest(tmp_path)["seconds"]["generate"] < 100

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from augesc_builder.metrics.distinct import LIMIT, DistinctItems, Hashes, hash_of, mixed
 from augesc_builder.metrics.tokenized import Spoken, mean, text_of
@@ -27,19 +28,10 @@ class DiversityCounts:
 
     def add(self, sessions: Sequence[Spoken]) -> None:
         """Count sessions."""
-        words = [_hash(word) for s in sessions for said in s for word in said.words]
-        in_said = [len(said.words) for s in sessions for said in s]
         ranks = np.array([self._rank(session) for session in sessions], np.uint64)
-        in_session = [sum(len(said.words) for said in session) for session in sessions]
-        utterance = np.repeat(np.arange(len(in_said)), np.array(in_said, np.int64))
-        rank = np.repeat(ranks, np.array(in_session, np.int64))
-        grams = hashed = np.array(words, np.uint64)
-        for n, items in enumerate(self.grams):
-            if n:
-                grams = mixed(grams[:-1], hashed[n:])  # each one word longer
-            whole = utterance[: len(grams)] == utterance[n:]
-            self.totals[n] += int(whole.sum())
-            items.add(grams[whole], rank[: len(grams)][whole])
+        for n, (grams, at) in enumerate(hashed_grams(sessions)):
+            self.totals[n] += len(grams)
+            self.grams[n].add(grams, ranks[at])
         self._sessions.append(ranks)
 
     def merge(self, other: DiversityCounts) -> None:
@@ -67,6 +59,24 @@ class DiversityCounts:
 
     def _rank(self, session: Spoken) -> int:
         return hash_of(text_of(session), seed=self.seed)
+
+
+def hashed_grams(sessions: Sequence[Spoken]) -> Iterator[tuple[Hashes, NDArray[np.int64]]]:
+    """Yield the hashes of all unigrams, bigrams and trigrams, (n,), and the session of each, (n,).
+
+    Sessions are numbered from 0 as they come; no n-gram crosses the end of an utterance.
+    """
+    words = [_hash(word) for s in sessions for said in s for word in said.words]
+    in_said = [len(said.words) for s in sessions for said in s]
+    in_session = [sum(len(said.words) for said in session) for session in sessions]
+    utterance = np.repeat(np.arange(len(in_said)), np.array(in_said, np.int64))
+    session = np.repeat(np.arange(len(sessions)), np.array(in_session, np.int64))
+    grams = hashed = np.array(words, np.uint64)
+    for n in range(len(NAMES)):
+        if n:
+            grams = mixed(grams[:-1], hashed[n:])  # each one word longer
+        whole = utterance[: len(grams)] == utterance[n:]
+        yield grams[whole], session[: len(grams)][whole]
 
 
 def _hash(word: str) -> int:

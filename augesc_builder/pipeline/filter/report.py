@@ -24,14 +24,20 @@ def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
     if len(rows) != 1:
         rows[f"{model} (all)"] = report
     rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
-    names = list(report["violations"])
-    return markdown_table(
-        ["% of texts", *map(_heading, names), "RETAINED"],
-        [[name, *map(_percent, _shares(part, names))] for name, part in rows.items()],
+    return markdown_table(*requirement_rows(rows, list(report["violations"])))
+
+
+def requirement_rows(
+    parts: Mapping[str, Mapping[str, Any]], names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings of Table 1, and its rows for ``parts`` of the form of a report."""
+    return (
+        ["% of texts", *map(heading, names), "RETAINED"],
+        [[name, *map(_percent, _shares(part, names))] for name, part in parts.items()],
     )
 
 
-def _heading(name: str) -> str:
+def heading(name: str) -> str:
     """Return the heading of a requirement, maybe one of a plugin that is not installed here."""
     return REQUIREMENTS[name].heading if name in REQUIREMENTS else name.replace("_", " ")
 

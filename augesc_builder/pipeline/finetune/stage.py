@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.generate.backends import backend_of
@@ -82,15 +84,18 @@ def join(recipe: Recipe, path: Path) -> None:
         finetune(recipe, [], lambda _: None, path, Progress(quiet=True))
 
 
-def finetuned_on(folder: RunFolder, recipe: Recipe) -> tuple[str, ...] | None:
-    """Return the utterances that the model has seen, as this stage drew them; ``None``: of none."""
+def finetuned_on(manifest: Mapping[str, Any], recipe: Recipe) -> tuple[str, ...] | None:
+    """Return the utterances that a run's model has seen, as this stage drew them.
+
+    ``None``: it has seen none.
+    """
     from augesc_builder.metrics.novelty.counts import utterances_of
     from augesc_builder.pipeline.finetune.examples import sample_sessions
     from augesc_builder.sources.sessions import read_training_sessions
 
     if not (n_sessions := backend_of(recipe).n_sessions(recipe)):
         return None
-    known = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
+    known = manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
     sessions, _ = read_training_sessions(recipe.finetune.sessions, known)
     chosen = sample_sessions(sessions, n_sessions, recipe.seed)
     return utterances_of(session.messages for session in chosen)

@@ -6,10 +6,13 @@ Each figure is drawn on white of its own, so that it is legible on paper and on 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -57,6 +60,21 @@ def label(text: str) -> str:
     """Return a text of somebody else's as figures may hold it: the one door for names and words."""
     line = for_svg(text) or "?"
     return f" {line}" if line.startswith("_") else line  # matplotlib hides what begins with it
+
+
+def save(figures: Callable[[], Iterable[tuple[str, Figure]]], folder: Path) -> None:
+    """Draw named figures in our style into ``folder``, each as PNG and SVG."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A word may have letters that the font lacks; a box in their place is no reason to stop.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        for name, figure in figures():
+            figure.savefig(folder / f"{name}.png", bbox_inches="tight", pad_inches=0.15)
+            figure.savefig(
+                folder / f"{name}.svg",
+                bbox_inches="tight",
+                pad_inches=0.15,
+                metadata={"Date": None},
+            )
 
 
 def panels(

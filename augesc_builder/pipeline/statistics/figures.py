@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from augesc_builder.pipeline.statistics.drawing import (
-    STYLE,
     bars,
     caption,
     color,
@@ -23,6 +20,7 @@ from augesc_builder.pipeline.statistics.drawing import (
     legend,
     look,
     panels,
+    save,
 )
 from augesc_builder.pipeline.statistics.report import topics_text
 
@@ -38,17 +36,7 @@ Columns = Mapping[str, Mapping[str, Any]]
 
 def draw(statistics: Mapping[str, Any], folder: Path) -> None:
     """Draw every figure that there are numbers for into ``folder``."""
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A word may have letters that the font lacks; a box in their place is no reason to stop.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        for name, figure in _figures(statistics):
-            figure.savefig(folder / f"{name}.png", bbox_inches="tight", pad_inches=0.15)
-            figure.savefig(
-                folder / f"{name}.svg",
-                bbox_inches="tight",
-                pad_inches=0.15,
-                metadata={"Date": None},
-            )
+    save(lambda: _figures(statistics), folder)
 
 
 def _figures(statistics: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
@@ -56,7 +44,7 @@ def _figures(statistics: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
     columns = {name: part for name, part in sets.items() if part["sessions"]}
     settings = statistics["settings"]
     if columns:
-        yield "session_statistics", _session_statistics(columns)
+        yield "session_statistics", session_statistics(columns)
     drawn: dict[str, Callable[[Columns], Figure]] = {
         "lexical_diversity": _lexical_diversity,
         "query_effect": lambda there: _query_effect(there, settings),
@@ -75,7 +63,7 @@ def _figures(statistics: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
         yield "topic_correlates", _topic_correlates(statistics["topic_correlates"], how)
 
 
-def _session_statistics(columns: Columns) -> Figure:
+def session_statistics(columns: Columns) -> Figure:
     """Draw the distributions of Table 2: above, utterances a session; below, their lengths."""
     figure, axes = panels(2, 2, width=3.9, height=2.3, sharey="row")
     rows = (

@@ -31,16 +31,21 @@ def statistics_table(statistics: Mapping[str, Any], *, with_paper: bool) -> str:
     if len(sets) != 1:
         sets["all"] = statistics
     sets |= statistics.get("beside", {})
+    return markdown_table(*statistic_rows(sets, with_paper=with_paper))
+
+
+def statistic_rows(
+    sets: Mapping[str, Mapping[str, Any]], *, with_paper: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings of Table 2 and its rows, a column for each of the sets."""
     columns = {name: [_number(_at(s, path)) for _, path in STATISTICS] for name, s in sets.items()}
     if with_paper:
         columns |= {f"paper: {name}": list(cells) for name, cells in paper.TABLE_2.items()}
-    return markdown_table(
-        ["", *columns],
-        [
-            [label, *(column[i] for column in columns.values())]
-            for i, (label, _) in enumerate(STATISTICS)
-        ],
-    )
+    rows = [
+        [label, *(column[i] for column in columns.values())]
+        for i, (label, _) in enumerate(STATISTICS)
+    ]
+    return ["", *columns], rows
 
 
 def topics_text(statistics: Mapping[str, Any]) -> str:

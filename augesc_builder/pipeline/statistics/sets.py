@@ -24,16 +24,18 @@ def given_sets(given: Sequence[str]) -> Sets:
     """
     sets: Sets = {}
     for text in given:
-        name, equals, rest = text.partition("=")
-        if not equals or Path(text).exists():
-            path = Path(text)
-            name = path.stem if path.is_file() else path.resolve().name
-        else:
-            path = Path(rest)
+        name, path = name_and_path(text)
+        name = name or (path.stem if path.is_file() else path.resolve().name)
         if name in sets:
             raise InputError(f"a second set called {name}; name it, as in other={path}", path)
         sets[name] = sessions_files(path)
     return sets
+
+
+def name_and_path(text: str) -> tuple[str | None, Path]:
+    """Part ``NAME=PATH``; a path alone, which may hold the sign itself, has no name."""
+    name, equals, rest = text.partition("=")
+    return (name, Path(rest)) if equals and not Path(text).exists() else (None, Path(text))
 
 
 def sets_beside(recipe: Recipe, commit: str | None, columns: Iterable[str]) -> Sets:

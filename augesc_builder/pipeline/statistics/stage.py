@@ -34,7 +34,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     from augesc_builder.pipeline.statistics.measure import BESIDE, Counts, merged, statistics
     from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
 
-    what = _measuring(recipe, trained_on=finetuned_on(folder, recipe), strict=True)
+    what = _measuring(recipe, trained_on=finetuned_on(folder.manifest, recipe), strict=True)
     corpus = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
     columns = _columns(_count(corpus, what, progress)[0], list(corpus))
     measured = folder.use("filter", layout.MEASURED)

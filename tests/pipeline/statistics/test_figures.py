@@ -68,7 +68,7 @@ def test_the_effect_of_queries_fills_its_axis(measured):
 
 def test_a_set_more_is_a_curve_more_and_a_set_alone_is_bars(measured):
     for n_sets in (1, 2):
-        figure = figures._session_statistics(measured(n_sets)["by_source"])
+        figure = figures.session_statistics(measured(n_sets)["by_source"])
         assert len(figure.get_axes()) == 4  # two distributions of each role
         for ax in figure.get_axes():
             assert len(ax.get_lines()) == (0 if n_sets == 1 else n_sets)
@@ -82,7 +82,7 @@ def test_a_set_more_is_a_curve_more_and_a_set_alone_is_bars(measured):
 
 def test_shares_of_a_distribution_are_those_of_the_histogram(measured):
     found = measured(1)["by_source"]
-    figure = figures._session_statistics(found)
+    figure = figures.session_statistics(found)
     for ax in figure.get_axes():
         heights = [bar.get_height() for bar in ax.patches]
         assert 99 <= sum(heights) <= 100.001  # the last of a hundred are not shown
