@@ -300,7 +300,7 @@ def test_too_many_requests_make_it_slower_and_it_recovers(tmp_path, stub):
     assert at_once[0] > 5
 
 
-# The stub is torn down in the middle of its connections, whose sockets it then leaves to be collected.
+# The stub is torn down in the middle of its connections, and leaves their sockets.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("mend", ["dies", "hangs"])
