@@ -97,6 +97,7 @@ class Stub:
         self.key: str | None = None
         self.port = 0
         self._loop: Any = None
+        self._connections: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
 
@@ -136,10 +137,11 @@ class Stub:
         async def end() -> None:
             if self._server is not None:
                 self._server.close()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
+            await asyncio.sleep(0.05)  # connections that were just accepted are made
+            for task in self._connections:
                 task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.gather(*self._connections, return_exceptions=True)
+            await asyncio.sleep(0.05)  # and their sockets closed
             self._loop.stop()
 
         if self._thread is not None:
@@ -154,13 +156,17 @@ class Stub:
         self.stop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
         try:
             while await self._one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+            writer.transport.abort()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
