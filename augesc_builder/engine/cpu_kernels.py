@@ -1,4 +1,4 @@
-"""Decoding on CPU in compiled loops, where the machine has a C++ compiler: ``cpu_kernels.cpp``.
+"""Decoding on CPU in compiled loops, where the machine has a C++ compiler: the room ``loops``.
 
 A step of few rows reads every weight, and every key and value of its rows, and does little with
 each; the loops do so at about the speed of memory. They are compiled when they are first asked for
@@ -83,14 +83,17 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return None
-    source = Path(__file__).with_suffix(".cpp")
+    sources = sorted(Path(__file__).with_name("loops").glob("*.?pp"))
+    (source,) = (path for path in sources if path.suffix == ".cpp")
     try:
         processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
         processor = platform.processor()
     flags = _FEATURES.search(processor)
     parts = (compiler, *_FLAGS, flags[0] if flags else processor)
-    key = hashlib.blake2b("\n".join(parts).encode() + source.read_bytes(), digest_size=12)
+    key = hashlib.blake2b("\n".join(parts).encode(), digest_size=12)
+    for path in sources:
+        key.update(path.read_bytes())
     kept = _cache_folder() / f"cpu_kernels-{key.hexdigest()}.so"
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(OSError):  # not there yet, or damaged: made again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_a_product_is_that_of_the_rounded_weights(shape, has_bias, adds):
 @pytest.mark.slow
 def test_so_it_is_where_there_is_no_matrix_unit(monkeypatch, tmp_path):
     """The loops as they are compiled for other processors."""
-    made, source = tmp_path / "plain.so", cpu_kernels.__file__.replace(".py", ".cpp")
+    made, source = tmp_path / "plain.so", Path(cpu_kernels.__file__).parent / "loops" / "loops.cpp"
     flags = [flag for flag in cpu_kernels._FLAGS if flag != "-march=native"]
     subprocess.run(["c++", *flags, source, "-o", made], check=True)
     loops = cpu_kernels._typed(ctypes.CDLL(str(made)))
