@@ -21,6 +21,7 @@ FILES = [
     path
     for folder in ("augesc_builder", "training", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
+    if ".peers" not in path.parts  # the environments of other engines
 ]
 LOADERS = {"from_pretrained", "from_config", "pipeline", "load_custom_generate"}
 
