@@ -266,7 +266,7 @@ GOOD_LINE = '{"problem_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}]}
         (b'{"dialog": [{"speaker": "bob", "text": "x"}]}\n', "line 1: utterance 1: expected"),
         (f"{GOOD_LINE}\n".encode() + b"\xff\xfe\n", "line 2: not UTF-8"),
         (b"", "empty; expected a session a line"),
-        (f"{GOOD_LINE}\n".encode(), "holds 1 sessions, and finetune.n_sessions is 13"),
+        (f"{GOOD_LINE}\n".encode(), "holds 1 sessions, and finetune.n_sessions asks for 13"),
     ],
 )
 @pytest.mark.parametrize("command", ["build", "finetune"])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.filter.measure import _RoleWords
+from augesc_builder.pipeline.generate.backends.self_chat import goodbye
 from augesc_builder.pipeline.queries.rules import load_rules
 from augesc_builder.text import personal_data, words
 from augesc_builder.text.chat_template import ChatTemplate
@@ -112,6 +113,7 @@ MADE_AT_RUN_TIME = {
     "augesc_builder.pipeline.filter.measure._RoleWords.__init__": [
         _RoleWords(("Human", "AI"))._pattern
     ],
+    "augesc_builder.pipeline.generate.backends.self_chat.goodbye": [goodbye(["bye", "bye-bye"])],
     "augesc_builder.text.chat_template.ChatTemplate._ends": [
         *ChatTemplate(
             "", {"user": "\ud800: ", "assistant": "\ud801: "}, {"user": ".\n", "assistant": "\n"}

@@ -250,15 +250,21 @@ class _Conversation:
             self.finish_reason = "length"
 
 
-def says_goodbye(text: str, words: Sequence[str]) -> bool:
-    """Whether a text has one of the words, in any case, as a word of its own.
+def goodbye(words: Sequence[str]) -> re.Pattern[str] | None:
+    """Return what finds one of the words, in any case, as a word of its own.
 
     Apostrophes and hyphens between letters are parts of a word: "bye-bye" and "goodbye" are other
     words than "bye".
     """
     either = "|".join(map(re.escape, words))
     found = rf"(?<!\w)(?<!\w['\u2019-])(?:{either})(?!\w)(?!['\u2019-]\w)"
-    return bool(words) and re.search(found, text, re.IGNORECASE) is not None
+    return re.compile(found, re.IGNORECASE) if words else None
+
+
+def says_goodbye(text: str, words: Sequence[str]) -> bool:
+    """Whether a text has one of the words as a word of its own."""
+    found = goodbye(words)
+    return found is not None and found.search(text) is not None
 
 
 def _settings(recipe: Recipe) -> SelfChatSettings:

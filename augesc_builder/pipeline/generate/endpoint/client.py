@@ -36,6 +36,8 @@ _SOON = {408, 409, 425, 429}
 
 _MISSING, _TOO_MANY, _ITS_OWN = 404, 429, 500
 
+_PRINTABLE = re.compile(r"[\x21-\x7e]{4,}")
+
 _KEY = "[key]"
 
 
@@ -219,7 +221,7 @@ def api_key(settings: OpenAISettings) -> str | None:
             f"the environment has no {name}; set it to the endpoint's key, or set "
             f"generate.backend.key_env to null for an endpoint that takes none"
         )
-    if not re.fullmatch(r"[\x21-\x7e]{4,}", key):
+    if not _PRINTABLE.fullmatch(key):
         raise EndpointError(f"{name} holds no key: expected printable ASCII without blanks")
     return key
 

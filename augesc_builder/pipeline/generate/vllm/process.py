@@ -42,6 +42,8 @@ _ENVIRONMENT = {
 _ROOM_ON_CPU = 4 << 30
 """Bytes of main memory that the KV cache takes where nothing is said, or half of what is free."""
 
+_OF_ROOM = re.compile("memory|KV cache")
+
 _PATIENCE = 10.0
 """Seconds that a process may take to end."""
 
@@ -172,7 +174,7 @@ class VllmProcess:
         if said == "missing":
             return MissingExtraError(f"vLLM cannot be imported: {why}{where}")
         hint = ""
-        if re.search("memory|KV cache", why):
+        if _OF_ROOM.search(why):
             hint = "; set generate.backend.kv_cache_gib, or lower generate.max_tokens"
         kind = RunFolderError if hasattr(self, "facts") else CheckpointError
         return kind(f"vLLM: {why:.600}{hint}{where}")
