@@ -17,7 +17,7 @@ KILLS ?= 300
 PEERS := benchmarks/.peers
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: quickstart tested-weights vllm tested-vllm test test-slow test-all versions soak docs check format bench bench-peers clean
+.PHONY: quickstart tested-weights vllm test test-slow test-all versions soak docs check format bench bench-peers clean
 
 # torch comes first and by itself: asked for by version it is the build that the index has for this
 # machine, and what comes after finds it there.
@@ -41,9 +41,6 @@ tested-weights: $(BIN)/installed
 vllm: $(PEERS)/vllm/installed
 
 # The same of vLLM, whose CPU build is not to be had everywhere.
-tested-vllm:
-	-@$(MAKE) --no-print-directory vllm
-
 quickstart: $(BIN)/weights
 	$(BIN)/augesc build --recipe quickstart --out $(OUT)
 	@echo
@@ -52,7 +49,7 @@ quickstart: $(BIN)/weights
 test: $(BIN)/installed tested-weights
 	$(PYTEST) -m 'not slow'
 
-test-slow: $(BIN)/installed tested-weights tested-vllm
+test-slow: $(BIN)/installed tested-weights
 	$(PYTEST) -m slow
 	$(BIN)/python tests/versions.py
 
