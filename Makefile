@@ -40,7 +40,6 @@ tested-weights: $(BIN)/installed
 
 vllm: $(PEERS)/vllm/installed
 
-# The same of vLLM, whose CPU build is not to be had everywhere.
 quickstart: $(BIN)/weights
 	$(BIN)/augesc build --recipe quickstart --out $(OUT)
 	@echo

@@ -85,7 +85,7 @@ def gradients_of(model, loss):
 def assert_same(ours, theirs, tolerance=1e-4):
     assert ours.keys() == theirs.keys()
     for name, gradient in ours.items():
-        scale = theirs[name].abs().max().clamp(min=1e-3)
+        scale = theirs[name].abs().max().clamp(min=1e-2)  # float32 leaves 1e-7 of what cancels
         assert (gradient - theirs[name]).abs().max() <= tolerance * scale, name
 
 

@@ -330,7 +330,7 @@ def test_what_is_no_run_is_one_line(refused, tmp_path, manifest, says):
 
 
 def test_every_kind_of_run_has_a_command():
-    assert set(_COMMANDS) == {"build", "train", *STAGES} - {"card"}
+    assert set(_COMMANDS) == {"build", "train", "compare", *STAGES} - {"card"}
     assert set(_COMMANDS.values()) <= set(commands())
 
 

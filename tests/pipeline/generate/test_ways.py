@@ -140,13 +140,13 @@ def measures(monkeypatch):
 
 
 @pytest.fixture
-def backend(built, tiny_file):
+def backend(built, tiny_file, tmp_path):
     """Make the backend of the tiny recipe, and close what was made."""
     made = []
 
     def make(*overrides):
         recipe = load_recipe(tiny_file, ["generate.backend.dtype=float32", *overrides])
-        made.append(local.LocalBackend(recipe, built / "checkpoint"))
+        made.append(local.LocalBackend(recipe, built / "checkpoint", tmp_path))
         return made[-1]
 
     yield make
@@ -165,7 +165,7 @@ def test_it_is_measured_noted_and_kept_and_changes_no_row(
     monkeypatch.setattr(local, "fastest", lambda _: chosen)
     begun = []
     crew_of = workers.crew_of
-    monkeypatch.setattr(local, "crew_of", lambda n, *a: begun.append(n) or crew_of(n, *a))
+    monkeypatch.setattr(workers, "crew_of", lambda n, *a: begun.append(n) or crew_of(n, *a))
     assert generate(progress=Progress()) == rows_of(built / "generations")
     noted_there = _noted(tmp_path / "out")
     assert Way(noted_there["processes"], noted_there["threads"]) == chosen
