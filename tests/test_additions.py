@@ -196,7 +196,7 @@ def test_several_processes_know_it_too(run, corpus, tmp_path):
     out, _ = corpus
     recipe = out / "recipe.yaml"
     run(
-        *("filter", out / "generations", "--recipe", recipe, "--tokenizer", out / "checkpoint"),
+        *("filter", out / "generations", "--recipe", recipe),
         *("--num-proc", "2", "--out", tmp_path / "two"),
     )
     assert rows_of(tmp_path / "two" / "measured") == rows_of(out / "measured")

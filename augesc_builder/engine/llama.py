@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ class Llama:
 
     def hidden(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Run new tokens (N,) at their positions; return the last layer's output (N, E)."""
-        assert isinstance(cache, PanelCache)  # such a model is given no other
+        cache = cast(PanelCache, cache)  # such a model is given no other
         if int(positions.max()) >= len(self._cos):  # the loops look at no bounds
             raise ValueError(f"a position of {len(self._cos)} or more, where the tables end")
         slots, at = cache.announced(len(tokens))

@@ -241,6 +241,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "push": ("{run}", "--repo", "someone/corpus"),
     "safety": ("{run}",),
     "status": ("{run}",),
+    "compare": ("a={run}", "b={run}", "--out", "out", "--resamples", "100"),
     "test": ("--name", "published"),
     "train": ("--out", "out", "--config", "tiny"),
     "evaluate-model": (

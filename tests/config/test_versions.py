@@ -87,7 +87,7 @@ def test_modernize_changes_nothing_of_today():
 
 
 def test_an_unknown_backend_and_unknown_keys_of_one():
-    with pytest.raises(RecipeError, match=r"generate\.backend\.type: .*self_chat, found 'lokal'"):
+    with pytest.raises(RecipeError, match=r"generate\.backend\.type: .*self_chat.*, found 'lokal'"):
         load_recipe("paper", ["generate.backend.type=lokal"])
     with pytest.raises(RecipeError, match=r"backend\.slotz; did you mean generate\.backend\.slots"):
         load_recipe("paper", ["generate.backend.slotz=1"])

@@ -57,7 +57,8 @@ def standalone(
 
         check_folder(checkpoint.absolute())  # no name on the Hub
         inputs["checkpoint"] = content_of(checkpoint)
-    backend.check(recipe)
+    else:  # with a checkpoint it is no matter which model a recipe would begin with
+        backend.check(recipe)
     inputs |= {key: content_of(model) for key, model in backend.models(recipe).items()}
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if is_new(folder, "generate", progress):

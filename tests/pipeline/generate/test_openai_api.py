@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from augesc_builder.errors import BudgetError, EndpointError, RunFolderError
 from augesc_builder.pipeline.generate import stage
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.endpoint import throttle
+from augesc_builder.pipeline.generate.endpoint.asking import Stopped
 from augesc_builder.pipeline.generate.endpoint.client import retry_after
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import PLAIN, PromptTemplate
@@ -775,3 +777,30 @@ def test_retry_after_is_seconds_or_a_date(headers, seconds):
 def test_retry_after_as_a_date_to_come():
     when = datetime.now(timezone.utc) + timedelta(hours=1)
     assert 3500 < retry_after({"retry-after": format_datetime(when, usegmt=True)}) <= 3600
+
+
+def test_nobody_waits_for_an_hour_where_the_run_ends():
+    """A request that found a place while the endpoint wants to be left alone."""
+
+    async def ended() -> None:
+        stopping = asyncio.Event()
+
+        async def pause(seconds: float) -> None:
+            await asyncio.wait_for(stopping.wait(), seconds)
+            raise Stopped
+
+        gate = throttle.Throttle(2, pause)
+        gate.congested(0, 3600)
+
+        async def ask() -> None:
+            async with gate.slot():
+                pytest.fail("it was sent")
+
+        waiting = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        stopping.set()
+        with pytest.raises(Stopped):
+            await asyncio.wait_for(waiting, 60)
+        assert gate.under_way == 0
+
+    asyncio.run(ended())

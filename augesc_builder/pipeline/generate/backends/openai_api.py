@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from augesc_builder.config.base import MODEL
@@ -230,9 +230,7 @@ class OpenAIBackend(Backend):
 
 def settings_of(recipe: Recipe) -> OpenAISettings:
     """Return the section of this backend."""
-    settings = recipe.generate.backend
-    assert isinstance(settings, OpenAISettings)
-    return settings
+    return cast(OpenAISettings, recipe.generate.backend)
 
 
 def _examples(recipe: Recipe, commit: str | None) -> list[list[Message]]:

@@ -39,7 +39,7 @@ class Asking:
 
     def __init__(self, settings: OpenAISettings, endpoint: Endpoint, journal: Journal) -> None:
         self.settings, self.journal = settings, journal
-        self.throttle = Throttle(settings.concurrency)
+        self.throttle = Throttle(settings.concurrency, self._sleep)
         self._endpoint = endpoint
         self._n_answered = journal.spent.answers
         self._is_down = False

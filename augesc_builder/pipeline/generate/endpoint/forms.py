@@ -8,7 +8,7 @@ way it was asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from augesc_builder.config.openai_api import OpenAISettings, Turns
 from augesc_builder.config.recipe import Recipe
@@ -35,8 +35,7 @@ class Forms:
     """Requests for the tasks of a recipe; ``sessions`` are shown to the model as examples."""
 
     def __init__(self, recipe: Recipe, sessions: Sequence[Sequence[Message]] = ()) -> None:
-        settings = recipe.generate.backend
-        assert isinstance(settings, OpenAISettings)
+        settings = cast(OpenAISettings, recipe.generate.backend)
         self._settings, self._recipe = settings, recipe
         shown = [f"{_EXAMPLE}\n\n{render(messages)}" for messages in sessions]
         self._system = "\n\n".join([recipe.prompt.instruction, *shown])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
@@ -19,10 +19,17 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 
 
 class Throttle:
-    """Lets so many requests through at a time, ``most`` at most."""
+    """Lets so many requests through at a time, ``most`` at most.
 
-    def __init__(self, most: int) -> None:
+    ``pause`` waits for seconds, or raises where the run ends meanwhile: an endpoint may ask for an
+    hour, and nobody should wait for that.
+    """
+
+    def __init__(
+        self, most: int, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
         self.most, self.under_way = most, 0
+        self._pause = pause
         self._limit, self._is_exploring = 1.0, True
         self._round = 0
         self._not_before = 0.0
@@ -41,7 +48,7 @@ class Throttle:
             self.under_way += 1
         try:
             while (left := self._not_before - time.monotonic()) > 0:
-                await asyncio.sleep(left)
+                await self._pause(left)
             yield self._round
         finally:
             self.under_way -= 1

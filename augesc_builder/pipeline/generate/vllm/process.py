@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
 from augesc_builder.engine.memory import available_memory
@@ -98,8 +98,7 @@ class VllmProcess:
                 encoding="utf-8",
             )
         os.close(writer)
-        assert self._process.stdin is not None
-        self._input: IO[str] = self._process.stdin
+        self._input = cast(IO[str], self._process.stdin)  # a pipe, as asked for above
         self._channel: IO[str] = os.fdopen(reader, encoding="utf-8")
         try:
             self._tell(
