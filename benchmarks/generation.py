@@ -45,7 +45,7 @@ from benchmarks.generation_decoders import (
     engine_for,
 )
 from benchmarks.generation_gpu import compare_on_gpu
-from benchmarks.generation_rivals import Field
+from benchmarks.generation_rivals import ENGINES, Field
 from benchmarks.generation_task import SIZES, Task, make_task
 from benchmarks.harness import medians_of, options, parse
 
@@ -97,9 +97,9 @@ def compare_on_cpu(arguments: argparse.Namespace) -> None:
     }
     with (
         tempfile.TemporaryDirectory() as folder,
-        Field(Path(folder), load_plain(arguments.model), slots, task) as field,
+        Field(Path(folder), load_plain(arguments.model), slots, task, arguments.rivals) as field,
     ):
-        for rival in [] if arguments.tiny else field.best(short.first(slots)):
+        for rival in field.best(short.first(slots)):
             contestants[rival.label] = partial(
                 field.decode, rival, [fewer], threads, by_clock=threads > 1
             )
@@ -178,10 +178,10 @@ def compare_processes(arguments: argparse.Namespace) -> None:
     }
     with (
         tempfile.TemporaryDirectory() as folder,
-        Field(Path(folder), model, slots, task) as field,
+        Field(Path(folder), model, slots, task, arguments.rivals) as field,
     ):
         del model
-        for rival in [] if arguments.tiny else field.best(short.first(slots)):
+        for rival in field.best(short.first(slots)):
             for way, (parts, threads) in ways.items():
                 engine, name = rival.label
                 run = partial(field.decode, rival, parts, threads, by_clock=True)
@@ -248,13 +248,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, help="96 on CPU, 512 at full size")
     parser.add_argument("--peer-prompts", type=int, default=24)
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="of transformers.generate")
+    parser.add_argument("--rivals", nargs="*", choices=ENGINES, default=ENGINES)
     parser.add_argument("--slots", type=int, help="16 on CPU, 128 at full size")
     parser.add_argument("--scale", type=float, default=1, help="of the lengths, for trials")
     parser.add_argument("--processes", action="store_true")
     parser.add_argument("--no-finetuning", action="store_true")
     parser.add_argument("--minutes", type=float, default=8.5, help="on a GPU, for all of it")
     tiny = {"prompts": 4, "peer_prompts": 2, "slots": 2, "batch_sizes": [2], "scale": 0.02}
-    arguments = parse(parser, **tiny)
+    arguments = parse(parser, **tiny, rivals=())
     is_checkpoint = arguments.model not in SIZES
     full_size = arguments.device == "cuda" or arguments.model == "gptj-6b"
     arguments.prompts = arguments.prompts or (512 if full_size else 96)

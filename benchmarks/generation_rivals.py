@@ -79,14 +79,22 @@ RIVALS = (
 )
 
 
+ENGINES = tuple(dict.fromkeys(rival.engine for rival in RIVALS))
+"""Their names."""
+
+
 class Field:
     """Where rivals run: a folder with the model as they read it, and their processes.
 
     A process starts when it is first asked for and is kept, so that loading is paid for once; as a
-    context the field ends them all. ``task`` is the longest that is to come.
+    context the field ends them all. ``task`` is the longest that is to come, ``engines`` names
+    those that run.
     """
 
-    def __init__(self, folder: Path, model: Any, slots: int, task: Task) -> None:
+    def __init__(
+        self, folder: Path, model: Any, slots: int, task: Task, engines: Iterable[str] = ENGINES
+    ) -> None:
+        self._rivals = [rival for rival in RIVALS if rival.engine in engines]
         self.versions: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         self._workers: dict[tuple[Rival, int, int], _Worker] = {}
@@ -112,7 +120,7 @@ class Field:
     def best(self, task: Task) -> list[Rival]:
         """Try each type of each engine; return its fastest of 16 bits or more, and of 8 bits."""
         found: dict[tuple[str, bool], tuple[float, Rival]] = {}
-        for rival in RIVALS:
+        for rival in self._rivals:
             if not rival.installed:
                 self.left_out[rival.engine] = "no environment, make bench-peers"
                 continue
