@@ -373,6 +373,21 @@ def test_query_effect_against_the_standard_library():
     assert part["sd"] == pytest.approx(plain_statistics.stdev(third), abs=1e-5)
 
 
+def test_the_query_is_one_of_the_utterances_where_that_is_asked(tmp_path):
+    said = session("One two three four five six.", "Yes indeed.", "No.")
+    for with_query, mean in ((False, 2.5), (True, 4)):  # words and marks: 7, 3, 2
+        counts = QueryCounts(with_query=with_query)
+        counts.add(spoken(said))
+        counts.add(spoken(session("A query that nobody answers.")))
+        found = counts.statistics()
+        assert (found["sessions"], found["mean_query_words"]) == (1, 7)
+        assert found["mean_utterance_words"] == mean
+        assert (
+            QueryEffect(cache_dir=str(tmp_path)).compute(messages=[said], with_query=with_query)
+            == found
+        )
+
+
 def test_what_has_no_answer_has_no_effect():
     counts = QueryCounts()
     counts.add(spoken(session("Hello?")))

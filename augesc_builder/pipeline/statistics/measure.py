@@ -31,8 +31,9 @@ class Measuring:
 
     ``names`` are the measurements. ``trained_on`` holds the fine-tuning utterances, without which
     there is no novelty; ``near`` asks for near-duplicates. Figure 3 is of ``query_sample`` sessions
-    of a column at most, Figure 4 of ``topic_sample``, ``None`` for all, with ``keep_stop_words``
-    and ``prior`` as :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
+    of a column at most, ``None`` for all, and ``count_query`` counts the query among their
+    utterances. Figure 4 is of ``topic_sample``, with ``keep_stop_words`` and ``prior`` as
+    :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
     Rows that cannot be read are counted, or fatal where it is ``strict``.
     """
 
@@ -41,6 +42,7 @@ class Measuring:
     near: NearDuplicates | None = None
     seed: int = 0
     query_sample: int | None = None
+    count_query: bool = False
     topic_sample: int | None = None
     keep_stop_words: bool = False
     prior: Prior = POOLED
@@ -63,6 +65,7 @@ class Measuring:
         return {
             "seed": self.seed,
             "query_sample": self.query_sample,
+            "count_query": self.count_query,
             "topic_sample": self.topic_sample,
             "stop_words": "keep" if self.keep_stop_words else "drop",
             "prior": self.prior.label,
@@ -81,10 +84,15 @@ class Measured:
     bad: BadLines
 
 
+def _queries(what: Measuring) -> QueryCounts:
+    """Return empty counts for Figure 3."""
+    return QueryCounts(what.query_sample, what.seed, with_query=what.count_query)
+
+
 _MAKE: Mapping[str, Callable[[Measuring], Any]] = {
     TABLE_2: lambda _: SessionCounts(),
     "lexical_diversity": lambda what: DiversityCounts(what.seed),
-    "query_effect": lambda what: QueryCounts(what.query_sample, what.seed),
+    "query_effect": _queries,
     "duplication": lambda what: DuplicationCounts(what.near),
     "topic_correlates": lambda what: TopicCounts(what.topic_sample, what.seed),
     "novelty": lambda what: NoveltyCounts(what.trained_on or ()),

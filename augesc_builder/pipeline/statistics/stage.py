@@ -38,7 +38,9 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     corpus = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
     columns = _columns(_count(corpus, what, progress)[0], list(corpus))
     measured = folder.use("filter", layout.MEASURED)
-    before = queries_before_filtering(measured, what.query_sample, what.seed)
+    before = queries_before_filtering(
+        measured, what.query_sample, what.seed, with_query=what.count_query
+    )
     for source in sorted(before):
         columns.setdefault(source, Counts(what)).parts["query_effect"] = before[source]
     commit = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
@@ -130,6 +132,7 @@ def _measuring(
         strict=strict,
         seed=recipe.seed,
         query_sample=settings.query_sample,
+        count_query=settings.count_query,
         topic_sample=settings.topic_sample,
         keep_stop_words=settings.stop_words == "keep",
         prior=Prior.parse(settings.prior),
