@@ -13,8 +13,10 @@ from augesc_builder.metrics.novelty.counts import NoveltyCounts
 from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken
-from augesc_builder.metrics.topic_correlates.counts import TopicCounts, correlates
+from augesc_builder.metrics.topic_correlates.agreement import agreement
+from augesc_builder.metrics.topic_correlates.counts import TopicCounts, all_scores, correlates
 from augesc_builder.metrics.topic_correlates.priors import POOLED, Prior
+from augesc_builder.paper import FIGURE_4
 from augesc_builder.readers.chunks import Chunk
 from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.sessions import parse_sessions
@@ -158,9 +160,39 @@ def statistics(
         )
         if len(compared) > 1
         else None,
+        "figure_4": _beside_figure_4(compared, what),
         "settings": what.settings(),
     }
 
+
+def _beside_figure_4(
+    compared: Mapping[str, TopicCounts], what: Measuring
+) -> dict[str, dict[str, Any]] | None:
+    """Compare Figure 4 as printed with ours, by set and role: of the paper's three sets alone.
+
+    ``None`` where a corpus of the paper's is not at hand beside ESConv.
+    """
+    sets = {
+        printed: compared[name]
+        for printed, names in _OF_FIGURE_4.items()
+        for name in compared
+        if name in names
+    }
+    if len(sets) < 2 or "ESConv" not in sets:  # noqa: PLR2004
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    scores = all_scores(sets, keep_stop_words=what.keep_stop_words, prior=what.prior)
+    for name, role, of_words in scores:
+        found.setdefault(name, {})[role] = agreement(of_words, FIGURE_4[role][name])
+    return found
+
+
+_OF_FIGURE_4 = {
+    "ESConv": ("ESConv", "esconv"),
+    "AugESC ED": ("empathetic_dialogues", "ED"),
+    "AugESC Reddit": ("reddit", "Reddit"),
+}
+"""Names that the sets of Figure 4 have in reports."""
 
 _TOPICS = 25
 """Words that are given for each set and role; figures show fewer."""

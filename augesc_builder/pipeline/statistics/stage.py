@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError
-from augesc_builder.pipeline.statistics.report import statistics_table, topics_text
+from augesc_builder.pipeline.statistics.report import (
+    figure_4_text,
+    statistics_table,
+    topics_text,
+)
 from augesc_builder.readers.records import USUAL, BadLines, Limits
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
@@ -114,6 +118,8 @@ def standalone(
         )
     if found["topic_correlates"] is not None:
         progress.say(f"\nFigure 4: {topics_text(found)}.")
+    if (as_printed := figure_4_text(found)) is not None:
+        progress.say(f"Of the paper's figure 4, {as_printed}.")
     if not basic:
         progress.say(
             f"\nAll numbers are in {out / layout.STATISTICS}, figures in {out / layout.FIGURES}."
