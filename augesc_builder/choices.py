@@ -187,6 +187,18 @@ CHOICES: tuple[Choice, ...] = (
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
     Choice(
+        "figure 3 takes the mean of the utterances behind the query; whether the paper's holds the "
+        "query is not said",
+        "statistics.count_query",
+        unused=(True,),
+    ),
+    Choice(
+        "figure 3 takes the mean of all utterances, the query too; whether the paper's does is not "
+        "said",
+        "statistics.count_query",
+        unused=(None, False),
+    ),
+    Choice(
         "the prior of figure 4 is {}; the paper does not give its own, and its z-scores are not "
         "reproduced exactly",
         "statistics.prior",

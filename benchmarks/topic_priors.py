@@ -25,6 +25,7 @@ PRIORS = (
     *("pooled", "scaled:20e6", "scaled:35e6", "scaled:46e6", "scaled:60e6", "scaled:100e6"),
     *("uninformative:0.01", "uninformative:0.1"),
 )
+PRINTED = {role: sets["ESConv"] for role, sets in FIGURE_4.items()}
 SHOWN = ("mturk", "vaccine", "covid-19", "covid")
 SESSIONS = 10_000
 UNIQUE_WORDS = 60_000
@@ -61,7 +62,7 @@ def main() -> None:
     for session in sessions:
         counted.add(spoken(session.messages))
     counts = {label: counted.lowered(role, keep_stop_words=True) for role, label in ROLES.items()}
-    rows = [["printed", *(str(FIGURE_4["seeker"][word]) for word in SHOWN), "20", "0"]]
+    rows = [["printed", *(str(PRINTED["seeker"][word]) for word in SHOWN), "20", "0"]]
     for name in PRIORS:
         found = {
             (role, word): z_of(
@@ -72,14 +73,14 @@ def main() -> None:
                 Prior.parse(name),
             )
             for role, words in counts.items()
-            for word in FIGURE_4[role]
+            for word in PRINTED[role]
         }
-        off = [abs(z - FIGURE_4[role][word]) for (role, word), z in found.items()]
+        off = [abs(z - PRINTED[role][word]) for (role, word), z in found.items()]
         rows.append(
             [
                 name,
                 *(f"{found['seeker', word]:.1f}" for word in SHOWN),
-                str(sum(round(z) == FIGURE_4[role][word] for (role, word), z in found.items())),
+                str(sum(round(z) == PRINTED[role][word] for (role, word), z in found.items())),
                 f"{mean(off):.1f}",
             ]
         )

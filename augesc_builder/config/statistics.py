@@ -41,6 +41,7 @@ class Statistics(Section):
 
     beside: dict[str, PathText] | None
     query_sample: Positive | None
+    count_query: bool = False
     topic_sample: Positive | None
     stop_words: Literal["keep", "drop"]
     prior: Annotated[str, AfterValidator(_checked)]

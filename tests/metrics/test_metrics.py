@@ -29,6 +29,7 @@ from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.query_effect.query_effect import QueryEffect
 from augesc_builder.metrics.sample import Sample, rank_of
 from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.metrics.topic_correlates.agreement import agreement, rank_correlation
 from augesc_builder.metrics.topic_correlates.counts import (
     TopicCounts,
     correlates,
@@ -38,6 +39,7 @@ from augesc_builder.metrics.topic_correlates.counts import (
 from augesc_builder.metrics.topic_correlates.priors import Prior
 from augesc_builder.metrics.topic_correlates.topic_correlates import TopicCorrelates
 from augesc_builder.pipeline.statistics.measure import Counts, Measuring, merged, statistics
+from augesc_builder.pipeline.statistics.report import figure_4_text
 from augesc_builder.sources.sessions import iterate_sessions
 from tests.conftest import often, shared
 
@@ -373,6 +375,21 @@ def test_query_effect_against_the_standard_library():
     assert part["sd"] == pytest.approx(plain_statistics.stdev(third), abs=1e-5)
 
 
+def test_the_query_is_one_of_the_utterances_where_that_is_asked(tmp_path):
+    said = session("One two three four five six.", "Yes indeed.", "No.")
+    for with_query, mean in ((False, 2.5), (True, 4)):  # words and marks: 7, 3, 2
+        counts = QueryCounts(with_query=with_query)
+        counts.add(spoken(said))
+        counts.add(spoken(session("A query that nobody answers.")))
+        found = counts.statistics()
+        assert (found["sessions"], found["mean_query_words"]) == (1, 7)
+        assert found["mean_utterance_words"] == mean
+        assert (
+            QueryEffect(cache_dir=str(tmp_path)).compute(messages=[said], with_query=with_query)
+            == found
+        )
+
+
 def test_what_has_no_answer_has_no_effect():
     counts = QueryCounts()
     counts.add(spoken(session("Hello?")))
@@ -478,3 +495,47 @@ def test_sessions_recite_themselves_whole_and_others_little():
         others.add(spoken(s))
     assert mine.statistics()["memorized_share"] == 1.0
     assert others.statistics()["memorized_share"] < 0.2
+
+
+# -- figure 4 as printed --------------------------------------------------------------------------
+
+
+def test_ranks_are_compared_as_by_spearman():
+    assert rank_correlation([1, 2, 3], [10, 20, 90]) == pytest.approx(1)
+    assert rank_correlation([3, 2, 1], [10, 20, 90]) == pytest.approx(-1)
+    # by hand: ranks 1, 2.5, 2.5, 4 and 1, 2, 4, 3
+    assert rank_correlation([5, 7, 7, 9], [0, 1, 3, 2]) == pytest.approx(0.6324555)
+    assert rank_correlation([1, 2], [1, 2]) is None
+    assert rank_correlation([1, 2, 3], [4, 4, 4]) is None
+
+
+def test_words_are_compared_with_those_that_are_printed():
+    scores = {"covid": 9.0, "zoom": 4.0, "the": 3.0, "virus": 2.0, "car": -3.0}
+    printed = {"covid": 8, "zoom": 3, "mturk": 3, "virus": 2}
+    assert agreement(scores, printed) == {
+        "printed": 4,
+        "shared": 3,
+        "rank_correlation": pytest.approx(1),
+    }
+    assert agreement({}, printed) == {"printed": 4, "shared": 0, "rank_correlation": None}
+
+
+def test_figure_4_is_compared_where_the_papers_sets_are_at_hand():
+    def said(name, seeker, supporter):
+        counts = Counts(Measuring(names=("topic_correlates", "session_statistics")))
+        counts.add([spoken(session(seeker, supporter))] * 5)
+        return {name: counts}
+
+    esconv = said("ESConv", "covid covid pandemic zoom", "pandemic pandemic covid")
+    ed = said("empathetic_dialogues", "my car, my dog", "a dog or a car")
+    what = Measuring(keep_stop_words=True)
+    found = statistics(ed, what, beside=esconv)["figure_4"]
+    assert set(found) == {"ESConv", "AugESC ED"}
+    assert found["ESConv"]["seeker"]["shared"] == 3
+    assert found["AugESC ED"]["supporter"]["shared"] == 2
+    text = figure_4_text({"figure_4": found})
+    assert "ESConv, seeker: 3 of 10, rank correlation" in text
+    assert "AugESC ED, supporter: 2 of 10;" in text or text.endswith("supporter: 2 of 10")
+    for columns, beside in ((ed, {}), (said("mine", "a", "b"), esconv)):
+        assert statistics(columns, what, beside=beside)["figure_4"] is None
+    assert figure_4_text({"figure_4": None}) is None

@@ -17,11 +17,14 @@ _UNIT = 1 << 20
 class QueryCounts:
     """Sums for each query length; counts of other sessions can be merged in.
 
-    With ``sample``, they are those of that many sessions at most, drawn by ``seed``.
+    With ``sample``, they are those of that many sessions at most, drawn by ``seed``; the mean
+    length of a session's utterances is that of those behind the query, or ``with_query`` of all.
     """
 
-    def __init__(self, sample: int | None = None, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(
+        self, sample: int | None = None, seed: int = 0, *, with_query: bool = False
+    ) -> None:
+        self.seed, self.with_query = seed, with_query
         self.sums: dict[int, tuple[int, int, int]] = {}
         """Query length to sessions, and the sums of their means and of the squares of those."""
         self._drawn: Sample[tuple[int, int]] | None = Sample(sample) if sample else None
@@ -39,6 +42,8 @@ class QueryCounts:
         """
         if not utterances:
             return
+        if self.with_query:
+            words, utterances = words + query, utterances + 1
         average = round(Fraction(words, utterances) * _UNIT)
         if self._drawn is None:
             self._add(query, (1, average, average**2))

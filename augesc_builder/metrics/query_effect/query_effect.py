@@ -21,9 +21,9 @@ from augesc_builder.text.prompts import Message
 
 DESCRIPTION = """\
 The length of a session's query (its first utterance, in words) against the mean length of the
-utterances behind it (Figure 3 of the AugESC paper; there of 2,000 conversations of each source,
-drawn at random before any filtering). Sessions with one utterance have no such mean and are left
-out. Words are NLTK's.
+utterances behind it, or of all (Figure 3 of the AugESC paper; there of 2,000 conversations of each
+source, drawn at random before any filtering). Sessions with one utterance have no such mean and are
+left out. Words are NLTK's.
 """
 
 INPUTS_DESCRIPTION = """\
@@ -32,6 +32,8 @@ Args:
     bin_words: width of the bins of query lengths, in words.
     sample: measure so many sessions at most, drawn at random (the paper: 2,000); None: all.
     seed: of that draw, which does not depend on the order of the sessions.
+    with_query: whether the query is one of the utterances whose mean length is taken. The paper,
+        which says "in the triggered conversation", leaves it open.
 Returns:
     sessions (count of those with two utterances or more), mean_query_words,
     mean_utterance_words (the mean of the sessions' means), correlation (Pearson's r of query length
@@ -60,8 +62,9 @@ class QueryEffect(evaluate.Measurement):  # type: ignore[misc]
         bin_words: int = BIN_WORDS,
         sample: int | None = None,
         seed: int = 0,
+        with_query: bool = False,
     ) -> dict[str, Any]:
-        counts = QueryCounts(sample, seed)
+        counts = QueryCounts(sample, seed, with_query=with_query)
         for session in messages:
             counts.add(spoken(session))
         return counts.statistics(bin_words)

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -81,6 +81,16 @@ def correlates(
 ) -> dict[str, dict[str, list[list[Any]]]]:
     """Return the words of the highest z of each set against all others, for each role."""
     found: dict[str, dict[str, list[list[Any]]]] = {name: {} for name in sets}
+    for name, role, scores in all_scores(sets, keep_stop_words=keep_stop_words, prior=prior):
+        ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+        found[name][role] = [[word, z] for word, z in ranked[:top] if z > 0]
+    return found
+
+
+def all_scores(
+    sets: Mapping[str, TopicCounts], *, keep_stop_words: bool = False, prior: Prior = POOLED
+) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Give z of every word of each set against all others: the set, the role, words to z."""
     drawn = {name: part.of_sample() for name, part in sets.items()}
     for role, label in ROLES.items():
         counts = {
@@ -92,10 +102,7 @@ def correlates(
             pooled.update(part)
         before = prior.counts(pooled)
         for name, part in counts.items():
-            scores = z_scores(part, pooled - part, before) if len(sets) > 1 else {}
-            ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-            found[name][label] = [[word, z] for word, z in ranked[:top] if z > 0]
-    return found
+            yield name, label, z_scores(part, pooled - part, before) if len(sets) > 1 else {}
 
 
 def z_scores(

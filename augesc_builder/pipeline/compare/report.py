@@ -52,7 +52,8 @@ def _tables(found: Found) -> Iterator[Table]:
     if with_paper:
         parts |= {f"paper: {name}": _papers(row) for name, row in paper.TABLE_1.items()}
     names = list(next(iter(parts.values()))["violations"])
-    yield Table("Filtering (Table 1)", *requirement_rows(parts, names))
+    note = (lambda _: paper.TABLE_1_FOOTNOTE) if with_paper else None
+    yield Table("Filtering (Table 1)", *requirement_rows(parts, names), note)
     sets = {name: run["table_2"] for name, run in runs.items()}
     yield Table("Kept sessions (Table 2)", *statistic_rows(sets, with_paper=with_paper))
     yield _differences(found)

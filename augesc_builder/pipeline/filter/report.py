@@ -18,13 +18,17 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
-    """Return Table 1: a source a row, ours first, then the paper's, a requirement a column."""
+    """Return Table 1: a source a row, ours first, then the paper's, a requirement a column.
+
+    Below it stands where the paper disagrees with itself.
+    """
     sources = report["by_source"]
     rows = {f"{model} ({source_label(name)})": part for name, part in sources.items()}
     if len(rows) != 1:
         rows[f"{model} (all)"] = report
     rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
-    return markdown_table(*requirement_rows(rows, list(report["violations"])))
+    table = markdown_table(*requirement_rows(rows, list(report["violations"])))
+    return f"{table}\n\n{paper.TABLE_1_FOOTNOTE}" if report["paper"] else table
 
 
 def requirement_rows(

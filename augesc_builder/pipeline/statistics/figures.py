@@ -107,6 +107,8 @@ def _lexical_diversity(columns: Columns) -> Figure:
 def _query_effect(columns: Columns, settings: Mapping[str, Any]) -> Figure:
     """Draw Figure 3, a panel a set, all on the same axes so that they can be compared."""
     across = min(_A_ROW, len(columns))
+    with_query = bool(settings.get("count_query"))
+    whose = "with the query" if with_query else "behind it"
     rows, width = -(-len(columns) // across), 5.2 if across == 1 else 3.4
     figure, axes = panels(rows, across, width=width, height=2.6, sharex=True, sharey="all")
     for i, (ax, (name, part)) in enumerate(zip(axes, columns.items(), strict=False)):
@@ -118,7 +120,7 @@ def _query_effect(columns: Columns, settings: Mapping[str, Any]) -> Figure:
         ax.set_xlabel(f"words of the query (n = {part['sessions']:,}{r})")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         if i % across == 0:
-            ax.set_ylabel("words an utterance behind it")
+            ax.set_ylabel(f"words an utterance {whose}")
     for ax in axes[len(columns) :]:
         ax.set_visible(False)
     shown = [b for part in columns.values() for b in part["bins"] if b["sessions"] >= _FEW]
@@ -129,8 +131,9 @@ def _query_effect(columns: Columns, settings: Mapping[str, Any]) -> Figure:
     what = "Conversations before any filtering" if settings.get("before_filtering") else "Sessions"
     caption(
         figure,
-        f"{what}: mean of their mean utterance lengths, with its standard deviation, by the length "
-        f"of the query (hollow: fewer than {_FEW}; some may lie outside); red: the mean of all.",
+        f"{what}: mean of their mean utterance lengths ({'with' if with_query else 'without'} the "
+        "query), with its standard deviation, by the length of the query "
+        f"(hollow: fewer than {_FEW}; some may lie outside); red: the mean of all.",
     )
     return figure
 

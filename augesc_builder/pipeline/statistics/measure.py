@@ -13,8 +13,10 @@ from augesc_builder.metrics.novelty.counts import NoveltyCounts
 from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken
-from augesc_builder.metrics.topic_correlates.counts import TopicCounts, correlates
+from augesc_builder.metrics.topic_correlates.agreement import agreement
+from augesc_builder.metrics.topic_correlates.counts import TopicCounts, all_scores, correlates
 from augesc_builder.metrics.topic_correlates.priors import POOLED, Prior
+from augesc_builder.paper import FIGURE_4
 from augesc_builder.readers.chunks import Chunk
 from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.sessions import parse_sessions
@@ -31,8 +33,9 @@ class Measuring:
 
     ``names`` are the measurements. ``trained_on`` holds the fine-tuning utterances, without which
     there is no novelty; ``near`` asks for near-duplicates. Figure 3 is of ``query_sample`` sessions
-    of a column at most, Figure 4 of ``topic_sample``, ``None`` for all, with ``keep_stop_words``
-    and ``prior`` as :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
+    of a column at most, ``None`` for all, and ``count_query`` counts the query among their
+    utterances. Figure 4 is of ``topic_sample``, with ``keep_stop_words`` and ``prior`` as
+    :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
     Rows that cannot be read are counted, or fatal where it is ``strict``.
     """
 
@@ -41,6 +44,7 @@ class Measuring:
     near: NearDuplicates | None = None
     seed: int = 0
     query_sample: int | None = None
+    count_query: bool = False
     topic_sample: int | None = None
     keep_stop_words: bool = False
     prior: Prior = POOLED
@@ -63,6 +67,7 @@ class Measuring:
         return {
             "seed": self.seed,
             "query_sample": self.query_sample,
+            "count_query": self.count_query,
             "topic_sample": self.topic_sample,
             "stop_words": "keep" if self.keep_stop_words else "drop",
             "prior": self.prior.label,
@@ -81,10 +86,15 @@ class Measured:
     bad: BadLines
 
 
+def _queries(what: Measuring) -> QueryCounts:
+    """Return empty counts for Figure 3."""
+    return QueryCounts(what.query_sample, what.seed, with_query=what.count_query)
+
+
 _MAKE: Mapping[str, Callable[[Measuring], Any]] = {
     TABLE_2: lambda _: SessionCounts(),
     "lexical_diversity": lambda what: DiversityCounts(what.seed),
-    "query_effect": lambda what: QueryCounts(what.query_sample, what.seed),
+    "query_effect": _queries,
     "duplication": lambda what: DuplicationCounts(what.near),
     "topic_correlates": lambda what: TopicCounts(what.topic_sample, what.seed),
     "novelty": lambda what: NoveltyCounts(what.trained_on or ()),
@@ -150,9 +160,39 @@ def statistics(
         )
         if len(compared) > 1
         else None,
+        "figure_4": _beside_figure_4(compared, what),
         "settings": what.settings(),
     }
 
+
+def _beside_figure_4(
+    compared: Mapping[str, TopicCounts], what: Measuring
+) -> dict[str, dict[str, Any]] | None:
+    """Compare Figure 4 as printed with ours, by set and role: of the paper's three sets alone.
+
+    ``None`` where a corpus of the paper's is not at hand beside ESConv.
+    """
+    sets = {
+        printed: compared[name]
+        for printed, names in _OF_FIGURE_4.items()
+        for name in compared
+        if name in names
+    }
+    if len(sets) < 2 or "ESConv" not in sets:  # noqa: PLR2004
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    scores = all_scores(sets, keep_stop_words=what.keep_stop_words, prior=what.prior)
+    for name, role, of_words in scores:
+        found.setdefault(name, {})[role] = agreement(of_words, FIGURE_4[role][name])
+    return found
+
+
+_OF_FIGURE_4 = {
+    "ESConv": ("ESConv", "esconv"),
+    "AugESC ED": ("empathetic_dialogues", "ED"),
+    "AugESC Reddit": ("reddit", "Reddit"),
+}
+"""Names that the sets of Figure 4 have in reports."""
 
 _TOPICS = 25
 """Words that are given for each set and role; figures show fewer."""

@@ -60,6 +60,20 @@ def topics_text(statistics: Mapping[str, Any]) -> str:
     )
 
 
+def figure_4_text(statistics: Mapping[str, Any]) -> str | None:
+    """Say how far Figure 4 is the printed one, where the paper's sets are at hand."""
+    found = statistics.get("figure_4")
+    if not found:
+        return None
+    parts = []
+    for name, roles in found.items():
+        for role, of in roles.items():
+            r = of["rank_correlation"]
+            ranks = "" if r is None else f", rank correlation {r:.2f}"
+            parts.append(f"{name}, {role}: {of['shared']} of {of['printed']}{ranks}")
+    return f"printed words that are ours too: {'; '.join(parts)}"
+
+
 def _at(values: Mapping[str, Any], path: Sequence[str]) -> Any:
     for key in path:
         values = values[key]

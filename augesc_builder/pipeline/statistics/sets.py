@@ -70,7 +70,7 @@ def _files(where: str, revision: str | None) -> list[Path]:
 
 
 def queries_before_filtering(
-    measured: Sequence[Path], sample: int | None, seed: int
+    measured: Sequence[Path], sample: int | None, seed: int, *, with_query: bool = False
 ) -> dict[str, QueryCounts]:
     """Count Figure 3 of each source by what the filter stage measured of every generation.
 
@@ -84,7 +84,7 @@ def queries_before_filtering(
         for key, n, source, seeker, supporter in zip(
             *(table[name].to_pylist() for name in names), strict=True
         ):
-            counts = found.setdefault(source, QueryCounts(sample, seed))
+            counts = found.setdefault(source, QueryCounts(sample, seed, with_query=with_query))
             if seeker:
                 others = [*seeker[1:], *supporter]
                 rank = hash_of(f"{key} {n}", seed=seed)

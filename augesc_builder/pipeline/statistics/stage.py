@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError
-from augesc_builder.pipeline.statistics.report import statistics_table, topics_text
+from augesc_builder.pipeline.statistics.report import (
+    figure_4_text,
+    statistics_table,
+    topics_text,
+)
 from augesc_builder.readers.records import USUAL, BadLines, Limits
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
@@ -38,7 +42,9 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     corpus = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
     columns = _columns(_count(corpus, what, progress)[0], list(corpus))
     measured = folder.use("filter", layout.MEASURED)
-    before = queries_before_filtering(measured, what.query_sample, what.seed)
+    before = queries_before_filtering(
+        measured, what.query_sample, what.seed, with_query=what.count_query
+    )
     for source in sorted(before):
         columns.setdefault(source, Counts(what)).parts["query_effect"] = before[source]
     commit = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
@@ -112,6 +118,8 @@ def standalone(
         )
     if found["topic_correlates"] is not None:
         progress.say(f"\nFigure 4: {topics_text(found)}.")
+    if (as_printed := figure_4_text(found)) is not None:
+        progress.say(f"Of the paper's figure 4, {as_printed}.")
     if not basic:
         progress.say(
             f"\nAll numbers are in {out / layout.STATISTICS}, figures in {out / layout.FIGURES}."
@@ -130,6 +138,7 @@ def _measuring(
         strict=strict,
         seed=recipe.seed,
         query_sample=settings.query_sample,
+        count_query=settings.count_query,
         topic_sample=settings.topic_sample,
         keep_stop_words=settings.stop_words == "keep",
         prior=Prior.parse(settings.prior),

@@ -474,7 +474,10 @@ def test_the_report_holds_the_papers_rows_beside_ours():
     assert report["violations"]["session_length"] == {"count": 0, "share": 0.0, "not_measured": 1}
     assert report["paper"]["GPT-J (ED)"]["violations"]["session_length"] == {"share": 0.031}
     assert report["paper"]["GPT-3 (ED)"]["retention"] == 0.172
-    rows = filter_table(report, model="GPT-J").splitlines()
+    rows, footnote = filter_table(report, model="GPT-J").split("\n\n")
+    rows = rows.splitlines()
+    assert "GPT-3 (ED) seeker utterance length 36.8 (here 36.7), role words 11.3" in footnote
+    assert "GPT-J (Reddit) retention 49.6 (here 48.7)" in footnote
     names = [row.split("|")[1].strip() for row in rows[2:]]
     assert names == [
         *("GPT-J (ED)", "GPT-J (Reddit)", "GPT-J (all)"),
