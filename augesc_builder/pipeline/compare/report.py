@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from augesc_builder import paper
-from augesc_builder.pipeline.compare.paper import ASPECTS, GPT_3_DOLLARS, TABLE_3
 from augesc_builder.pipeline.filter.report import requirement_rows
 from augesc_builder.pipeline.statistics.report import statistic_rows
 from augesc_builder.run.escape import for_latex, for_markdown
@@ -60,8 +59,8 @@ def _tables(found: Found) -> Iterator[Table]:
     if with_paper:
         yield Table(
             "The paper's ratings by people (Table 3)",
-            ["0 to 3", *ASPECTS],
-            [[name, *(f"{x:.2f}" for x in row)] for name, row in TABLE_3.items()],
+            ["0 to 3", *(aspect.replace("_", " ") for aspect in paper.ASPECTS)],
+            [[name, *(f"{x:.2f}" for x in row)] for name, row in paper.TABLE_3.items()],
             lambda _: "Of ethical risk less is better. No run here was rated by people.",
         )
 
@@ -206,7 +205,7 @@ def _cost(found: Found) -> Table:
     ]
     for model, row in paper.TABLE_1.items() if found["settings"]["paper"] else ():
         texts = 100 / row["retention"]
-        money = texts * GPT_3_DOLLARS if model.startswith("GPT-3") else None
+        money = texts * paper.GPT_3_DOLLARS if model.startswith("GPT-3") else None
         told = {"texts": texts, "money": money}
         cells = (_shown(told.get(unit), form) for unit, form in FORMS.items())
         rows.append([f"paper: {model}", *cells])
