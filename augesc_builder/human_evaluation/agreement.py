@@ -137,7 +137,9 @@ def _metrics(values: Numbers) -> Mapping[str, Metric]:
 
 def _levels(items: Items) -> Numbers:
     """Return the values that were given to items with two ratings or more, in order."""
-    return np.unique([value for item in items if len(item) >= _PAIR for value in item]).astype(float)
+    return np.unique([value for item in items if len(item) >= _PAIR for value in item]).astype(
+        float
+    )
 
 
 def _is_within_one(item: Sequence[int]) -> bool:

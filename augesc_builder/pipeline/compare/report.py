@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from augesc_builder import paper
 from augesc_builder.pipeline.filter.report import requirement_rows
 from augesc_builder.pipeline.statistics.report import statistic_rows
-from augesc_builder.run.escape import for_latex, for_markdown
-from augesc_builder.run.latex import latex_table
-from augesc_builder.run.markdown import NOTHING, markdown_table
+from augesc_builder.run.document import Table, latex_document, markdown_document
+from augesc_builder.run.markdown import NOTHING
 
 Found = Mapping[str, Any]
 """What ``comparison.json`` holds."""
 
 
-class Table(NamedTuple):
-    """A table, and what is said below it by a function that is given how names are escaped."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: Callable[[Callable[[str], str]], str] | None = None
-
-
 def markdown(found: Found) -> str:
     """Write a comparison in Markdown that is legible on a terminal too."""
-    parts = []
-    for table in _tables(found):
-        parts += [f"## {table.title}", markdown_table(table.header, table.rows)]
-        parts += [table.note(for_markdown)] if table.note is not None else []
-    return "\n\n".join(parts)
+    return markdown_document(_tables(found))
 
 
 def latex(found: Found) -> str:
     """Write the tables of a comparison in LaTeX."""
-    parts = [r"% needs \usepackage{booktabs}"]
-    for table in _tables(found):
-        note = f" {table.note(for_latex)}".replace("%", r"\%") if table.note is not None else ""
-        parts.append(latex_table(f"{table.title}.{note}", table.header, table.rows))
-    return "\n\n".join(parts)
+    return latex_document(_tables(found))
 
 
 def _tables(found: Found) -> Iterator[Table]:
