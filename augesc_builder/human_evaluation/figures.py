@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from augesc_builder.human_evaluation.pairwise import answered
 from augesc_builder.pipeline.statistics.drawing import (
@@ -20,7 +21,10 @@ from augesc_builder.pipeline.statistics.drawing import (
     save,
 )
 
-_AGREEMENT = {"within_one": "share within one point", "alpha_ordinal": "Krippendorff's alpha"}
+_AGREEMENT = {
+    "within_one": "share within one point",
+    "alpha_ordinal": "Krippendorff's alpha, ordinal",
+}
 
 
 def draw_quality(found: Mapping[str, Any], folder: Path) -> None:
@@ -51,10 +55,14 @@ def _ratings(found: Mapping[str, Any]) -> Figure:
     _rows(means, titles)
     _rows(agreed, titles)
     agreed.set_xlim(right=1.02)
+    means.set_xlim(left=min(0.0, means.get_xlim()[0]))
+    means.set_xlabel("points")
     means.set_title("Mean rating, with its 95% interval")
     agreed.set_title("Agreement of people")
     agreed.axvline(0, color=FAINT, linewidth=0.8)
-    agreed.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=8)
+    agreed.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2, fontsize=8)
+    for ax in (means, agreed):
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6))
     legend(figure, means)
     return figure
 

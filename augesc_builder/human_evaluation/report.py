@@ -150,10 +150,11 @@ def _about(study: Study, answers: list[Rating] | list[Preference]) -> list[str]:
         for a in people
     }
     planned = sum(len(place.items) for place in study.places)
+    by = len({person for _, person in done})
     what = "sessions rated" if study.settings.kind == "quality" else "pairs of conversations"
     said = [
         f"{study.settings.name}: {len(done):,} of {planned:,} {what} (each counted as often as it "
-        f"is asked), by {len({person for _, person in done}):,} people."
+        f"is asked), by {by:,} {'person' if by == 1 else 'people'}."
     ]
     return said + study.changed_corpora()
 
