@@ -24,7 +24,8 @@ from urllib.parse import parse_qsl, quote
 from augesc_builder.errors import AugescError, DiskError
 from augesc_builder.human_evaluation.guesses import Guesses
 from augesc_builder.human_evaluation.pages.drawing import page, see_other, static_routes
-from augesc_builder.human_evaluation.quality_pages import Go, Page, QualityPages, Unfit
+from augesc_builder.human_evaluation.quality_pages import Answer, Go, Page, QualityPages
+from augesc_builder.human_evaluation.unfit import Unfit
 from augesc_builder.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -105,9 +106,10 @@ class _Answers:
     async def _drawn(self, token: str, work: Any) -> Response:
         """Let a thread work with the store, and answer with what it gives."""
         from starlette.concurrency import run_in_threadpool
+        from starlette.responses import Response
 
         try:
-            found: Page | Go = await run_in_threadpool(work)
+            found: Answer = await run_in_threadpool(work)
         except Unfit as unfit:
             return self._draw(unfit, token)
         except AugescError as error:
@@ -115,7 +117,9 @@ class _Answers:
             return self._draw(Unfit.broken(is_full=isinstance(error, DiskError)), token)
         if isinstance(found, Go):
             return see_other(self._address(found.token or token, found.step))
-        return page(found.template, found.status, **self._values(token, found.values))
+        if isinstance(found, Page):
+            return page(found.template, found.status, **self._values(token, found.values))
+        return Response(status_code=204)
 
     def _draw(
         self, unfit: Unfit, token: str, headers: Mapping[str, str] | None = None
@@ -129,7 +133,7 @@ class _Answers:
             **self._pages.always,
             **values,
             "static": self._static,
-            "step_address": lambda step: self._address(token, str(step)),
+            "to": lambda step: self._address(token, str(step)),
         }
 
     def _address(self, token: str, step: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from augesc_builder.errors import StudyError
 from augesc_builder.human_evaluation import events as kinds
 from augesc_builder.human_evaluation.form import Form, Option, Question, Slot, parts_with_slots
-from augesc_builder.human_evaluation.state import Progress
+from augesc_builder.human_evaluation.state import Progress, seconds_open, select
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Place, Study
 from augesc_builder.human_evaluation.unfit import Unfit
@@ -76,8 +76,6 @@ class QualityPages:
                 "contact": settings.contact,
             },
             "leave": None,
-            "code": None,
-            "links": (),
             "rated": (),
         }
         """What every template may ask for."""
@@ -351,10 +349,13 @@ class QualityPages:
 
     def _flag_haste(self, annotator: str, item: str) -> None:
         """Note, once, that a conversation was answered faster than it can be read."""
-        seconds, least = self._store.seconds(annotator, item), self._study.settings.min_seconds
-        if seconds < least:
-            body = {"min_seconds": least}
-            self._store.record(TOO_FAST, annotator, item, body, submission=TOO_FAST)
+        with self._store.log.reading() as connection:
+            log = select(connection, "annotator = ?", annotator)
+        seconds = seconds_open(log).get((annotator, item), 0.0)
+        least = self._study.settings.min_seconds
+        if seconds < least and not any(e.kind == TOO_FAST and e.item == item for e in log):
+            body = {"seconds": round(seconds, 1), "min_seconds": least}
+            self._store.record(TOO_FAST, annotator, item, body)
 
     def _leave(self, annotator: str, submission: str, *, discard: bool) -> Answer:
         if discard:

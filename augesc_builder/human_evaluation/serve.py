@@ -19,6 +19,9 @@ from urllib.parse import urlsplit
 from augesc_builder.errors import ServeError
 from augesc_builder.human_evaluation.pages.drawing import require_app
 from augesc_builder.human_evaluation.pages.serving import Application, Guarded, listen
+from augesc_builder.human_evaluation.store import Store
+from augesc_builder.human_evaluation.study import Study
+from augesc_builder.run import layout
 from augesc_builder.run.progress import Progress
 
 PORT = 8000
@@ -26,6 +29,11 @@ PORT = 8000
 
 _SECONDS_TO_FINISH = 5
 """How long requests that are being answered have, when the server is told to end."""
+
+CROWD_QUERY = (
+    "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
+)
+"""What a platform fills in, as Prolific writes it."""
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
@@ -72,6 +80,56 @@ class Site:
     def seen_at(self, door: socket.socket) -> str:
         """Return the address that people are given, without a slash at the end."""
         return (self.origin or address_of(door)) + self.path
+
+
+def serve_study(
+    folder: Path, host: str, port: int, url_prefix: str, progress: Progress
+) -> None:
+    """Serve a study until the process is told to end.
+
+    Raises :class:`~augesc_builder.errors.ServeError` where the address cannot be had,
+    :class:`~augesc_builder.errors.StudyError` where another server is at work on the study, and
+    what opening the study raises.
+    """
+    require_app()
+    site = Site.of(url_prefix)
+    study = Study.open(folder)
+    with study.serving(), listen(host, port) as door, Store.open(study) as store:
+        app = _application(study, store, site.path, progress)
+        for line in _said(study, site, door):
+            progress.say(line)
+        run(app, door)
+        progress.say("Stopped. Everything that was sent is in the study's folder.")
+
+
+def _application(study: Study, store: Store, path: str, progress: Progress) -> Application:
+    from augesc_builder.human_evaluation.quality_app import application
+    from augesc_builder.human_evaluation.quality_pages import QualityPages
+
+    if study.settings.kind != "quality":
+        raise ServeError(f"{study.folder}: a study of kind {study.settings.kind} has no pages here")
+    return application(QualityPages(study, store), path, progress)
+
+
+def _said(study: Study, site: Site, door: socket.socket) -> Iterator[str]:
+    """Yield what whoever starts the server is told before the first request."""
+    yield from study.changed_corpora()
+    address, settings = site.seen_at(door), study.settings
+    if not study.tokens.links and not settings.crowd.enabled:
+        yield "Nobody can come in: the study has no personal links, and crowd.enabled is false."
+    if study.tokens.links:
+        yield (
+            f"{len(study.tokens.links)} personal links: {address}/a/TOKEN, with the tokens in "
+            f"{study.folder / layout.TOKENS}"
+        )
+    if settings.crowd.enabled:
+        yield f"From a crowd platform: {address}/?{CROWD_QUERY}"
+    if settings.expires is not None:
+        yield f"It closes at {settings.expires}."
+    if not ipaddress.ip_address(door.getsockname()[0]).is_loopback:
+        yield OPENED
+    yield f"Serving {settings.title!r} at {address_of(door)}/"
+    yield "Ctrl-C ends it; it can be started again at any time, and everybody goes on."
 
 
 def address_of(door: socket.socket) -> str:

@@ -67,23 +67,46 @@
   }
   count();
 
-  // What is chosen is kept at once, in order: a page that is loaded again has it.
-  let sending = Promise.resolve();
-  form.addEventListener("change", () => {
+  // What is chosen is kept at once, one request after the other; a page that is loaded again has it.
+  // Every state of the form has a number, so that the server knows what it has got already.
+  let keeping = null;
+  let waits = false;
+  async function keep() {
+    do {
+      waits = false;
+      const body = new URLSearchParams(new FormData(form));
+      body.set("go", "keep");
+      await fetch(form.action, { method: "POST", body, keepalive: true }).catch(() => {});
+    } while (waits);
+    keeping = null;
+  }
+  form.addEventListener("change", (event) => {
     count();
-    if (!form.dataset.keep) return;
-    const body = new URLSearchParams(new FormData(form));
-    body.set("go", "keep");
-    sending = sending.then(() =>
-      fetch(form.action, { method: "POST", body, keepalive: true }).catch(() => {}));
+    if (!form.dataset.keep || event.target.type !== "radio") return;
+    form.elements.n.value = Number(form.elements.n.value) + 1;
+    if (keeping) waits = true;
+    else keeping = keep();
   });
 
-  // The second click of a double click sends nothing; should it, the server knows the form.
-  form.addEventListener("submit", () => {
-    setTimeout(() => form.querySelectorAll("button").forEach((button) => { button.disabled = true; }));
+  // What is being kept arrives before what is sent. The second click of a double click sends
+  // nothing; should it, the server knows the form.
+  let isSent = false;
+  form.addEventListener("submit", (event) => {
+    if (isSent) {
+      event.preventDefault();
+    } else if (keeping) {
+      event.preventDefault();
+      waits = false;
+      const by = event.submitter;
+      keeping.then(() => form.requestSubmit(by));
+    } else {
+      isSent = true;
+    }
   });
-  addEventListener("pageshow", () => {
-    form.querySelectorAll("button").forEach((button) => { button.disabled = false; });
-    count();
+
+  // A page that the browser had put aside is as old as that: it is drawn anew.
+  addEventListener("pageshow", (event) => {
+    isSent = false;
+    if (event.persisted) location.reload();
   });
 })();
