@@ -7,6 +7,7 @@ The pages themselves are an ASGI application, by the study's kind: of the qualit
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import signal
 import socket
@@ -22,6 +23,7 @@ from augesc_builder.human_evaluation.pages.serving import Application, Guarded, 
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
 from augesc_builder.run import layout
+from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.progress import Progress
 
 PORT = 8000
@@ -83,7 +85,7 @@ class Site:
 
 
 def serve_study(
-    folder: Path, host: str, port: int, url_prefix: str, progress: Progress
+    folder: Path, host: str, port: int, url_prefix: str, links: Path | None, progress: Progress
 ) -> None:
     """Serve a study until the process is told to end.
 
@@ -96,10 +98,25 @@ def serve_study(
     study = Study.open(folder)
     with study.serving(), listen(host, port) as door, Store.open(study) as store:
         app = _application(study, store, site.path, progress)
+        if links is not None:
+            write_links(study, site.seen_at(door), links)
         for line in _said(study, site, door):
             progress.say(line)
         run(app, door)
         progress.say("Stopped. Everything that was sent is in the study's folder.")
+
+
+def write_links(study: Study, address: str, path: Path) -> None:
+    """Write the personal links as CSV, ``annotator,link``, for nobody's eyes but the owner's.
+
+    Raises :class:`~augesc_builder.errors.DiskError` where that cannot be.
+    """
+    rows = [f"{name},{address}/a/{token}\n" for name, token in study.tokens.links.items()]
+    with disk_errors(path):
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write("".join(["annotator,link\n", *rows]))
 
 
 def _application(study: Study, store: Store, path: str, progress: Progress) -> Application:
