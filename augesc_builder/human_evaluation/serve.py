@@ -32,9 +32,7 @@ PORT = 8000
 _SECONDS_TO_FINISH = 5
 """How long requests that are being answered have, when the server is told to end."""
 
-CROWD_QUERY = (
-    "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
-)
+CROWD_QUERY = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
 """What a platform fills in, as Prolific writes it."""
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")

@@ -55,7 +55,8 @@ def tab(browser: Any, size: dict[str, int] = LAPTOP, **options: Any) -> Iterator
     page.on(
         "request",
         lambda request: (
-            None if "//127.0.0.1:" in request.url or request.url.startswith("data:")
+            None
+            if "//127.0.0.1:" in request.url or request.url.startswith("data:")
             else wrong.append(f"asked for {request.url}")
         ),
     )
