@@ -107,7 +107,7 @@ def export(
     ],
     to: Annotated[
         str,
-        typer.Option(metavar="FORMAT", help="parquet, csv, events, potato or label-studio."),
+        typer.Option(metavar="FORMAT", help="csv, parquet, events, people, potato, label-studio."),
     ] = "csv",
     quiet: QuietOption = False,
     debug: DebugOption = False,
