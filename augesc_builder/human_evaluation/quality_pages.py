@@ -32,8 +32,6 @@ REFUSED = "refused"
 """Something was sent that is not taken: ``reason``, and what it was."""
 TOO_FAST = "too_fast"
 """A conversation was answered within fewer ``seconds`` than the study's ``min_seconds``."""
-WITHDRAWN = "withdrawn"
-"""Somebody asked that the answers they sent be left out of the study."""
 
 _GONE = ("left", "screened_out", "timed_out")
 """Stages of those who have no place any more."""
@@ -154,7 +152,7 @@ class QualityPages:
         if progress.stage == "done":
             self._store.record(kinds.FINISHED, annotator, submission=kinds.FINISHED)
         steps: Sequence[int] = ()
-        if any(event.kind == WITHDRAWN for event in self._log(annotator)):
+        if any(event.kind == kinds.WITHDRAWN for event in self._log(annotator)):
             ending = Unfit.withdrawn()
         else:
             ending = Unfit.ended(progress.stage, crowd, is_closed=self._is_closed())
@@ -292,6 +290,6 @@ class QualityPages:
 
     def _leave(self, annotator: str, submission: str, *, discard: bool) -> Answer:
         if discard:
-            self._store.record(WITHDRAWN, annotator, submission=WITHDRAWN)
+            self._store.record(kinds.WITHDRAWN, annotator, submission=kinds.WITHDRAWN)
         self._store.leave(annotator, submission)
         return Go(DONE)

@@ -425,12 +425,20 @@ def test_a_place_that_somebody_leaves_is_given_to_the_next(tmp_path):
         assert items in placed[-1].body["items"]
 
 
-def test_who_wants_no_answer_used_is_noted(server, worker):
+def test_the_answers_of_who_wants_none_used_are_in_no_report(server, worker):
     worker.send(fill(worker.page, lambda i: 1))
+    assert worker.name in raters(server)
     worker.open(f"{worker.address}/leave")
     assert worker.send({"answers": "discard"}, go="leave").step == "done"
     assert "left out" in worker.page.text
-    assert len(log_of(server, worker.name, "withdrawn")) == 1
+    assert worker.open(f"{worker.address}/1").step == "done"
+    assert worker.name not in raters(server)
+    assert len(log_of(server, worker.name, "answered")) == 1  # the log keeps what was done
+
+
+def raters(server):
+    with Store.open(Study.open(server.study)) as store:
+        return {rating.annotator for rating in store.ratings()}
 
 
 def test_a_study_that_has_closed_says_so_and_takes_nothing(tmp_path):
