@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import anyio
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +14,13 @@ from augesc_builder.errors import ServeError
 from augesc_builder.human_evaluation.form import load_form
 from augesc_builder.human_evaluation.guesses import WINDOW, WRONG, Guesses
 from augesc_builder.human_evaluation.pages.drawing import render
+from augesc_builder.human_evaluation.quality_app import application
 from augesc_builder.human_evaluation.quality_pages import Go, QualityPages
 from augesc_builder.human_evaluation.quality_views import Views, grouped, linked, numbers
 from augesc_builder.human_evaluation.serve import Site, address_of
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.unfit import Unfit
+from augesc_builder.run.progress import Progress
 from tests.human_evaluation.studies import Clock, enter, make_study
 
 SAID = [
@@ -195,6 +199,25 @@ def test_who_was_away_for_too_long_is_told_and_their_late_answer_is_in_the_log(t
         assert [body["reason"] for body in refused] == ["not_assigned"]
         assert refused[0]["sent"]["empathy"] == "2"
         assert "somebody else" in pages.get("slow", "done").values["heading"]
+
+
+def test_a_mistake_of_ours_is_a_page_and_its_error_goes_to_the_server(tmp_path):
+    """People read that it is not their fault; nothing of the error itself."""
+    study = make_study(tmp_path / "study")
+    with Store.open(study) as store:
+        pages = QualityPages(study, store)
+        pages.entrance = lambda given: 1 // 0
+        app = application(pages, "/study", Progress(quiet=True))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+        async def ask():
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                return await client.get("/study/?PROLIFIC_PID=5f00ba4")
+
+        answer = anyio.run(ask)
+    assert answer.status_code == 503
+    assert "not your fault" in answer.text
+    assert "ZeroDivisionError" not in answer.text
 
 
 # -- addresses ---------------------------------------------------------------------------------
