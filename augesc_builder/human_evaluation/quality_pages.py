@@ -7,7 +7,7 @@ before a :class:`Go` sends the browser on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from augesc_builder.errors import StudyError
@@ -105,7 +105,7 @@ class QualityPages:
         if step == LEAVE and progress.stage not in _GONE:
             return self._views.leave()
         due = self._due(annotator, progress)
-        named = {
+        named: dict[str, Callable[[], Answer]] = {
             CONSENT: self._views.consent,
             CHECK: lambda: self._views.check(progress),
             DONE: lambda: self._ended(annotator, progress),
