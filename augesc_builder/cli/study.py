@@ -158,3 +158,63 @@ def serve(
     from augesc_builder.human_evaluation.serve import serve_study
 
     serve_study(study, host, port, url_prefix, links, Progress(quiet=quiet))
+
+
+@group.command()
+def report(
+    study: StudyArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", parser=path, help="Write tables, figures and numbers there."
+        ),
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's Table 3, or 4, beside ours.")
+    ] = False,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEST", help="student, welch, mann-whitney or paired. [default: student]"
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="session|rating",
+            help="What is one observation of a test. [default: session, its mean]",
+        ),
+    ] = None,
+    holm: Annotated[
+        bool, typer.Option("--holm", help="Correct p-values for how many there are.")
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Test all others against this set, or system, too."),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=0.5, help="p below it is marked. [default: 0.01]"),
+    ] = None,
+    hasty: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds in which nobody reads one. [default: the study's]"),
+    ] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(min=100, max=100_000, help="Draws behind the intervals. [default: 2000]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the draws. [default: 13]")] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Report what people answered: means or preferences, tests, agreement; with figures."""
+    from augesc_builder.human_evaluation.report import report as report_on
+    from augesc_builder.human_evaluation.study import Study
+
+    given = {
+        **{"test": test, "unit": unit, "holm": holm or None, "reference": reference},
+        **{"level": level, "hasty": hasty, "resamples": resamples, "seed": seed},
+    }
+    known = {key: value for key, value in given.items() if value is not None}
+    report_on(Study.open(study), out, Progress(quiet=quiet), with_paper=paper, **known)

@@ -55,6 +55,8 @@ STUDY, ITEMS, EVENTS, TOKENS, STUDY_LOCK = (
 )
 """Of a study with people: settings and design, what is judged, what was done, the links."""
 
+STUDY_REPORT, STUDY_REPORT_MD, STUDY_REPORT_TEX = "report.json", "report.md", "report.tex"
+
 STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""

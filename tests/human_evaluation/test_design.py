@@ -78,9 +78,7 @@ def test_other_seeds_give_other_designs():
 
 def test_positions_are_mixed():
     """No set stands first more often than chance has it, over many designs."""
-    first = Counter(
-        order[0][0] for seed in range(20) for order in design.deal(PAPER, 3, 15, seed)
-    )
+    first = Counter(order[0][0] for seed in range(20) for order in design.deal(PAPER, 3, 15, seed))
     assert min(first.values()) > 0.8 * 1200 / 5
     assert max(first.values()) < 1.2 * 1200 / 5
 
