@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import hub, statistics, status, training
+from augesc_builder.cli import hub, statistics, status, training, view
 from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
@@ -245,6 +245,7 @@ statistics.register(app)
 hub.register(app)
 status.register(app)
 training.register(app)
+view.register(app)
 
 
 @app.callback(invoke_without_command=True)
