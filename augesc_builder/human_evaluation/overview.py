@@ -26,6 +26,8 @@ _FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _WRONG = (AugescError, ValueError, TypeError, LookupError, AttributeError, OSError)
 """What taking a report apart may raise that somebody else wrote, or edited."""
 
+_LONGEST_TROUBLE = 300
+
 
 @dataclass(frozen=True)
 class Step:
@@ -54,7 +56,7 @@ def overview(corpus: Path) -> Overview:
 
     ``corpus`` has ``data/`` in it; the folder of its build, if it is one's, tells of the queries.
     """
-    run, troubles = layout.run_of(corpus), list[str]()
+    run, troubles = layout.run_of(corpus), dict[str, str]()
 
     def made(path: Path, make: Callable[[Any], Made]) -> Made | None:
         try:
@@ -62,7 +64,8 @@ def overview(corpus: Path) -> Overview:
         except FileNotFoundError:
             return None
         except (*_WRONG, RecursionError) as error:
-            troubles.append(f"{path.name} cannot be read ({type(error).__name__}: {error})"[:300])
+            said = f"{path.name} cannot be read ({type(error).__name__}: {error})"
+            troubles.setdefault(path.name, said[:_LONGEST_TROUBLE])
             return None
 
     def statistics_rows(report: Any) -> Rows:
@@ -82,7 +85,7 @@ def overview(corpus: Path) -> Overview:
         made(corpus / layout.STATISTICS, statistics_rows),
         made(safety, _flag_rows),
         _figures(corpus / layout.FIGURES),
-        list(dict.fromkeys(troubles)),
+        list(troubles.values()),
     )
 
 

@@ -33,7 +33,10 @@ LONGEST_SEARCH = 200
 """Characters that are looked for."""
 
 _SESSIONS = ("session_id", "source", "messages", "n_tokens", "safety_flags")
-_REJECTED = ("query_id", "sample", "source", "query", "text", "n_tokens", "finish_reason")
+_REJECTED = (
+    *("query_id", "sample", "source", "query", "text"),
+    *("n_prompt_tokens", "n_tokens", "finish_reason", "violations"),
+)
 _BATCH = 500
 _KEPT_SEARCHES = 16
 
@@ -204,7 +207,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 def _columns(file: Any) -> list[str]:
     found = file.schema_arrow.names
-    asked = _SESSIONS if "messages" in found else (*_REJECTED, "violations")
+    asked = _SESSIONS if "messages" in found else _REJECTED
     return [name for name in asked if name in found]
 
 
@@ -288,22 +291,29 @@ def _item(value: Any, path: Path, row: int, number: int) -> Item:
 
 
 def _taken_apart(value: Any, path: Path, row: int, number: int) -> Item:
-    tokens, source = value.get("n_tokens"), _said(value.get("source"), path.stem)
+    source = _said(value.get("source"), path.stem)
     if "messages" in value:
         messages = check_messages(value["messages"] or [], path, row + 1)
         flags = value.get("safety_flags")
         name = _said(value.get("session_id"), f"{path.stem}-{row + 1}")
         found = tuple(flag for flag in flags or () if isinstance(flag, dict))
-        return Item(number, name, source, messages, tokens, _marks(flags), found)
+        return Item(number, name, source, messages, _tokens(value), _marks(flags), found)
     query, text = value["query"], value["text"] or ""
     return Item(
         number,
         f"{_said(value.get('query_id'), path.stem)}-{value.get('sample', row + 1)}",
         source,
         PLAIN.parse(whole_text(query, text)),
-        tokens,
+        _tokens(value),
         _marks(value.get("violations")) or (),
         text=text,
         query=query,
         finish_reason=value.get("finish_reason"),
     )
+
+
+def _tokens(row: Mapping[str, Any]) -> int | None:
+    """Return the tokens of prompt and text together, as the table of sessions counts them."""
+    names = ("n_tokens",) if "messages" in row else ("n_prompt_tokens", "n_tokens")
+    counts = [row.get(name) for name in names]
+    return sum(counts) if all(isinstance(count, int) for count in counts) else None

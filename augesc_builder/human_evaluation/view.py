@@ -63,9 +63,9 @@ _FIGURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 _MEASURES = {
     "total_tokens": "tokens, prompt included",
     "n_utterances": "utterances",
-    "longest_run": "most utterances in a row by one",
-    "utterance_ratio": "utterances of who has more, by the other's",
-    "n_role_words": "role words in utterances",
+    "longest_run": "most utterances in a row",
+    "utterance_ratio": "ratio of utterances, more to fewer",
+    "n_role_words": "role words",
     "seeker_mean_words": "words an utterance, seeker",
     "supporter_mean_words": "words an utterance, supporter",
 }
