@@ -15,6 +15,7 @@
     ├── HandOverError           who was to be told of danger could not be
     ├── EndpointError           a model at an address does not answer as it should
     ├── BudgetError             what a run may spend is spent
+    ├── ServeError              pages cannot be served: the port is taken, or somebody serves them
     └── MissingExtraError       an optional package is needed
 
 A message says what was expected, what was found, and what mends it.
@@ -89,6 +90,10 @@ class EndpointError(AugescError):
 
 class BudgetError(AugescError):
     """The budget of a run is spent; what was paid for is kept, and a larger one goes on there."""
+
+
+class ServeError(AugescError):
+    """Pages cannot be served: the port cannot be had, or they are being served already."""
 
 
 class MissingExtraError(AugescError):
