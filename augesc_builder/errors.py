@@ -14,6 +14,7 @@
     ├── PublishError            a corpus is not fit to be published, or the Hub did not take it
     ├── HandOverError           who was to be told of danger could not be
     ├── EndpointError           a model at an address does not answer as it should
+    ├── StudyError              a study with people cannot be made, or does not take what was sent
     ├── BudgetError             what a run may spend is spent
     ├── ServeError              pages cannot be served: the port is taken, or somebody serves them
     └── MissingExtraError       an optional package is needed
@@ -86,6 +87,18 @@ class HandOverError(AugescError):
 
 class EndpointError(AugescError):
     """The endpoint of a model does not answer as it should, or not for this key."""
+
+
+class StudyError(AugescError):
+    """A study with people cannot be made so, or an answer is not one that it takes.
+
+    ``reason`` is a word for programs: ``expired``, ``no_place``, ``not_assigned``, ``bad_answer``,
+    ``bad_entry`` (who came is not let in), ``at_work`` (another server), or ``settings``.
+    """
+
+    def __init__(self, message: str, reason: str = "settings") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class BudgetError(AugescError):

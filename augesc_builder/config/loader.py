@@ -67,7 +67,7 @@ class ConfigLoader:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(self._explain(model, error)) from None
+            raise RecipeError(self.explain(model, error)) from None
 
     def modernize(self, values: Mapping[str, Any], *, told: bool = False) -> dict[str, Any]:
         """Return values with the keys and names of earlier versions as they are now.
@@ -103,7 +103,7 @@ class ConfigLoader:
             logging.getLogger("augesc").warning("augesc: %s: %s", self.noun, what)
 
     def _read(self, name: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-        path = self._find(name)
+        path = self.find(name)
         if path in seen:
             raise RecipeError(f"{path}: the {self.noun} extends itself; remove one `extends:`")
         try:
@@ -135,7 +135,11 @@ class ConfigLoader:
         except ValueError as error:
             raise RecipeError(f"{self.noun}: {error}") from None
 
-    def _find(self, name: str | Path) -> Path:
+    def find(self, name: str | Path) -> Path:
+        """Return the path of a shipped file by its name, or of the file given.
+
+        Raises :class:`~augesc_builder.errors.RecipeError` where there is neither.
+        """
         name = self._checked(name)
         shipped = self.folder / f"{name}.yaml"
         if str(name) in self.shipped():
@@ -177,7 +181,7 @@ class ConfigLoader:
             target.clear()  # another kind of thing, with keys of its own
         target[_place_in(target, last, override)] = value
 
-    def _explain(self, model: type[BaseModel], error: ValidationError) -> str:
+    def explain(self, model: type[BaseModel], error: ValidationError) -> str:
         """Write pydantic's findings as one line, with the nearest name for an unknown key."""
         found = error.errors()
         parts = []

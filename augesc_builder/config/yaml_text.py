@@ -44,6 +44,28 @@ def load_yaml(text: str) -> Any:
         raise LimitError(f"a value is not what its tag says ({error})") from None
 
 
+def lines_of(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line, from 1, in which each value of a YAML text begins, by its path.
+
+    Entries of lists are numbered from 0. The text is one that :func:`load_yaml` has read.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+
+    def walk(node: Any, path: tuple[str, ...]) -> None:
+        lines.setdefault(path, _line(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                place = (*path, str(key.value))
+                lines[place] = _line(key)
+                walk(value, place)
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                walk(value, (*path, str(i)))
+
+    walk(_Loader(text).get_single_node(), ())
+    return lines
+
+
 class _Loader(yaml.SafeLoader):
     """YAML, with numbers such as ``6e-5`` read as numbers (YAML 1.1 wants ``6.0e-5``)."""
 

@@ -11,6 +11,7 @@ class Rating:
 
     ``set`` names the corpus that the session was drawn from, ``value`` is a score (of the paper's
     form: 4 less the option's number), ``seconds`` the time that the annotator had the session open.
+    ``turn`` is the utterance (from 0) that a form about turns asks about; of others it is None.
     """
 
     session: str
@@ -20,6 +21,7 @@ class Rating:
     value: int
     seconds: float | None = None
     is_judge: bool = False
+    turn: int | None = None
 
 
 @dataclass(frozen=True)

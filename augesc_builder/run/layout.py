@@ -49,6 +49,12 @@ CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
 STATE, SAVING, PICKLED_FACTS = "state.json", "saving", "facts.pt"
 EVALUATION, EVALUATION_TABLE, RESPONSES = "evaluation.json", "evaluation.md", "responses.jsonl"
 
+STUDY, ITEMS, EVENTS, TOKENS, STUDY_LOCK = (
+    *("study.json", "items.jsonl", "events.sqlite", "tokens.json"),
+    ".study.lock",
+)
+"""Of a study with people: settings and design, what is judged, what was done, the links."""
+
 STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
