@@ -65,6 +65,14 @@ class Conversation:
         return sum(line.kind == "assistant" for line in self.lines)
 
     @property
+    def n_failed(self) -> int:
+        """Replies that did not come, since the last that did."""
+        n = 0
+        for line in self.lines:
+            n = 0 if line.kind == "assistant" else n + (line.kind == "no_reply")
+        return n
+
+    @property
     def said(self) -> list[str]:
         """What the person wrote, in order."""
         return [line.text for line in self.lines if line.kind == "user"]
