@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import hub, statistics, status, training
+from augesc_builder.cli import hub, statistics, status, study, training
 from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
@@ -244,6 +244,7 @@ statistics.register(app)
 
 hub.register(app)
 status.register(app)
+study.register(app)
 training.register(app)
 
 

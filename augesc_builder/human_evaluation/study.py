@@ -74,13 +74,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where a set was drawn from: ``files`` by their digest, or the ``commit`` of a source."""
+    """Where a set was drawn from: the files that ``where`` named, their digest, what they held."""
 
     name: str
     where: str
     files: tuple[str, ...]
     digest: str
-    commit: str | None
     n_sessions: int
 
 

@@ -1,0 +1,136 @@
+"""The commands of human evaluation: ``study create``, ``export``, ``import`` and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augesc_builder.cli.options import DebugOption, OutOption, QuietOption, name_or_path, path
+from augesc_builder.run.progress import Progress
+
+group = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Ask people: a quality study of corpora, or a comparison of dialog systems.",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to ``app``."""
+    app.add_typer(group, name="study")
+
+
+StudyArgument = Annotated[
+    Path, typer.Argument(metavar="STUDY", parser=path, help="The folder of `augesc study create`.")
+]
+
+
+@group.command()
+def create(
+    out: OutOption,
+    corpora: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]CORPUS...",
+            parser=name_or_path,
+            help="Sets of sessions: folders of corpora or runs, files, esconv, augesc, sample.",
+        ),
+    ] = None,
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", parser=name_or_path, help="Settings: quality, interactive, a file."
+        ),
+    ] = "quality",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="paper, behaviours, interactive, or a YAML file. Default: the settings'.",
+        ),
+    ] = None,
+    sessions: Annotated[
+        int | None, typer.Option(min=1, help="Sessions of each corpus. [default: 60]")
+    ] = None,
+    ratings: Annotated[
+        int | None, typer.Option(min=1, help="People who rate a session. [default: 3]")
+    ] = None,
+    per_person: Annotated[
+        int | None, typer.Option(min=1, help="Sessions a person, about. [default: 15]")
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A model's folder to talk with, in an interactive study; repeatable.",
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="Override a key of the settings; repeatable."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of all that is drawn. [default: 13]")
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw sessions, deal them to people, and write the study's folder with personal links."""
+    from augesc_builder.human_evaluation.create import create as create_study
+    from augesc_builder.human_evaluation.create import given_corpora, given_systems
+    from augesc_builder.human_evaluation.settings import load_settings
+
+    given = {
+        "form": form,
+        "sessions": sessions,
+        "ratings": ratings,
+        "per_person": per_person,
+        "seed": seed,
+    }
+    named = [f"{key}={value}" for key, value in given.items() if value is not None]
+    overrides = [*given_systems(system or []), *named, *(override or [])]
+    settings = load_settings(config, overrides)
+    create_study(settings, given_corpora(corpora or []), out, Progress(quiet=quiet))
+
+
+@group.command()
+def export(
+    study: StudyArgument,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="PATH", parser=path, help="The file, or folder, to write."),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help="parquet, csv, events, potato or label-studio."),
+    ] = "csv",
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write the answers as a table, or the study in the form of another tool."""
+    from augesc_builder.human_evaluation.exchange import export as export_study
+    from augesc_builder.human_evaluation.study import Study
+
+    export_study(Study.open(study), out, to, Progress(quiet=quiet))
+
+
+@group.command(name="import")
+def import_(
+    study: StudyArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", parser=path, help="Ratings: CSV, or Label Studio's JSON."),
+    ],
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Add ratings that people gave elsewhere; every one is checked against the study first."""
+    from augesc_builder.human_evaluation.imports import import_ratings
+    from augesc_builder.human_evaluation.study import Study
+
+    import_ratings(Study.open(study), file, Progress(quiet=quiet))
