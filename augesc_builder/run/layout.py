@@ -55,6 +55,8 @@ STUDY, ITEMS, EVENTS, TOKENS, STUDY_LOCK = (
 )
 """Of a study with people: settings and design, what is judged, what was done, the links."""
 
+JUDGE_LOCK = ".judge.lock"
+
 STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
@@ -63,6 +65,11 @@ SPLIT = "train"
 """The split that tables of a corpus are written as."""
 
 _REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STATISTICS}
+
+
+def judge_requests(judge: str) -> str:
+    """Return the name of the journal of what a judge of a study was asked."""
+    return f"requests-{judge}.jsonl"
 
 
 def shard_path(table: str, number: int, n_shards: int) -> str:
