@@ -25,7 +25,7 @@ def view(
         ),
     ],
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Where to listen on this machine; 0: any.")
+        int, typer.Option(help="Where to listen on this machine; 0: any that is free.")
     ] = 8_017,
     quiet: QuietOption = False,
     debug: DebugOption = False,

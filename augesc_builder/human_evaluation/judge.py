@@ -8,9 +8,10 @@ in a journal beside the events: nothing that was answered is asked or paid for a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,12 +90,7 @@ def judge(study: Study, settings: JudgeSettings, progress: Progress) -> str:
     """
     guide = guideline(study.form, settings.prompt)
     name = settings.name(guide)
-    lock = FileLock(study.folder / layout.JUDGE_LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise StudyError(f"{study.folder}: a judge is at work on it already", "at_work") from None
-    with lock, Store.open(study) as store:
+    with _alone(study), Store.open(study) as store:
         every = work_of(study, list(store.events()))
         todo = [work for work in every if not _is_answered(store, name, work)]
         facts = {**settings.identity(guide), "host": urlsplit(settings.endpoint.base_url).hostname}
@@ -104,6 +100,19 @@ def judge(study: Study, settings: JudgeSettings, progress: Progress) -> str:
             asyncio.run(_Judging(settings, guide, name, store, journal, bar.update).all(todo))
         _say(store, name, len(every), journal, progress)
     return name
+
+
+@contextlib.contextmanager
+def _alone(study: Study) -> Iterator[None]:
+    lock = FileLock(study.folder / layout.JUDGE_LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StudyError(f"{study.folder}: a judge is at work on it already", "at_work") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def plan(study: Study, settings: JudgeSettings) -> list[str]:
