@@ -52,7 +52,13 @@ class JudgeSettings(Section):
 
         Raises :class:`~augesc_builder.errors.RecipeError`, naming the keys.
         """
-        more = {"keyring": None, "request": "-", "examples": 0, "turns": None, "stop": []}
+        more: dict[str, Any] = {
+            "keyring": None,
+            "request": "-",
+            "examples": 0,
+            "turns": None,
+            "stop": [],
+        }
         values = {**self.endpoint.model_dump(), **more, "send_seed": False, "mode": "chat"}
         try:
             return OpenAISettings.model_validate({**values, "type": "openai_api"})

@@ -315,5 +315,5 @@ def _taken_apart(value: Any, path: Path, row: int, number: int) -> Item:
 def _tokens(row: Mapping[str, Any]) -> int | None:
     """Return the tokens of prompt and text together, as the table of sessions counts them."""
     names = ("n_tokens",) if "messages" in row else ("n_prompt_tokens", "n_tokens")
-    counts = [row.get(name) for name in names]
-    return sum(counts) if all(isinstance(count, int) for count in counts) else None
+    counts = [n for name in names if isinstance(n := row.get(name), int)]
+    return sum(counts) if len(counts) == len(names) else None

@@ -143,8 +143,13 @@ def application(corpus: Corpus) -> Starlette:
             Route("/{table}", pages.rows),
             Route("/{table}/{number}", pages.row),
         ],
-        exception_handlers=error_pages(),
+        exception_handlers={**error_pages(), InputError: _unreadable},
     )
+
+
+def _unreadable(_: Request, error: Exception) -> Response:
+    """Say that a file was taken away, or changed, under our eyes."""
+    return page("message", 500, title="This cannot be read any more", text=str(error))
 
 
 class _Pages:
@@ -152,7 +157,7 @@ class _Pages:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._frame = {"corpus": corpus.name, "tables": corpus.shelves}
+        self._frame: dict[str, Any] = {"corpus": corpus.name, "tables": corpus.shelves}
 
     def first(self, _: Request) -> Response:
         """Tell of the whole: funnel, tables, figures."""
@@ -210,7 +215,6 @@ class _Pages:
             pieces=_pieces(item, wanted.text),
             measures=measures(item),
             asked=_query(wanted),
-            place=int(found.searchsorted(number)) + 1,
             n_found=len(found),
             before=before,
             after=after,

@@ -265,6 +265,13 @@ def test_a_row_that_is_wrong_hides_no_other(browse, tmp_path):
     assert "0 utterances" in page
 
 
+def test_a_file_that_is_gone_is_told_of(browse, corpus):
+    get = browse(corpus)
+    (corpus / "data/train-00001-of-00002.parquet").unlink()
+    assert "no such file; check the path" in get("/sessions/3", 500)
+    assert names(get("/sessions?longest=4&shortest=3")) == ["s0", "s2"]
+
+
 def test_a_list_has_pages(browse, tmp_path):
     n = 2 * A_PAGE + 1
     write(tmp_path / "data/x.parquet", [session(i, "a") for i in range(n)])
