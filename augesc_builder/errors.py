@@ -16,6 +16,7 @@
     ├── EndpointError           a model at an address does not answer as it should
     ├── StudyError              a study with people cannot be made, or does not take what was sent
     ├── BudgetError             what a run may spend is spent
+    ├── ServeError              pages cannot be served: the port is taken, or somebody serves them
     └── MissingExtraError       an optional package is needed
 
 A message says what was expected, what was found, and what mends it.
@@ -102,6 +103,10 @@ class StudyError(AugescError):
 
 class BudgetError(AugescError):
     """The budget of a run is spent; what was paid for is kept, and a larger one goes on there."""
+
+
+class ServeError(AugescError):
+    """Pages cannot be served: the port cannot be had, or they are being served already."""
 
 
 class MissingExtraError(AugescError):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, OutOption, QuietOption, name_or_path, path
+from augesc_builder.cli.options import (
+    DebugOption,
+    DryRunOption,
+    OutOption,
+    QuietOption,
+    name_or_path,
+    path,
+)
 from augesc_builder.run.progress import Progress
 
 group = typer.Typer(
@@ -137,6 +145,30 @@ def import_(
 
 
 @group.command()
+def serve(
+    study: StudyArgument,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; anything but this machine opens it to others.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    url_prefix: Annotated[
+        str,
+        typer.Option(metavar="PATH|URL", help="Where a web server in front shows the pages."),
+    ] = "",
+    links: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=path, help="Write the personal links, as CSV."),
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Serve the pages of a study to the people who take part in it."""
+    from augesc_builder.human_evaluation.serve import serve_study
+
+    serve_study(study, host, port, url_prefix, links, Progress(quiet=quiet))
+
+
+@group.command()
 def report(
     study: StudyArgument,
     out: Annotated[
@@ -194,3 +226,45 @@ def report(
     }
     known = {key: value for key, value in given.items() if value is not None}
     report_on(Study.open(study), out, Progress(quiet=quiet), with_paper=paper, **known)
+
+
+@group.command()
+def judge(
+    study: StudyArgument,
+    endpoint: Annotated[
+        str,
+        typer.Option(metavar="URL", help="An OpenAI-compatible address, up to and with /v1."),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="The model, as the endpoint calls it.")
+    ],
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", parser=name_or_path, help="Settings of the judge, or a file."
+        ),
+    ] = "judge",
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="Override a key of the settings; repeatable."
+        ),
+    ] = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Let a model fill the form as one more annotator, marked, and never mixed with people."""
+    from augesc_builder.human_evaluation.judge import judge as let_judge
+    from augesc_builder.human_evaluation.judge import plan
+    from augesc_builder.human_evaluation.judge_settings import load_judge
+    from augesc_builder.human_evaluation.study import Study
+
+    given = {"endpoint.base_url": endpoint, "endpoint.model": model}
+    named = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    settings, progress = load_judge(config, [*named, *(override or [])]), Progress(quiet=quiet)
+    if dry_run:
+        for line in plan(Study.open(study), settings):
+            progress.say(line)
+        return
+    let_judge(Study.open(study), settings, progress)

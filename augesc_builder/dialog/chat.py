@@ -16,33 +16,22 @@ import os
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-
-from transformers.generation.streamers import BaseStreamer
+from typing import TYPE_CHECKING, TextIO
 
 from augesc_builder.dialog.handover import HandOver, danger_report
 from augesc_builder.dialog.model import Decoding, DialogModel
-from augesc_builder.errors import AugescError, CheckpointError, HandOverError, InputError
+from augesc_builder.dialog.notice import Watch, crisis
+from augesc_builder.dialog.streaming import TextStreamer, printable
+from augesc_builder.errors import AugescError, HandOverError, InputError
 from augesc_builder.run.disk import disk_errors
 from augesc_builder.text.prompts import Message, collapse
 
 if TYPE_CHECKING:
     from augesc_builder.text.safety import Scanner
 
-CRISIS = """\
-------------------------------------------------------------------------
-What you wrote sounds serious. This is a computer program: it cannot help
-in an emergency, and what it says may be wrong. Please reach a person.
-
-- In danger right now: call your local emergency number (112, 911, 999).
-- In the USA and Canada: call or text 988. In the UK and Ireland: call
-  Samaritans at 116 123.
-- Anywhere: find a free helpline at https://findahelpline.com
-- Or tell somebody you trust, now.
-------------------------------------------------------------------------
-"""
+CRISIS = crisis()
 """Comes before a reply where there is a sign of danger."""
 
 WELCOME = """\
@@ -70,14 +59,13 @@ class Chat:
         classifier: Scanner | None = None,
         on_danger: HandOver | None = None,
     ) -> None:
-        from augesc_builder.text.safety import DangerScanner
-
-        if model.examples.role == "seeker":
-            raise CheckpointError(
-                f"{model.name} was trained on the seekers' utterances (examples.role: seeker), and "
-                f"supports nobody; give a model of examples.role=supporter"
-            )
-        self._scanners: list[Scanner] = [DangerScanner(), *([classifier] if classifier else [])]
+        model.check_supports()
+        self._watch = Watch(
+            classifier,
+            lambda error: self._write(
+                f"(Danger is looked for without the classifier: {_brief(error)}.)\n"
+            ),
+        )
         self._on_danger = on_danger
         self._model, self._decoding = model, decoding
         self._source, self._sink = source, sink
@@ -120,7 +108,8 @@ class Chat:
         Where the model has none, that is said, and the reply is empty.
         """
         text = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cs"})
-        if signs := self._signs(text):
+        said = [message["content"] for message in self.history if message["role"] == "user"]
+        if signs := self._watch.signs(said, text):
             self._write(f"\n{CRISIS}\n")
         self._hear(text)
         if signs and self._on_danger is not None:
@@ -128,7 +117,7 @@ class Chat:
         self._write("Supporter: ")
         streamer = None
         if self._decoding.beams == 1:
-            streamer = _Streamer(self._model, self._write)
+            streamer = TextStreamer(self._model, self._write)
         key = f"{self._conversation}/{len(self.history)}"
         try:
             reply = printable(self._model.reply(self.history, self._decoding, key, streamer))
@@ -148,21 +137,6 @@ class Chat:
         if self.history and self.history[-1]["role"] == "user":
             text = f"{self.history.pop()['content']} {text}"
         self.history.append({"role": "user", "content": text})
-
-    def _signs(self, text: str) -> list[str]:
-        """Return the kinds of the signs of danger in what the user says next."""
-        said = [message for message in self.history if message["role"] == "user"][-1:]
-        heard: list[Message] = [*said, {"role": "user", "content": text}]
-        found: list[str] = []
-        for scanner in list(self._scanners):
-            try:
-                flags = scanner.scan(heard)
-            except Exception as error:  # a model's code can fail in any way; the notice must not
-                self._scanners.remove(scanner)
-                self._write(f"(Danger is looked for without the classifier: {_brief(error)}.)\n")
-            else:
-                found += [flag.flag for flag in flags if flag.utterance == len(heard) - 1]
-        return list(dict.fromkeys(found))
 
     def _hand_over(self, on_danger: HandOver, text: str, signs: Sequence[str]) -> None:
         try:
@@ -240,36 +214,3 @@ def append_session(path: Path, messages: Sequence[Message]) -> None:
 
 def _brief(error: Exception) -> str:
     return printable(" ".join(str(error).split()) or type(error).__name__)
-
-
-def printable(text: str) -> str:
-    """Return a text without control and formatting characters, which could move a cursor."""
-    return "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Co", "Cs"})
-
-
-class _Streamer(BaseStreamer):  # type: ignore[misc]
-    """Writes a reply as its tokens come, with the blanks of the whole."""
-
-    def __init__(self, model: DialogModel, write: Callable[[str], None]) -> None:
-        self._decode, self._print = model.decode, write
-        self._is_prompt = not model.encoder.is_encoder_decoder  # a causal LM repeats it
-        self._ids: list[int] = []
-        self._shown = ""
-
-    def put(self, value: Any) -> None:
-        """Take the next token, and write all words but the last, which may go on."""
-        if self._is_prompt:
-            self._is_prompt = False
-            return
-        self._ids += value.flatten().tolist()
-        words = printable(self._decode(self._ids))
-        self._show(words[: words.rfind(" ")] if " " in words else "")
-
-    def end(self) -> None:
-        """Write what is left."""
-        self._show(printable(self._decode(self._ids)))
-
-    def _show(self, text: str) -> None:
-        if text.startswith(self._shown):
-            self._print(text[len(self._shown) :])
-            self._shown = text

@@ -79,6 +79,17 @@ class DialogModel:
         self.model.to(self.device).eval()
         self._is_spaced = not self.tokenizer.is_fast  # Blenderbot-small's writes "i ' m here ."
 
+    def check_supports(self) -> None:
+        """Refuse a model that was trained as a seeker, for talking to it.
+
+        Raises :class:`~augesc_builder.errors.CheckpointError`.
+        """
+        if self.examples.role == "seeker":
+            raise CheckpointError(
+                f"{self.name} was trained on the seekers' utterances (examples.role: seeker), and "
+                f"supports nobody; give a model of examples.role=supporter"
+            )
+
     @property
     def left_out(self) -> list[str]:
         """Return the problem types that the model was trained without, where that is known."""

@@ -22,13 +22,20 @@ def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
 
     Below it stands where the paper disagrees with itself.
     """
+    table = markdown_table(*filter_rows(report, model))
+    return f"{table}\n\n{paper.TABLE_1_FOOTNOTE}" if report["paper"] else table
+
+
+def filter_rows(
+    report: Mapping[str, Any], model: str = "ours"
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of :func:`filter_table`."""
     sources = report["by_source"]
     rows = {f"{model} ({source_label(name)})": part for name, part in sources.items()}
     if len(rows) != 1:
         rows[f"{model} (all)"] = report
     rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
-    table = markdown_table(*requirement_rows(rows, list(report["violations"])))
-    return f"{table}\n\n{paper.TABLE_1_FOOTNOTE}" if report["paper"] else table
+    return requirement_rows(rows, list(report["violations"]))
 
 
 def requirement_rows(

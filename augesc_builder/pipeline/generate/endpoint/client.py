@@ -24,7 +24,7 @@ from augesc_builder.run.heartbeat import one_line
 
 EOS, LENGTH, EMPTY, FAILED = "eos", "length", "empty", "failed"
 
-_ENDS = {
+ENDS = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence"), EOS),
     **dict.fromkeys(("length", "max_tokens"), LENGTH),
     "content_filter": "content_filter",
@@ -39,6 +39,9 @@ _MISSING, _TOO_MANY, _ITS_OWN = 404, 429, 500
 _PRINTABLE = re.compile(r"[\x21-\x7e]{4,}")
 
 _KEY = "[key]"
+
+SECTION = "generate.backend"
+"""Where a recipe has the settings of an endpoint."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,15 @@ class Trouble(Exception):  # noqa: N818 - most are no errors of a run
 
 
 class Endpoint:
-    """An address, a model and a key, which nothing that is written down ever holds."""
+    """An address, a model and a key, which nothing that is written down ever holds.
 
-    def __init__(self, settings: OpenAISettings) -> None:
+    ``section`` is what errors call the place of the settings.
+    """
+
+    def __init__(self, settings: OpenAISettings, section: str = SECTION) -> None:
         openai = _library()
-        self._settings, self._key = settings, api_key(settings)
+        self._settings, self._key = settings, api_key(settings, section)
+        self._section = section
         self._errors = openai
         self._client = openai.AsyncOpenAI(
             base_url=settings.base_url,
@@ -122,7 +129,7 @@ class Endpoint:
         except self._errors.APIConnectionError as error:
             raise EndpointError(
                 f"{self._settings.base_url}: nothing answers there ({self._said(error)}); start "
-                f"the endpoint, or set generate.backend.base_url"
+                f"the endpoint, or set {self._section}.base_url"
             ) from None
         except self._errors.APIStatusError as error:
             trouble = self._trouble(error)
@@ -149,7 +156,7 @@ class Endpoint:
         choice, usage = found.choices[0], found.usage or _Usage()
         said = choice.message
         text = self._hide(str(choice.text or (said and said.content) or ""))
-        ended = _ENDS.get(str(choice.finish_reason or "stop"), "other")
+        ended = ENDS.get(str(choice.finish_reason or "stop"), "other")
         if not text.strip() and ended == EOS:
             ended = "refused" if said is not None and said.refusal else EMPTY
         return Answer(text, ended, usage.prompt_tokens, usage.completion_tokens)
@@ -174,7 +181,7 @@ class Endpoint:
         if status in {401, 403}:
             return Trouble(f"{told}; {self._which_key()}", fatal=True)
         if status == _MISSING:
-            hint = f"check generate.backend.model ({self._settings.model}) and mode"
+            hint = f"check {self._section}.model ({self._settings.model}) and mode"
             return Trouble(f"{told}; {hint}", fatal=True)
         if status in _SOON or status >= _ITS_OWN:
             wait = retry_after(error.response.headers)
@@ -184,7 +191,7 @@ class Endpoint:
     def _which_key(self) -> str:
         name = self._settings.key_env
         if name is None:
-            return "it wants a key; set generate.backend.key_env to the variable that holds it"
+            return f"it wants a key; set {self._section}.key_env to the variable that holds it"
         return f"check the key in {name}"
 
     def _said(self, error: Any) -> str:
@@ -205,7 +212,7 @@ class Endpoint:
         return text.replace(self._key, _KEY) if self._key else text
 
 
-def api_key(settings: OpenAISettings) -> str | None:
+def api_key(settings: OpenAISettings, section: str = SECTION) -> str | None:
     """Return the key from the environment, or the keyring; ``None`` for an endpoint without one.
 
     Raises :class:`~augesc_builder.errors.EndpointError` where there is none.
@@ -219,7 +226,7 @@ def api_key(settings: OpenAISettings) -> str | None:
     if not key:
         raise EndpointError(
             f"the environment has no {name}; set it to the endpoint's key, or set "
-            f"generate.backend.key_env to null for an endpoint that takes none"
+            f"{section}.key_env to null for an endpoint that takes none"
         )
     if not _PRINTABLE.fullmatch(key):
         raise EndpointError(f"{name} holds no key: expected printable ASCII without blanks")
@@ -252,31 +259,31 @@ def _count(value: Any) -> int | None:
 _Count = Annotated[int | None, BeforeValidator(_count)]
 """Tokens as an endpoint counts them; a number that cannot be is no count."""
 
-_Text = Annotated[str, BeforeValidator(lambda t: readable(t) if isinstance(t, str) else t)]
+Text = Annotated[str, BeforeValidator(lambda t: readable(t) if isinstance(t, str) else t)]
 """What a model wrote, half of a surrogate pair in it made a line without a role."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class _Usage(_Part):
+class _Usage(Part):
     prompt_tokens: _Count = None
     completion_tokens: _Count = None
 
 
-class _Message(_Part):
-    content: _Text | None = None
-    refusal: _Text | None = None
+class _Message(Part):
+    content: Text | None = None
+    refusal: Text | None = None
 
 
-class _Choice(_Part):
-    text: _Text | None = None
+class _Choice(Part):
+    text: Text | None = None
     message: _Message | None = None
     finish_reason: Any = None
 
 
-class _Response(_Part):
+class _Response(Part):
     choices: Annotated[list[_Choice], Field(min_length=1)]
     usage: _Usage | None = None
 
@@ -286,8 +293,7 @@ def _library() -> Any:
         import openai
     except ImportError:
         raise MissingExtraError(
-            "the backend openai_api needs the client of that name: pip install "
-            "'augesc-builder[api]'"
+            "a model at an address needs the client openai: pip install 'augesc-builder[api]'"
         ) from None
     return openai
 
