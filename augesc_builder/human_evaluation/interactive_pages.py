@@ -23,6 +23,7 @@ from augesc_builder.human_evaluation.quality_pages import (
     Go,
     Page,
     QualityPages,
+    Stream,
     grouped,
     linked,
     most_options,
@@ -35,8 +36,8 @@ from augesc_builder.human_evaluation.study import Place, Study
 from augesc_builder.human_evaluation.talking import NotSaid, Refused, Talks, To
 from augesc_builder.human_evaluation.unfit import Unfit
 
-COMPARE = "compare-"
-"""The step with the questions, in front of the item's position."""
+COMPARE, LIVE = "compare-", "live-"
+"""The steps with the questions, and with what is written at this moment, before the position."""
 
 _POLL, _SIGN_OF_LIFE = 0.1, 10.0
 """Seconds between two looks at a reply, and between two signs of life of a stream."""
@@ -56,6 +57,8 @@ class InteractivePages(QualityPages):
 
     def get(self, annotator: str, step: str) -> Answer:
         """Return the page of a step, or the way to the one that is next."""
+        if step.startswith(LIVE):
+            return Stream(self.stream(annotator, step.removeprefix(LIVE)))
         if not step.startswith(COMPARE):
             return super().get(annotator, step)
         progress = self._store.progress(annotator)
@@ -137,6 +140,7 @@ class InteractivePages(QualityPages):
             least=least,
             is_open=talk.is_long_enough(least),
             compare=f"{COMPARE}{position}",
+            live=f"{LIVE}{position}",
             drafts=drafts or {},
             refused=refused or {},
             most=self._limits.max_characters,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,14 @@ class Kept:
     """What was sent is in the store, and no page is asked for."""
 
 
-Answer = Page | Go | Kept
+@dataclass(frozen=True)
+class Stream:
+    """Server-sent events, as lines."""
+
+    events: AsyncIterator[str]
+
+
+Answer = Page | Go | Kept | Stream
 
 
 class QualityPages:
