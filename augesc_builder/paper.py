@@ -63,6 +63,39 @@ FIGURE_4: dict[str, dict[str, int]] = {
 }
 """Figure 4: ESConv's words by role, each with its z against 10,000 sessions of ED and of Reddit."""
 
+ASPECTS = (
+    *("informativeness", "empathy", "logic", "helpfulness", "consistency", "coherence"),
+    "ethical_risk",
+)
+"""Section 6.2: what people rated, from 0 to 3; of ethical risk less is better."""
+
+TABLE_3: dict[str, tuple[float, ...]] = {
+    "ESConv": (2.52, 2.42, 2.44, 2.23, 2.56, 2.42, 0.13),
+    "Blender (ED)": (1.86, 1.90, 1.35, 1.49, 2.12, 1.90, 0.03),
+    "GPT-3 (ED)": (2.23, 2.07, 1.96, 1.62, 2.11, 1.96, 0.16),
+    "AugESC ED": (2.41, 2.37, 2.17, 2.12, 2.34, 2.19, 0.14),
+    "AugESC Reddit": (2.38, 2.29, 2.26, 2.09, 2.34, 2.24, 0.19),
+}
+"""Table 3: means of three people's ratings of 60 sessions each, in the order of :data:`ASPECTS`."""
+
+TABLE_3_WITHIN_ONE = (0.83, 0.80, 0.79, 0.73, 0.81, 0.80, 0.90)
+"""Table 3, row Δ ≤ 1: the share of sessions whose three ratings differ by at most one."""
+
+TABLE_4_PAIRS = 60
+"""Section 7.3: pairs of conversations that Table 4 is in per cent of; it leaves out ties."""
+
+TABLE_4: dict[str, tuple[int, int]] = {
+    "fluency": (47, 13),
+    "identification": (68, 22),
+    "comforting": (55, 22),
+    "suggestion": (58, 15),
+    "overall": (58, 28),
+}
+"""Table 4: per cent of pairs that AugESC's model wins, and loses, against ESConv's."""
+
+GPT_3_DOLLARS = 0.025
+"""Table 1's caption: what a text of GPT-3 cost on average, in US dollars."""
+
 
 @dataclass(frozen=True)
 class Stated:

@@ -107,7 +107,7 @@ def export(
     ],
     to: Annotated[
         str,
-        typer.Option(metavar="FORMAT", help="parquet, csv, events, potato or label-studio."),
+        typer.Option(metavar="FORMAT", help="csv, parquet, events, people, potato, label-studio."),
     ] = "csv",
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -134,3 +134,27 @@ def import_(
     from augesc_builder.human_evaluation.study import Study
 
     import_ratings(Study.open(study), file, Progress(quiet=quiet))
+
+
+@group.command()
+def serve(
+    study: StudyArgument,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; anything but this machine opens it to others.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    url_prefix: Annotated[
+        str,
+        typer.Option(metavar="PATH|URL", help="Where a web server in front shows the pages."),
+    ] = "",
+    links: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=path, help="Write the personal links, as CSV."),
+    ] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Serve the pages of a study to the people who take part in it."""
+    from augesc_builder.human_evaluation.serve import serve_study
+
+    serve_study(study, host, port, url_prefix, links, Progress(quiet=quiet))

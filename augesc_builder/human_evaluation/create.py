@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import os
+import math
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
-from augesc_builder.errors import InputError, RunFolderError, StudyError
+from augesc_builder.errors import InputError, MissingExtraError, RunFolderError, StudyError
 from augesc_builder.human_evaluation import design
 from augesc_builder.human_evaluation.events import EventLog
 from augesc_builder.human_evaluation.form import Form, load_form
+from augesc_builder.human_evaluation.power import pairwise_power, quality_power
 from augesc_builder.human_evaluation.settings import Interactive, StudySettings
 from augesc_builder.human_evaluation.study import KIND, Corpus, Item, Place, Study, item_line
 from augesc_builder.human_evaluation.tokens import Tokens, write_tokens
 from augesc_builder.pipeline.statistics.sets import name_and_path
 from augesc_builder.readers.records import BadLines
 from augesc_builder.run import layout
-from augesc_builder.run.disk import disk_errors, sealed, sha256, sync
+from augesc_builder.run.disk import new_folder, sealed, sha256
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest
 from augesc_builder.run.versions import versions
@@ -60,10 +59,23 @@ def create(
         places, said = _deal(settings, form, sets)
     tokens = Tokens.draw(len(places) if settings.links is None else settings.links)
     _write(out, settings, form, items, places, drawn, tokens)
-    for line in said:
+    for line in [*said, *_power(settings, form)]:
         progress.say(line)
     progress.say(f"{out} is ready, with {len(tokens.links):,} personal links")
     return Study.open(out)
+
+
+def _power(settings: StudySettings, form: Form) -> list[str]:
+    """Say what the study can show; of labels by turn nothing is promised."""
+    try:
+        if settings.interactive is not None:
+            n_kinds = math.comb(len(settings.interactive.systems), 2)
+            return [pairwise_power(settings.interactive.pairs // n_kinds)]
+        if form.about == "session":
+            return [quality_power(settings.sessions, settings.ratings)]
+    except MissingExtraError as error:
+        return [f"What it can show is not computed: {error}"]
+    return []
 
 
 def given_corpora(given: Sequence[str]) -> dict[str, str]:
@@ -258,32 +270,21 @@ def _write(
     corpora: Sequence[Corpus],
     tokens: Tokens,
 ) -> None:
-    """Write a study's files aside, for its owner alone, and put the folder in its place."""
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", dir=out.parent))
-        try:
-            path = work / layout.ITEMS
-            path.write_text("".join(map(item_line, items)), encoding="utf-8")
-            sync(path)
-            write_tokens(work, tokens)
-            EventLog(work / layout.EVENTS).close()
-            manifest = {
-                "kind": KIND,
-                "versions": versions(),
-                "settings": settings.model_dump(mode="json"),
-                "form": form.model_dump(mode="json"),
-                "items": sha256(path),
-                "corpora": [asdict(corpus) for corpus in corpora],
-                "places": [
-                    {"items": list(place.items), "checks": dict(place.checks)} for place in places
-                ],
-            }
-            (work / layout.STUDY).write_text(sealed(manifest), encoding="utf-8")
-            sync(work / layout.STUDY)
-            sync(work)
-            os.rename(work, out)  # noqa: PTH104 - onto an empty folder too
-            sync(out.parent)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
+    """Write a study's folder, for its owner alone."""
+    with new_folder(out) as work:
+        path = work / layout.ITEMS
+        path.write_text("".join(map(item_line, items)), encoding="utf-8")
+        write_tokens(work, tokens)
+        EventLog.create(work / layout.EVENTS)
+        manifest = {
+            "kind": KIND,
+            "versions": versions(),
+            "settings": settings.model_dump(mode="json"),
+            "form": form.model_dump(mode="json"),
+            "items": sha256(path),
+            "corpora": [asdict(corpus) for corpus in corpora],
+            "places": [
+                {"items": list(place.items), "checks": dict(place.checks)} for place in places
+            ],
+        }
+        (work / layout.STUDY).write_text(sealed(manifest), encoding="utf-8")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 _EXCHANGES = 20
 """Attempts to exchange, for each rating."""
@@ -51,13 +51,21 @@ def deal(
     seen: set[tuple[str, ...]] = set()
     orders = []
     for items in people:
-        for _ in range(_EXCHANGES):
-            stream.shuffle(items)
-            if tuple(items) not in seen:
-                break
-        seen.add(tuple(items))
-        orders.append(tuple(items))
+        orders.append(new_order(items, seen, stream))
+        seen.add(orders[-1])
     return orders
+
+
+def new_order(
+    items: Sequence[str], taken: Container[tuple[str, ...]], stream: random.Random
+) -> tuple[str, ...]:
+    """Return items in an order that is not taken; any, where all are."""
+    order = list(items)
+    for _ in range(_EXCHANGES):
+        stream.shuffle(order)
+        if tuple(order) not in taken:
+            return tuple(order)
+    return next((found for found in permutations(order) if found not in taken), tuple(order))
 
 
 def _mix(copies: list[list[str | int]], stream: random.Random) -> None:

@@ -41,7 +41,7 @@ SAID, REPLIED, DANGER = "said", "replied", "danger"
 """Of the interactive study: what a person wrote, what a system replied, signs that were seen."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
+CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time TEXT NOT NULL,
     kind TEXT NOT NULL,
@@ -50,13 +50,13 @@ CREATE TABLE IF NOT EXISTS events (
     body TEXT NOT NULL,
     submission TEXT
 );
-CREATE INDEX IF NOT EXISTS by_annotator ON events (annotator, item, kind);
-CREATE INDEX IF NOT EXISTS by_kind ON events (kind);
-CREATE UNIQUE INDEX IF NOT EXISTS once ON events (annotator, submission, kind, item, body)
+CREATE INDEX by_annotator ON events (annotator, item, kind);
+CREATE INDEX by_kind ON events (kind);
+CREATE UNIQUE INDEX once ON events (annotator, submission, kind, item, body)
     WHERE submission IS NOT NULL;
-CREATE TRIGGER IF NOT EXISTS never_changed BEFORE UPDATE ON events
+CREATE TRIGGER never_changed BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS never_removed BEFORE DELETE ON events
+CREATE TRIGGER never_removed BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
 """
 
@@ -76,20 +76,36 @@ class Event:
 
 
 class EventLog:
-    """The events of one study, from any thread and any process."""
+    """The events of one study, from any thread and any process.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where there is no log.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock = path, clock
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
+        if not path.is_file():
+            raise RunFolderError(
+                f"{path}: missing; all answers stood there: put the file back from a copy"
+            )
         with self._errors():
-            if not path.exists():
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-            connection = self._connection()
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_SCHEMA)
+            tables = self._connection().execute("SELECT name FROM sqlite_master").fetchall()
+        if ("events",) not in tables:
+            raise RunFolderError(
+                f"{path}: not a log of events; all answers stood there: put the file back from a "
+                f"copy"
+            )
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Begin a log in a new file that its owner alone may read."""
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(_SCHEMA)
+        connection.close()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

@@ -17,18 +17,20 @@ the answer is: a redirection, so that a reload sends nothing again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from augesc_builder.errors import AugescError, DiskError
 from augesc_builder.human_evaluation.guesses import Guesses
 from augesc_builder.human_evaluation.pages.drawing import page, see_other, static_routes
-from augesc_builder.human_evaluation.quality_pages import Answer, Go, Page, QualityPages, Stream
+from augesc_builder.human_evaluation.quality_pages import Answer, Go, QualityPages, Stream
+from augesc_builder.human_evaluation.quality_views import Page
 from augesc_builder.human_evaluation.unfit import Unfit
 from augesc_builder.run.progress import Progress
 
 if TYPE_CHECKING:
+    from anyio import CapacityLimiter
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -38,6 +40,9 @@ LONGEST_FORM = 64 * 1024
 """Bytes of what a page sends."""
 
 _MOST_FIELDS = 2000
+
+_THREADS = 8
+"""That work with the store at a time: more would only wait for each other."""
 
 
 def application(pages: QualityPages, path: str, progress: Progress) -> Application:
@@ -56,7 +61,10 @@ def application(pages: QualityPages, path: str, progress: Progress) -> Applicati
             Route("/a/{token}", answers.step),
             Route("/a/{token}/{step}", answers.step, methods=["GET", "POST"]),
         ],
-        exception_handlers={404: answers.nowhere, 405: answers.nowhere, 413: answers.nowhere},
+        exception_handlers={
+            **dict.fromkeys((404, 405, 413), answers.nowhere),
+            500: answers.broken,
+        },
     )
 
     async def below(scope: Message, receive: Receive, send: Send) -> None:
@@ -73,6 +81,7 @@ class _Answers:
     def __init__(self, pages: QualityPages, path: str, progress: Progress) -> None:
         self._pages, self._path, self._progress = pages, path, progress
         self._guesses = Guesses()
+        self._threads: CapacityLimiter | None = None
 
     async def entrance(self, request: Request) -> Response:
         """Let in who came from a crowd platform, under the link that is theirs."""
@@ -103,13 +112,19 @@ class _Answers:
         """Say that there is no such page."""
         return self._draw(Unfit.nowhere(getattr(error, "status_code", 404)), "")
 
-    async def _drawn(self, token: str, work: Any) -> Response:
+    async def broken(self, request: Request, error: Exception) -> Response:
+        """Say that something is wrong with the server; the error itself goes to its terminal."""
+        return self._draw(Unfit.broken(is_full=False), "")
+
+    async def _drawn(self, token: str, work: Callable[[], Answer]) -> Response:
         """Let a thread work with the store, and answer with what it gives."""
-        from starlette.concurrency import run_in_threadpool
+        from anyio import CapacityLimiter, to_thread
         from starlette.responses import Response, StreamingResponse
 
+        if self._threads is None:
+            self._threads = CapacityLimiter(_THREADS)
         try:
-            found: Answer = await run_in_threadpool(work)
+            found = await to_thread.run_sync(work, limiter=self._threads)
         except Unfit as unfit:
             return self._draw(unfit, token)
         except AugescError as error:
@@ -125,9 +140,7 @@ class _Answers:
             return StreamingResponse(found.events, 200, headers, "text/event-stream")
         return Response(status_code=204)
 
-    def _draw(
-        self, unfit: Unfit, token: str, headers: Mapping[str, str] | None = None
-    ) -> Response:
+    def _draw(self, unfit: Unfit, token: str, headers: Mapping[str, str] | None = None) -> Response:
         values = self._values(token, unfit.values())
         return page("quality_end", unfit.status, headers, **values)
 

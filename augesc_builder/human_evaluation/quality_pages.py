@@ -7,14 +7,22 @@ before a :class:`Go` sends the browser on.
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from augesc_builder.errors import StudyError
 from augesc_builder.human_evaluation import events as kinds
-from augesc_builder.human_evaluation.form import Form, Option, Question, Slot, parts_with_slots
+from augesc_builder.human_evaluation.events import Event
+from augesc_builder.human_evaluation.form import Slot
+from augesc_builder.human_evaluation.quality_views import (
+    CHECK,
+    CONSENT,
+    DONE,
+    LEAVE,
+    Page,
+    Views,
+    numbers,
+)
 from augesc_builder.human_evaluation.state import Progress, seconds_open, select
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Place, Study
@@ -27,19 +35,16 @@ TOO_FAST = "too_fast"
 WITHDRAWN = "withdrawn"
 """Somebody asked that the answers they sent be left out of the study."""
 
-CONSENT, CHECK, LEAVE, DONE = "consent", "check", "leave", "done"
+_GONE = ("left", "screened_out", "timed_out")
+"""Stages of those who have no place any more."""
 
+_NUMBER = re.compile(r"[0-9]{1,4}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_ITEM_FIELDS = {"nonce", "n", "go", "item"}
+_FIELDS = ("nonce", "n", "go", "item")
+"""That a form has beside its questions."""
 
-
-@dataclass(frozen=True)
-class Page:
-    """A template, and what it is filled with."""
-
-    template: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    status: int = 200
+_TOLD = {"not_assigned": Unfit.not_yours, "expired": Unfit.late}
+"""What people are told, by the reason of what the store refuses."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Stream:
-    """Server-sent events, as lines."""
+    """Server-sent events, as text."""
 
     events: AsyncIterator[str]
 
@@ -74,18 +79,8 @@ class QualityPages:
 
     def __init__(self, study: Study, store: Store) -> None:
         self._study, self._store = study, store
-        settings = study.settings
-        self.always = {
-            "lang": "en",
-            "study": {
-                "title": settings.title,
-                "support": linked(settings.support),
-                "contact": settings.contact,
-            },
-            "leave": None,
-            "rated": (),
-        }
-        """What every template may ask for."""
+        self._views = Views(study)
+        self.always = self._views.always
 
     def whose(self, token: str) -> str | None:
         """Return the annotator of a token."""
@@ -97,13 +92,9 @@ class QualityPages:
         """Let in who comes from a crowd platform."""
         if not any(name in given for name in ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID")):
             raise Unfit.no_link()
-        person = given.get("PROLIFIC_PID", "")
+        ids = (given.get(name, "") for name in ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID"))
         try:
-            if not person:
-                raise StudyError("PROLIFIC_PID is missing", "bad_entry")
-            annotator = self._store.enter(
-                person, given.get("STUDY_ID", ""), given.get("SESSION_ID", "")
-            )
+            annotator = self._store.enter(*ids)
         except StudyError as error:
             self._refuse("", "", error.reason, str(error))
             raise Unfit.bad_entry(str(error)) from None
@@ -120,33 +111,38 @@ class QualityPages:
     def get(self, annotator: str, step: str) -> Answer:
         """Return the page of a step, or the way to the one that is next."""
         progress = self._store.progress(annotator)
+        if step == LEAVE and progress.stage not in _GONE:
+            return self._views.leave()
         due = self._due(annotator, progress)
-        if step == "":
-            return Go(due)
-        if step == LEAVE and progress.stage not in {"left", "screened_out", "timed_out"}:
-            return self._page("quality_leave", LEAVE)
-        if step == CONSENT == due:
-            return self._consent()
-        if step == CHECK == due:
-            return self._check(progress)
-        if step == DONE == due:
-            return self._ended(annotator, progress)
-        if step.isdecimal() and progress.place is not None:
-            if not 1 <= int(step) <= len(progress.place.items):
-                raise Unfit.nowhere()
-            if self._is_closed():
-                return Go(DONE)
-            item = progress.place.items[int(step) - 1]
-            if item in progress.finished or item == progress.next_item:
-                self._store.record(kinds.OPENED, annotator, item)
-                return self._session(annotator, progress, progress.place, item)
-        elif step not in {CONSENT, CHECK, LEAVE, DONE} and not step.isdecimal():
+        named = {
+            CONSENT: self._views.consent,
+            CHECK: lambda: self._views.check(progress),
+            DONE: lambda: self._ended(annotator, progress),
+        }
+        if step == due and due in named:
+            return named[due]()
+        if _NUMBER.fullmatch(step):
+            return self._conversation(annotator, progress, int(step), due)
+        if step not in {"", LEAVE, *named}:
             raise Unfit.nowhere()
         return Go(due)
 
+    def _conversation(self, annotator: str, progress: Progress, number: int, due: str) -> Answer:
+        """Return a conversation that was answered or is next; for others the one that is next."""
+        place = progress.place
+        if place is None or self._is_closed():
+            return Go(due)
+        if not 1 <= number <= len(place.items):
+            raise Unfit.nowhere()
+        item = place.items[number - 1]
+        if item not in progress.finished and item != progress.next_item:
+            return Go(due)
+        self._store.record(kinds.OPENED, annotator, item)
+        return self._session(annotator, progress, item)
+
     def _due(self, annotator: str, progress: Progress) -> str:
         """Return the step that is next for somebody; a place is given here."""
-        if progress.stage in {"done", "left", "screened_out", "timed_out"} or self._is_closed():
+        if progress.stage in {"done", *_GONE} or self._is_closed():
             return DONE
         if progress.stage == "new":
             return CONSENT
@@ -160,102 +156,41 @@ class QualityPages:
     def _is_closed(self) -> bool:
         return self._store.clock() > self._study.settings.end
 
-    def _page(self, template: str, step: str, status: int = 200, **values: Any) -> Page:
-        """Return a page with a form that is sent to the step it belongs to."""
-        nonce = secrets.token_urlsafe(12)
-        return Page(template, {"step": step, "nonce": nonce, "leave": LEAVE, **values}, status)
-
-    def _consent(self, status: int = 200) -> Page:
-        sizes = [len(place.items) for place in self._study.places]
-        return self._page(
-            "quality_consent",
-            CONSENT,
-            status,
-            consent=self._study.settings.consent,
-            total=max(sizes, default=0),
-            missing=status != 200,
-            leave=None,
-        )
-
-    def _check(
-        self,
-        progress: Progress,
-        chosen: Mapping[str, int] | None = None,
-        missing: Iterable[str] = (),
-        status: int = 200,
-    ) -> Page:
-        slots = self._check_slots()
-        return self._page(
-            "quality_check",
-            CHECK,
-            status,
-            form=self._study.form,
-            slots=slots,
-            most=most_options(slots),
-            chosen=chosen or {},
-            missing=set(missing),
-            was_wrong=progress.tries > 0 and not missing,
-            tries_left=self._study.settings.comprehension.tries - progress.tries,
-        )
-
-    def _check_slots(self) -> list[Slot]:
-        return [
-            Slot(
-                Question.model_construct(
-                    name=f"check{number}",
-                    title=f"Question {number + 1}",
-                    definition=asked.question,
-                    options=tuple(Option(label=label) for label in asked.options),
-                    lead=None,
-                    examples=(),
-                )
-            )
-            for number, asked in enumerate(self._study.settings.comprehension.questions)
-        ]
+    def _ended(self, annotator: str, progress: Progress) -> Page:
+        crowd = self._study.settings.crowd
+        if progress.stage == "done":
+            self._store.record(kinds.FINISHED, annotator, submission=kinds.FINISHED)
+        steps: Sequence[int] = ()
+        if any(event.kind == WITHDRAWN for event in self._log(annotator)):
+            ending = Unfit.withdrawn()
+        else:
+            ending = Unfit.ended(progress.stage, crowd, is_closed=self._is_closed())
+            if progress.stage == "done" and progress.place and not self._is_closed():
+                steps = range(1, len(progress.place.items) + 1)
+        return self._views.ended(ending, steps)
 
     def _session(
         self,
         annotator: str,
         progress: Progress,
-        place: Place,
         item: str,
-        missing: Iterable[str] = (),
+        missing: Sequence[str] = (),
         status: int = 200,
-    ) -> Page:
-        slots = self._study.slots(item, place.checks.get(item))
-        position = place.items.index(item) + 1
-        return self._page(
-            "quality_session",
-            str(position),
-            status,
-            item=item,
-            position=position,
-            total=len(place.items),
-            n_done=len(progress.finished),
-            is_change=item in progress.finished,
-            messages=self._study.items[item].messages,
-            language=self._study.form.language,
-            slots=slots,
-            groups=grouped(self._study.form, slots),
-            most=most_options(slots),
-            chosen=self._store.answers(annotator, item),
-            missing=set(missing),
-        )
+    ) -> Answer:
+        if progress.place is None or item not in progress.place.items:  # lost in between
+            raise Unfit.not_yours()
+        chosen = self._store.answers(annotator, item)
+        return self._views.session(progress, progress.place, item, chosen, missing, status)
 
-    def _ended(self, annotator: str, progress: Progress) -> Page:
-        crowd = self._study.settings.crowd
-        if progress.stage == "done":
-            self._store.record(kinds.FINISHED, annotator, submission=kinds.FINISHED)
-        can_change = progress.stage == "done" and not self._is_closed() and progress.place
-        steps = range(1, len(progress.place.items) + 1) if can_change and progress.place else ()
-        ending = Unfit.ended(progress.stage, crowd, is_closed=self._is_closed())
-        return Page("quality_end", {**ending.values(), "rated": steps}, ending.status)
+    def _log(self, annotator: str) -> list[Event]:
+        with self._store.log.reading() as connection:
+            return select(connection, "annotator = ?", annotator)
 
     # -- what is sent ----------------------------------------------------------------------------
 
     def post(self, annotator: str, step: str, form: Mapping[str, str]) -> Answer:
         """Take what was sent from the page of a step."""
-        if not _NONCE.fullmatch(form.get("nonce", "")) or not form.get("n", "0").isdecimal():
+        if not _NONCE.fullmatch(form.get("nonce", "")) or not _NUMBER.fullmatch(form.get("n", "0")):
             return self.unreadable(annotator, step, "no mark of the page it is from")
         submission = f"{form['nonce']}.{form.get('n', '0')}"
         if step == LEAVE:
@@ -268,8 +203,8 @@ class QualityPages:
             raise Unfit.late()
         if step == CHECK:
             return self._take_check(annotator, progress, form, submission)
-        if step.isdecimal():
-            return self._take_answers(annotator, step, form, submission)
+        if _NUMBER.fullmatch(step):
+            return self._take_answers(annotator, form, submission)
         return self.unreadable(annotator, step, "sent to a page that takes nothing")
 
     def unreadable(self, annotator: str, step: str, why: str) -> Answer:
@@ -301,7 +236,7 @@ class QualityPages:
             self._store.leave(annotator, submission)
             return Go(DONE)
         if form.get("agree") != "yes":
-            return self._consent(422)
+            return self._views.consent(lacks=True)
         self._store.arrive(annotator)
         self._store.consent(annotator, submission)
         return Go()
@@ -311,53 +246,51 @@ class QualityPages:
     ) -> Answer:
         if progress.stage != "consented":
             return Go()
-        slots = self._check_slots()
+        slots = self._views.check_slots()
         try:
-            chosen = numbers(form, slots, _ITEM_FIELDS)
+            chosen = numbers(form, slots, _FIELDS)
         except ValueError as error:
             return self.unreadable(annotator, CHECK, str(error))
         if missing := [slot.key for slot in slots if slot.key not in chosen]:
-            return self._check(progress, chosen, missing, 422)
+            return self._views.check(progress, chosen, missing, 422)
         answers = {i: chosen[slot.key] for i, slot in enumerate(slots)}
         self._store.comprehension(annotator, answers, submission)
         return Go()
 
-    def _take_answers(
-        self, annotator: str, step: str, form: Mapping[str, str], submission: str
-    ) -> Answer:
+    def _take_answers(self, annotator: str, form: Mapping[str, str], submission: str) -> Answer:
         item, go = form.get("item", ""), form.get("go")
         try:
-            before = self._store.progress(annotator)
-            place = before.place
-            if place is None or item not in place.items:
-                raise StudyError("not one of theirs", "not_assigned")
-            slots = self._study.slots(item, place.checks.get(item))
-            try:
-                chosen = numbers(form, slots, _ITEM_FIELDS)
-            except ValueError as error:
-                raise StudyError(str(error), "bad_answer") from None
+            place, slots, chosen = self._answered(annotator, item, form)
             if chosen:
                 self._store.answer(annotator, item, chosen, submission)
         except StudyError as error:
             self._refuse(annotator, item, error.reason, str(error), form)
-            if error.reason == "bad_answer":
-                raise Unfit.unreadable() from None
-            raise (Unfit.late() if error.reason == "expired" else Unfit.not_yours()) from None
+            raise _TOLD.get(error.reason, Unfit.unreadable)() from None
         if go == "keep":
             return Kept()
-        position = place.items.index(item) + 1
         if go == "back":
-            return Go(str(max(1, position - 1)))
+            return Go(str(max(1, place.items.index(item))))
         if missing := [slot.key for slot in slots if slot.key not in chosen]:
-            progress = self._store.progress(annotator)
-            return self._session(annotator, progress, place, item, missing, 422)
+            return self._session(annotator, self._store.progress(annotator), item, missing, 422)
         self._flag_haste(annotator, item)
         return Go()
 
+    def _answered(
+        self, annotator: str, item: str, form: Mapping[str, str]
+    ) -> tuple[Place, list[Slot], dict[str, int]]:
+        """Return the place of somebody, what is asked about an item, and what was answered."""
+        place = self._store.progress(annotator).place
+        if place is None or item not in place.items:
+            raise StudyError("a conversation that is not one of theirs", "not_assigned")
+        slots = self._study.slots(item, place.checks.get(item))
+        try:
+            return place, slots, numbers(form, slots, _FIELDS)
+        except ValueError as error:
+            raise StudyError(str(error), "bad_answer") from None
+
     def _flag_haste(self, annotator: str, item: str) -> None:
         """Note, once, that a conversation was answered faster than it can be read."""
-        with self._store.log.reading() as connection:
-            log = select(connection, "annotator = ?", annotator)
+        log = self._log(annotator)
         seconds = seconds_open(log).get((annotator, item), 0.0)
         least = self._study.settings.min_seconds
         if seconds < least and not any(e.kind == TOO_FAST and e.item == item for e in log):
@@ -369,44 +302,3 @@ class QualityPages:
             self._store.record(WITHDRAWN, annotator, submission=WITHDRAWN)
         self._store.leave(annotator, submission)
         return Go(DONE)
-
-
-def numbers(form: Mapping[str, str], slots: Iterable[Slot], others: set[str]) -> dict[str, int]:
-    """Return the options that were chosen, by slot.
-
-    Raises ValueError for a field or an option that the page does not have.
-    """
-    known = {slot.key: len(slot.question.options) for slot in slots}
-    if strange := sorted(set(form) - set(known) - others):
-        raise ValueError(f"no question {strange[0]!r:.60}")
-    found = {}
-    for key, n_options in known.items():
-        value = form.get(key)
-        if value is None:
-            continue
-        if value not in {str(number) for number in range(1, n_options + 1)}:
-            raise ValueError(f"{key}: no option {value!r:.40}")
-        found[key] = int(value)
-    return found
-
-
-def grouped(form: Form, slots: list[Slot]) -> list[tuple[str, list[Slot]]]:
-    """Return what is asked under headings: parts of the form, or utterances one by one."""
-    if form.about != "turns":
-        return [group for group in parts_with_slots(form, slots) if group[1]]
-    groups: dict[str, list[Slot]] = {}
-    for slot in slots:
-        heading = "" if slot.turn is None else f"Utterance {slot.turn + 1}"
-        groups.setdefault(heading, []).append(slot)
-    return list(groups.items())
-
-
-def most_options(slots: Iterable[Slot]) -> int:
-    """Return how many options a question has at most."""
-    return max(len(slot.question.options) for slot in slots)
-
-
-def linked(text: str) -> list[tuple[str, bool]]:
-    """Cut a text of the study's owner at its https addresses; they become links."""
-    pieces = re.split(r"(https://[^\s<>\"']*[A-Za-z0-9/])", text)
-    return [(piece, i % 2 == 1) for i, piece in enumerate(pieces) if piece]

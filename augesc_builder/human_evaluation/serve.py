@@ -7,6 +7,7 @@ The pages themselves are an ASGI application, by the study's kind: of the qualit
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import signal
 import socket
@@ -24,6 +25,7 @@ from augesc_builder.human_evaluation.quality_pages import QualityPages
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
 from augesc_builder.run import layout
+from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.progress import Progress
 
 PORT = 8000
@@ -32,9 +34,7 @@ PORT = 8000
 _SECONDS_TO_FINISH = 5
 """How long requests that are being answered have, when the server is told to end."""
 
-CROWD_QUERY = (
-    "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
-)
+CROWD_QUERY = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
 """What a platform fills in, as Prolific writes it."""
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -85,7 +85,7 @@ class Site:
 
 
 def serve_study(
-    folder: Path, host: str, port: int, url_prefix: str, progress: Progress
+    folder: Path, host: str, port: int, url_prefix: str, links: Path | None, progress: Progress
 ) -> None:
     """Serve a study until the process is told to end.
 
@@ -103,10 +103,25 @@ def serve_study(
         _pages(study, store, progress) as pages,
     ):
         app = application(pages, site.path, progress)
+        if links is not None:
+            write_links(study, site.seen_at(door), links)
         for line in _said(study, site, door):
             progress.say(line)
         run(app, door)
         progress.say("Stopped. Everything that was sent is in the study's folder.")
+
+
+def write_links(study: Study, address: str, path: Path) -> None:
+    """Write the personal links as CSV, ``annotator,link``, for nobody's eyes but the owner's.
+
+    Raises :class:`~augesc_builder.errors.DiskError` where that cannot be.
+    """
+    rows = [f"{name},{address}/a/{token}\n" for name, token in study.tokens.links.items()]
+    with disk_errors(path):
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write("".join(["annotator,link\n", *rows]))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from augesc_builder.human_evaluation import events as kinds
-from augesc_builder.human_evaluation.design import draw_checks
+from augesc_builder.human_evaluation.design import draw_checks, new_order
 from augesc_builder.human_evaluation.events import COLUMNS, Event, event_of
 from augesc_builder.human_evaluation.study import Place, Study
 
@@ -58,8 +58,13 @@ class Answers:
         """Return the answers of one annotator on one item."""
         return self.by.get((annotator, item), {})
 
+    def is_complete(self, study: Study, annotator: str, item: str) -> bool:
+        """Whether every question about an item is answered: then it counts as rated."""
+        given = self.of(annotator, item)
+        return all(slot.key in given for slot in study.slots(item))
+
     def finished(self, study: Study, annotator: str, place: Place) -> frozenset[str]:
-        """Return the items of a place of which every slot is answered."""
+        """Return the items of a place of which all is answered, checks of attention too."""
         return frozenset(
             item
             for item in place.items
@@ -180,25 +185,23 @@ def free_place(
 def _left_undone(
     study: Study, given: Sequence[tuple[str, Place]], answers: Answers
 ) -> tuple[str, ...]:
-    """Return the items of a place that nobody who had it has finished."""
-    done: set[str] = set()
-    for name, place in given:
-        done |= answers.finished(study, name, place)
-    return tuple(item for item in given[0][1].items if item not in done)
+    """Return the items of a place that nobody who had it has rated."""
+    names = [name for name, _ in given]
+    return tuple(
+        item
+        for item in given[0][1].items
+        if not any(answers.is_complete(study, name, item) for name in names)
+    )
 
 
 def _reordered(
     study: Study, number: int, rest: Sequence[str], given: Sequence[tuple[str, Place]]
 ) -> tuple[str, ...]:
-    """Return what is left of a place in an order that none of those before had."""
+    """Return what is left of a place in an order that nobody had before."""
     stream = random.Random(f"{study.settings.seed}/{number}/{len(given)}/order")
-    before = {tuple(item for item in place.items if item in rest) for _, place in given}
-    order = list(rest)
-    for _ in range(20):
-        stream.shuffle(order)
-        if tuple(order) not in before:
-            break
-    return tuple(order)
+    places = [*study.places, *(place for _, place in given)]
+    taken = {tuple(item for item in place.items if item in rest) for place in places}
+    return new_order(rest, taken, stream)
 
 
 def _last_signs(connection: sqlite3.Connection) -> dict[str, float]:
@@ -209,26 +212,29 @@ def _last_signs(connection: sqlite3.Connection) -> dict[str, float]:
     return {event.annotator: event.time for event in map(event_of, rows)}
 
 
-def seconds_open(log: Iterable[Event]) -> dict[tuple[str, str], float]:
-    """Return how long each annotator had each item open, in seconds, from the whole log.
+_LONGEST_PAUSE = 600.0
+"""Seconds of which a longer pause between two signs of life counts as so many."""
 
-    A visit lasts from the drawing of the page to the last answer before another page is drawn.
+
+def seconds_open(log: Iterable[Event]) -> dict[tuple[str, str], float]:
+    """Return how long each annotator worked on each item, in seconds, from the whole log.
+
+    That is the time from the drawing of its page to the last answer, over as many visits as there
+    were; a reload ends no visit, and another item does.
     """
     spent: dict[tuple[str, str], float] = {}
-    visits: dict[str, tuple[str, float, float]] = {}
-
-    def close(annotator: str) -> None:
-        item, begin, end = visits.pop(annotator)
-        spent[annotator, item] = spent.get((annotator, item), 0.0) + max(0.0, end - begin)
-
+    before: dict[str, Event] = {}
+    waiting: dict[str, float] = {}
     for event in log:
-        visit = visits.get(event.annotator)
-        if event.kind == kinds.OPENED:
-            if visit is not None:
-                close(event.annotator)
-            visits[event.annotator] = (event.item, event.time, event.time)
-        elif event.kind == kinds.ANSWERED and visit is not None and visit[0] == event.item:
-            visits[event.annotator] = (event.item, visit[1], event.time)
-    for annotator in list(visits):
-        close(annotator)
+        if event.kind not in {kinds.OPENED, kinds.ANSWERED}:
+            continue
+        name, last = event.annotator, before.get(event.annotator)
+        if last is None or last.item != event.item:
+            waiting[name] = 0.0
+        else:
+            waiting[name] += min(max(0.0, event.time - last.time), _LONGEST_PAUSE)
+        if event.kind == kinds.ANSWERED:
+            spent[name, event.item] = spent.get((name, event.item), 0.0) + waiting[name]
+            waiting[name] = 0.0
+        before[name] = event
     return spent

@@ -41,7 +41,10 @@ class Store:
 
     @classmethod
     def open(cls, study: Study, clock: Callable[[], float] = time.time) -> Store:
-        """Open the log of a study; it begins empty."""
+        """Open the log of a study.
+
+        Raises :class:`~augesc_builder.errors.RunFolderError` where it is missing or none.
+        """
         return cls(study, clock)
 
     def __enter__(self) -> Store:
@@ -281,11 +284,10 @@ class Store:
                 answers.add(event)
         spent = state.seconds_open(log)
         for (annotator, item), body in given.items():
-            found = answers.of(annotator, item)
-            wanted = [slot.key for slot in self.study.slots(item)]
-            if all(key in found for key in wanted):
+            if answers.is_complete(self.study, annotator, item):
                 seconds = body.get("seconds", spent.get((annotator, item)))
-                chosen = {key: found[key] for key in wanted}
+                found = answers.of(annotator, item)
+                chosen = {slot.key: found[slot.key] for slot in self.study.slots(item)}
                 yield annotator, item, chosen, seconds, via.get(annotator) == JUDGE
 
     # -- inside ----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def no_link(cls) -> Unfit:
-        """Somebody came without a link."""
+        """Answer somebody who came without a link."""
         return cls(
             "This study is entered by a personal link",
             "Please open the whole link that you were sent, or come by the button of the platform "
@@ -44,7 +44,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def unknown_link(cls) -> Unfit:
-        """A link that nobody has."""
+        """Answer a link that nobody has."""
         return cls(
             "This link is not known here",
             "Please open the whole link that you were sent: often its last characters were lost "
@@ -54,7 +54,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def guessed(cls, seconds: int) -> Unfit:
-        """Too many links from one address that nobody has."""
+        """Answer one of many links from one address that nobody has."""
         return cls(
             "Please wait a little",
             f"Too many links were tried that nobody has. Yours works again in {seconds} seconds.",
@@ -63,7 +63,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def bad_entry(cls, why: str) -> Unfit:
-        """A platform's address that is not as it should be."""
+        """Answer a platform's address that is not as it should be."""
         return cls(
             "You came without what tells us who you are",
             f"Something is not right with the address: {why}.",
@@ -74,12 +74,12 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def nowhere(cls, status: int = 404) -> Unfit:
-        """An address that no page has."""
+        """Answer an address that no page has."""
         return cls("There is no such page", "Please open your link again.", status=status)
 
     @classmethod
     def unreadable(cls) -> Unfit:
-        """Something was sent that no page of ours sends."""
+        """Answer what no page of ours sends."""
         return cls(
             "This was not taken",
             "What was sent is not what the page asks for. Please open your link again; what you "
@@ -89,7 +89,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def not_yours(cls) -> Unfit:
-        """Answers on a conversation that the person does not have, or has no more."""
+        """Answer ratings of a conversation that the person does not have, or has no more."""
         return cls(
             "This conversation is not among yours",
             "Your answers to it were not taken. If you were away for long, it was given to "
@@ -99,7 +99,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def late(cls) -> Unfit:
-        """Something was sent after the study closed."""
+        """Answer what was sent after the study closed."""
         return cls(
             "The study has closed",
             "This came after its end and was not taken. What you sent before is kept. Thank you.",
@@ -108,7 +108,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def no_place(cls) -> Unfit:
-        """All places are taken."""
+        """Say that all places are taken."""
         return cls(
             "All places are taken at the moment",
             "Thank you for coming. Should somebody leave, their place becomes free: you may open "
@@ -118,7 +118,7 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
 
     @classmethod
     def broken(cls, *, is_full: bool) -> Unfit:
-        """The store did not take what was sent."""
+        """Say that the store did not take what was sent."""
         why = "Its disk is full." if is_full else "Something is wrong with it."
         return cls(
             "The server could not keep this",
@@ -128,8 +128,17 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
         )
 
     @classmethod
+    def withdrawn(cls) -> Unfit:
+        """Say farewell to somebody who left, and asked that their answers be left out."""
+        return cls(
+            "You have left the study",
+            "The answers that you sent are left out of it. Thank you for coming. If a platform "
+            "sent you, please return your submission there.",
+        )
+
+    @classmethod
     def ended(cls, stage: Stage, crowd: Crowd, *, is_closed: bool) -> Unfit:
-        """Somebody has nothing more to do here."""
+        """Say farewell to somebody who has nothing more to do here."""
         if stage == "done":
             return cls(
                 "Thank you, that was all of it",

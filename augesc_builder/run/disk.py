@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,29 @@ def write_synced(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill, for its owner alone; it is put in its place whole, or not at all.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where there is something already, and
+    :class:`~augesc_builder.errors.DiskError` where it cannot be written.
+    """
+    with disk_errors(path):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise RunFolderError(f"{path} is there already; give --out a new or empty folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
+        try:
+            yield work
+            for file in sorted(work.rglob("*")):
+                sync(file)
+            os.rename(work, path)  # noqa: PTH104 - onto an empty folder too
+            sync(path.parent)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
 def sha256(path: Path) -> str:

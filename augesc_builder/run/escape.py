@@ -36,6 +36,7 @@ _LATEX_NAMES = {
     **{'"': r"\char34{}", "`": r"\char96{}", "'": r"\char39{}"},
     **{sign: rf"\{sign}" for sign in "{}$&#_%"},
     **{sign: f"{{{sign}}}" for sign in "*[]-?!"},
+    **{"Δ": r"$\Delta$", "≤": r"$\leq$", "↓": r"$\downarrow$"},
 }
 
 

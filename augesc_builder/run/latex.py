@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from augesc_builder.run.escape import for_latex
+from augesc_builder.run.markdown import Bold
 
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
@@ -34,4 +35,5 @@ def latex_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str
 
 
 def _cell(text: str) -> str:
-    return _MINUS.sub("$-$", for_latex(text))
+    escaped = _MINUS.sub("$-$", for_latex(text))
+    return rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped

@@ -19,12 +19,16 @@ NOTHING = "-"
 """Stands where a number is undefined."""
 
 
+class Bold(str):
+    """A cell of a table that stands out."""
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table, its columns aligned: the first left, the others right.
 
     Cells are text: what would be Markdown in them is escaped.
     """
-    lines = [[for_markdown_cell(cell) for cell in line] for line in (header, *rows)]
+    lines = [[_cell(cell) for cell in line] for line in (header, *rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
 
     def write(cells: Sequence[str]) -> str:
@@ -36,6 +40,11 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     rule = [("-" * w if i == 0 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
     return "\n".join([write(lines[0]), f"| {' | '.join(rule)} |", *map(write, lines[1:])])
+
+
+def _cell(text: str) -> str:
+    escaped = for_markdown_cell(text)
+    return f"**{escaped}**" if isinstance(text, Bold) and escaped else escaped
 
 
 def markdown_template(text: str) -> jinja2.Template:

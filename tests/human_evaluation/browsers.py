@@ -44,7 +44,7 @@ def tab(browser: Any, size: dict[str, int] = LAPTOP, **options: Any) -> Iterator
     What a page asks of another host, and what its policy of contents refuses, is an error, too.
     """
     context = browser.new_context(viewport=size, **options)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(int(os.environ.get("AUGESC_WAIT", "60000")))
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
@@ -55,7 +55,8 @@ def tab(browser: Any, size: dict[str, int] = LAPTOP, **options: Any) -> Iterator
     page.on(
         "request",
         lambda request: (
-            None if "//127.0.0.1:" in request.url or request.url.startswith("data:")
+            None
+            if "//127.0.0.1:" in request.url or request.url.startswith("data:")
             else wrong.append(f"asked for {request.url}")
         ),
     )

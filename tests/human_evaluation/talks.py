@@ -13,7 +13,7 @@ from augesc_builder.human_evaluation.conversations import Talk
 from augesc_builder.human_evaluation.create import create
 from augesc_builder.human_evaluation.interactive import open_pages
 from augesc_builder.human_evaluation.interactive_pages import InteractivePages
-from augesc_builder.human_evaluation.quality_pages import Page
+from augesc_builder.human_evaluation.quality_views import Page
 from augesc_builder.human_evaluation.settings import load_settings
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
@@ -81,7 +81,7 @@ class Desk:
 
     @property
     def talk(self) -> Talk:
-        return self.pages._talks.read(self.who, self.item)
+        return self.pages.talks.read(self.who, self.item)
 
     def wait(self, until: Callable[[Talk], bool] = lambda talk: not talk.waiting) -> Talk:
         """Wait for replies; long, on a machine that is slow."""

@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from augesc_builder import paper
-from augesc_builder.pipeline.compare.paper import ASPECTS, GPT_3_DOLLARS, TABLE_3
 from augesc_builder.pipeline.filter.report import requirement_rows
 from augesc_builder.pipeline.statistics.report import statistic_rows
-from augesc_builder.run.escape import for_latex, for_markdown
-from augesc_builder.run.latex import latex_table
-from augesc_builder.run.markdown import NOTHING, markdown_table
+from augesc_builder.run.document import Table, latex_document, markdown_document
+from augesc_builder.run.markdown import NOTHING
 
 Found = Mapping[str, Any]
 """What ``comparison.json`` holds."""
 
 
-class Table(NamedTuple):
-    """A table, and what is said below it by a function that is given how names are escaped."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: Callable[[Callable[[str], str]], str] | None = None
-
-
 def markdown(found: Found) -> str:
     """Write a comparison in Markdown that is legible on a terminal too."""
-    parts = []
-    for table in _tables(found):
-        parts += [f"## {table.title}", markdown_table(table.header, table.rows)]
-        parts += [table.note(for_markdown)] if table.note is not None else []
-    return "\n\n".join(parts)
+    return markdown_document(_tables(found))
 
 
 def latex(found: Found) -> str:
     """Write the tables of a comparison in LaTeX."""
-    parts = [r"% needs \usepackage{booktabs}"]
-    for table in _tables(found):
-        note = f" {table.note(for_latex)}".replace("%", r"\%") if table.note is not None else ""
-        parts.append(latex_table(f"{table.title}.{note}", table.header, table.rows))
-    return "\n\n".join(parts)
+    return latex_document(_tables(found))
 
 
 def _tables(found: Found) -> Iterator[Table]:
@@ -60,8 +41,8 @@ def _tables(found: Found) -> Iterator[Table]:
     if with_paper:
         yield Table(
             "The paper's ratings by people (Table 3)",
-            ["0 to 3", *ASPECTS],
-            [[name, *(f"{x:.2f}" for x in row)] for name, row in TABLE_3.items()],
+            ["0 to 3", *(aspect.replace("_", " ") for aspect in paper.ASPECTS)],
+            [[name, *(f"{x:.2f}" for x in row)] for name, row in paper.TABLE_3.items()],
             lambda _: "Of ethical risk less is better. No run here was rated by people.",
         )
 
@@ -206,7 +187,7 @@ def _cost(found: Found) -> Table:
     ]
     for model, row in paper.TABLE_1.items() if found["settings"]["paper"] else ():
         texts = 100 / row["retention"]
-        money = texts * GPT_3_DOLLARS if model.startswith("GPT-3") else None
+        money = texts * paper.GPT_3_DOLLARS if model.startswith("GPT-3") else None
         told = {"texts": texts, "money": money}
         cells = (_shown(told.get(unit), form) for unit, form in FORMS.items())
         rows.append([f"paper: {model}", *cells])
