@@ -99,17 +99,17 @@ class InteractivePages(QualityPages):
     def _take_answers(self, annotator: str, form: Mapping[str, str], submission: str) -> Answer:
         """Take what is said, or the answers to the questions."""
         item, go = form.get("item", ""), form.get("go", "")
+        place = self._store.progress(annotator).place
+        if place is None or item not in place.items:
+            self._refuse(annotator, item, "not_assigned", "conversations not theirs", form)
+            raise Unfit.not_yours()
         try:
-            place = self._store.progress(annotator).place
-            if place is None or item not in place.items:
-                raise StudyError("conversations that are not theirs", "not_assigned")
             if go in {"on", "keep"}:
                 return self._take_comparison(annotator, place, item, form, submission)
             return self._take_message(annotator, place, item, form)
         except StudyError as error:
             self._refuse(annotator, item, error.reason, str(error), form)
-            told = {"not_assigned": Unfit.not_yours, "expired": Unfit.late}
-            raise told.get(error.reason, Unfit.unreadable)() from None
+            raise (Unfit.late() if error.reason == "expired" else Unfit.unreadable()) from None
 
     def _take_comparison(
         self, annotator: str, place: Place, item: str, form: Mapping[str, str], submission: str
