@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ MODEL = "stub-model"
 
 @dataclass
 class Reply:
-    """What is sent back; ``cut`` closes the connection in the middle of the body."""
+    """What is sent back; ``cut`` closes the connection in the middle of the body.
+
+    ``events`` are sent one by one as server-sent events, each after ``pause`` seconds.
+    """
 
     body: Any = None
     status: int = 200
@@ -26,6 +30,8 @@ class Reply:
     delay: float = 0.0
     cut: bool = False
     raw: bytes | None = None
+    events: list[str] | None = None
+    pause: float = 0.0
 
 
 @dataclass
@@ -71,6 +77,16 @@ def chat(text: str | None, *, finish: str | None = "stop", **message: Any) -> di
     said = {"role": "assistant", "content": text, **message}
     found["choices"] = [{"index": 0, "message": said, "finish_reason": finish}]
     return found
+
+
+def streamed(text: str, *, finish: str | None = "stop", pause: float = 0.0, **more: Any) -> Reply:
+    """Give a chat's answer as it is streamed, word by word."""
+    pieces = [{"content": word} for word in re.findall(r"\S+\s*", text)]
+    chunks = [{"choices": [{"index": 0, "delta": piece}]} for piece in pieces]
+    if finish is not None:
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    events = [json.dumps(chunk) for chunk in chunks]
+    return Reply(events=[*events, "[DONE]"] if finish else events, pause=pause, **more)
 
 
 def usual(asked: Asked) -> Reply:
@@ -193,13 +209,15 @@ class Stub:
             goes_on = await _send(writer, reply)
             if reply.status == 200 and not reply.cut and reply.raw is None:
                 asked.answered = True
-                asked.usage = reply.body.get("usage", {})
+                asked.usage = (reply.body or {}).get("usage", {})
             return goes_on
         finally:
             self._at_once -= 1
 
 
 async def _send(writer: asyncio.StreamWriter, reply: Reply) -> bool:
+    if reply.events is not None:
+        return await _send_events(writer, reply, reply.events)
     content = json.dumps(reply.body).encode() if reply.raw is None else reply.raw
     headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
     lines = "".join(f"{k}: {v}\r\n" for k, v in {**headers, **reply.headers}.items())
@@ -208,4 +226,22 @@ async def _send(writer: asyncio.StreamWriter, reply: Reply) -> bool:
     await writer.drain()
     if reply.cut:
         writer.close()
+    return not reply.cut
+
+
+async def _send_events(writer: asyncio.StreamWriter, reply: Reply, events: list[str]) -> bool:
+    """Send events in chunks; ``cut`` leaves out the chunk that ends them."""
+    writer.write(
+        b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    for event in events:
+        await asyncio.sleep(reply.pause)
+        data = f"data: {event}\n\n".encode()
+        writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await writer.drain()
+    if reply.cut:
+        writer.close()
+    else:
+        writer.write(b"0\r\n\r\n")
+    await writer.drain()
     return not reply.cut

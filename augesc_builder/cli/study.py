@@ -72,8 +72,8 @@ def create(
     system: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=DIR",
-            help="A model's folder to talk with, in an interactive study; repeatable.",
+            metavar="NAME=DIR|URL#MODEL",
+            help="A model to talk with, in an interactive study: a folder, an endpoint; repeatable.",
         ),
     ] = None,
     override: Annotated[

@@ -98,7 +98,7 @@ def given_corpora(given: Sequence[str]) -> dict[str, str]:
 
 
 def given_systems(given: Sequence[str]) -> list[str]:
-    """Return the overrides that name systems given as ``NAME=DIR``.
+    """Return the overrides that name systems given as ``NAME=DIR`` or ``NAME=URL#MODEL``.
 
     Raises :class:`~augesc_builder.errors.StudyError` for what is no such pair.
     """
@@ -107,9 +107,14 @@ def given_systems(given: Sequence[str]) -> list[str]:
         name, equals, where = text.partition("=")
         if not equals or not name or not where or "." in name:
             raise StudyError(
-                f"--system {text[:80]}: expected NAME=DIR, the name without a dot; endpoints stand "
-                f"in a settings file, under interactive.systems"
+                f"--system {text[:80]}: expected NAME=DIR, or NAME=URL#MODEL for an endpoint, the "
+                f"name without a dot"
             )
+        if "://" in where:
+            address, _, model = where.partition("#")
+            overrides.append(f"interactive.systems.{name}.base_url={json.dumps(address)}")
+            overrides.append(f"interactive.systems.{name}.model={json.dumps(model)}")
+            continue
         overrides.append(f"interactive.systems.{name}.folder={json.dumps(where)}")
     return overrides
 

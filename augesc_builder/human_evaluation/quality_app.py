@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, quote
 from augesc_builder.errors import AugescError, DiskError
 from augesc_builder.human_evaluation.guesses import Guesses
 from augesc_builder.human_evaluation.pages.drawing import page, see_other, static_routes
-from augesc_builder.human_evaluation.quality_pages import Answer, Go, QualityPages
+from augesc_builder.human_evaluation.quality_pages import Answer, Go, QualityPages, Stream
 from augesc_builder.human_evaluation.quality_views import Page
 from augesc_builder.human_evaluation.unfit import Unfit
 from augesc_builder.run.progress import Progress
@@ -119,7 +119,7 @@ class _Answers:
     async def _drawn(self, token: str, work: Callable[[], Answer]) -> Response:
         """Let a thread work with the store, and answer with what it gives."""
         from anyio import CapacityLimiter, to_thread
-        from starlette.responses import Response
+        from starlette.responses import Response, StreamingResponse
 
         if self._threads is None:
             self._threads = CapacityLimiter(_THREADS)
@@ -134,6 +134,10 @@ class _Answers:
             return see_other(self._address(found.token or token, found.step))
         if isinstance(found, Page):
             return page(found.template, found.status, **self._values(token, found.values))
+        if isinstance(found, Stream):
+            # What stands in front of the server is not to hold it back.
+            headers = {"X-Accel-Buffering": "no"}
+            return StreamingResponse(found.events, 200, headers, "text/event-stream")
         return Response(status_code=204)
 
     def _draw(self, unfit: Unfit, token: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -162,7 +166,7 @@ def _client(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-_HIDDEN = re.compile(r"[\x00-\x1f\x7f]")
+_HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 async def _form_of(request: Request) -> dict[str, str]:

@@ -7,7 +7,7 @@ before a :class:`Go` sends the browser on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from augesc_builder.errors import StudyError
@@ -58,7 +58,14 @@ class Kept:
     """What was sent is in the store, and no page is asked for."""
 
 
-Answer = Page | Go | Kept
+@dataclass(frozen=True)
+class Stream:
+    """Server-sent events, as text."""
+
+    events: AsyncIterator[str]
+
+
+Answer = Page | Go | Kept | Stream
 
 
 class QualityPages:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 
 from augesc_builder.errors import AugescError
 from augesc_builder.human_evaluation.conversations import Conversation, Talk
@@ -55,15 +56,25 @@ class Replies:
 
     def close(self) -> None:
         """End what is being written; it stays due."""
-        for system in self._systems.values():
-            system.close()
-        ending = asyncio.run_coroutine_threadsafe(_end_all(), self._loop)
+        ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         try:
             ending.result(_SECONDS_TO_END)
-        except TimeoutError:
+        except FuturesTimeoutError:
             self._warn("some replies did not end")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_SECONDS_TO_END)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _end(self) -> None:
+        writing = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+        for system in self._systems.values():
+            await system.close()
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
 
     async def _reply(self, key: _Key, annotator: str, item: str, asked: Conversation) -> None:
         begun = time.monotonic()
@@ -87,13 +98,6 @@ class Replies:
             self._warn(f"a reply was not kept: {error}")
         finally:
             self._texts.pop(key, None)
-
-
-async def _end_all() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _key(annotator: str, item: str, conversation: Conversation) -> _Key:

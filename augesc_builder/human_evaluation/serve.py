@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 from augesc_builder.errors import ServeError
 from augesc_builder.human_evaluation.pages.drawing import require_app
 from augesc_builder.human_evaluation.pages.serving import Application, Guarded, listen
+from augesc_builder.human_evaluation.quality_app import application
+from augesc_builder.human_evaluation.quality_pages import QualityPages
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
 from augesc_builder.run import layout
@@ -94,8 +96,13 @@ def serve_study(
     require_app()
     site = Site.of(url_prefix)
     study = Study.open(folder)
-    with study.serving(), listen(host, port) as door, Store.open(study) as store:
-        app = _application(study, store, site.path, progress)
+    with (
+        study.serving(),
+        listen(host, port) as door,
+        Store.open(study) as store,
+        _pages(study, store, progress) as pages,
+    ):
+        app = application(pages, site.path, progress)
         if links is not None:
             write_links(study, site.seen_at(door), links)
         for line in _said(study, site, door):
@@ -117,13 +124,16 @@ def write_links(study: Study, address: str, path: Path) -> None:
             file.write("".join(["annotator,link\n", *rows]))
 
 
-def _application(study: Study, store: Store, path: str, progress: Progress) -> Application:
-    from augesc_builder.human_evaluation.quality_app import application
-    from augesc_builder.human_evaluation.quality_pages import QualityPages
+@contextmanager
+def _pages(study: Study, store: Store, progress: Progress) -> Iterator[QualityPages]:
+    """Yield the pages of a study of either kind."""
+    if study.settings.kind == "quality":
+        yield QualityPages(study, store)
+        return
+    from augesc_builder.human_evaluation.interactive import open_pages
 
-    if study.settings.kind != "quality":
-        raise ServeError(f"{study.folder}: a study of kind {study.settings.kind} has no pages here")
-    return application(QualityPages(study, store), path, progress)
+    with open_pages(study, store, progress) as pages:
+        yield pages
 
 
 def _said(study: Study, site: Site, door: socket.socket) -> Iterator[str]:

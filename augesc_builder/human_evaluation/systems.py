@@ -65,7 +65,7 @@ class TalkingSystem(Protocol):
         ``key`` names what is drawn for it. Raises :class:`NoReply`.
         """
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End what is under way."""
 
 
@@ -149,7 +149,7 @@ class FolderSystem:
         streamer = Stoppable(self._model, write)
         return printable(self._model.reply(history, self._decoding, key, streamer))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the reply that is being made at its next token, and all that wait."""
         self._closed.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -255,8 +255,9 @@ class EndpointSystem:
         }
         return await self._endpoint.stream(body, uuid.uuid4().hex, show)
 
-    def close(self) -> None:
-        """Nothing to end: requests end with the loop that they are made in."""
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._endpoint.close()
 
 
 def _shortened(messages: list[Message]) -> list[Message]:
@@ -282,9 +283,14 @@ async def replied(
     except asyncio.TimeoutError:
         raise NoReply("slow", f"no reply within {seconds:g} s") from None
     text = legible(reply.text).strip()
-    if not text:
+    if is_blank(text):
         raise NoReply("empty", "the reply has no text")
     return Reply(text, reply.left_out)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: blanks, and characters without width."""
+    return all(c.isspace() or unicodedata.category(c) == "Cf" for c in text)
 
 
 def legible(text: str) -> str:

@@ -31,7 +31,7 @@ from augesc_builder.human_evaluation.events import Event
 from augesc_builder.human_evaluation.settings import Interactive
 from augesc_builder.human_evaluation.state import select
 from augesc_builder.human_evaluation.store import Store
-from augesc_builder.human_evaluation.systems import NoReply, Reply, legible
+from augesc_builder.human_evaluation.systems import NoReply, Reply, is_blank, legible
 from augesc_builder.run.heartbeat import one_line
 
 To = Literal["left", "right", "both"]
@@ -214,7 +214,7 @@ class Talks:
 
     def _check(self, heard: list[Conversation], text: str, n_said: int) -> None:
         """Raise :class:`Refused` where a message cannot be said now."""
-        if not text:
+        if is_blank(text):
             raise Refused("empty")
         if len(text) > self.settings.max_characters:
             raise Refused("long")
