@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import BudgetError, EndpointError, RunFolderError
+from augesc_builder.errors import (
+    BudgetError,
+    DiskError,
+    EndpointError,
+    MissingExtraError,
+    RunFolderError,
+)
 from augesc_builder.pipeline.generate import stage
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.endpoint import throttle
@@ -97,8 +107,10 @@ class Runs:
         return rows_of(self.out)
 
     def journal(self) -> list[dict]:
-        lines = (self.out / "requests.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        """Give its lines; a kill may leave a torn one at the end."""
+        path = self.out / "requests.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
     def events(self) -> Counter[str]:
         return Counter(line["event"] for line in self.journal())
@@ -185,27 +197,31 @@ def test_a_chat_answers_in_the_form_that_was_asked_for(tmp_path, stub, said, tex
     assert (messages is None) == (reason == "wrong_format")
 
 
-TURNS = "generate.backend.turns={max: 6, last_words: [bye], request: Write the next line.}"
+TURNS = (
+    "generate.backend.turns={max: 6, last_words: [take care, bye], request: Write the next line.}"
+)
 
 
 def test_a_chat_line_by_line_takes_turns_until_a_last_word_or_the_limit(tmp_path, stub):
-    runs = Runs(tmp_path, stub, 2)
+    runs = Runs(tmp_path, stub, 3)
 
     def behave(asked: Asked) -> Reply:
         said = asked.body["messages"][1]["content"]
         n = said.count("\n")
+        if "number 2" in said:
+            return Reply(chat("Bye-bye is no word of these. Take care!"))
         if "number 1" in said and n >= 5:
             return Reply(chat("AI: Thank you, bye!\nHuman: I go on and on"))
         return Reply(chat(f"  goodbye is no key {n} \nHuman: ignored" if n % 2 else f"line {n}"))
 
     stub.behave = behave
-    first, second = runs(CHAT, TURNS)
-    found = {row["query"][30]: row for row in (first, second)}
+    found = {row["query"][30]: row for row in runs(CHAT, TURNS)}
     assert found["0"]["finish_reason"] == "length"
     assert found["1"]["finish_reason"] == "eos"
     messages = PLAIN.parse(PLAIN.for_query(found["0"]["query"]) + found["0"]["text"])
     assert [m["role"] for m in messages] == ["user", "assistant"] * 3
-    assert len(stub.asked) == 5 + found["1"]["text"].count("\n") + 1
+    assert found["2"]["finish_reason"] == "eos"
+    assert len(stub.asked) == 5 + found["1"]["text"].count("\n") + 1 + 1
     assert all(asked.body["stop"] == ["\n"] for asked in stub.asked)
     assert found["1"]["text"].endswith("AI: Thank you, bye!")
 
@@ -317,8 +333,6 @@ def test_a_server_that_dies_and_comes_back(tmp_path, stub, mend):
         return Reply(usual(asked).body, delay=30 if mend == "hangs" and len(seen) == 12 else 0.005)
 
     def again() -> None:
-        import threading
-
         def go() -> None:
             stub.stop()
             time.sleep(0.3)
@@ -398,20 +412,49 @@ def test_an_endpoint_that_is_not_there_is_one_line(runs, refused):
     assert not runs.out.exists()
 
 
-def test_a_budget_stops_the_run_and_a_larger_one_goes_on(runs, stub):
+@pytest.mark.parametrize("at_once", [1, 2, 8])
+def test_a_budget_stops_the_run_and_a_larger_one_goes_on(at_once, runs, stub):
+    """What is spent beyond it is what was under way when it was reached."""
     stub.behave = lambda asked: Reply(usual(asked).body, delay=0.005)
     prices = "generate.backend.prices={prompt: 10, completion: 100}"
     money = (40 * 10 + len(conversation("x")) // 5 * 100) / 1e6
     limit = f"generate.backend.budget.money={3.5 * money}"
     with pytest.raises(BudgetError, match=r"budget.money is .* raise it and run the same command"):
-        runs(prices, limit, "generate.backend.concurrency=2")
-    assert 4 <= len(stub.answered) <= 5
+        runs(prices, limit, f"generate.backend.concurrency={at_once}")
+    n_asked = len(stub.asked)
+    assert 4 <= len(stub.answered) == n_asked <= 3 + at_once
     with pytest.raises(BudgetError):
         runs(prices, limit)
-    assert len(stub.asked) <= 5
+    assert len(stub.asked) == n_asked
     assert len(runs(prices)) == 10
     assert len(stub.asked) == len(stub.answered) == 10
     assert runs.facts()["money"] == pytest.approx(10 * money, rel=0.1)
+
+
+def test_a_budget_may_be_spent_to_the_last_token_and_not_beyond(runs, stub):
+    each = 40 + len(conversation("x")) // 5
+    stub.behave = lambda _: Reply(completion(conversation("x")))
+    one = "generate.backend.concurrency=1"
+    for budget, n_answered in ((2 * each, 2), (2 * each + 1, 3)):
+        with pytest.raises(BudgetError, match=rf"tokens is {budget}, and {n_answered * each} are"):
+            runs(one, f"generate.backend.budget.tokens={budget}")
+        assert len(stub.answered) == n_answered
+
+
+@pytest.mark.parametrize(
+    ("limit", "spent"), [("money=0.8", r"0\.8"), ("tokens=850", r"\d{3}"), ("tokens=401", r"\d{3}")]
+)
+def test_what_may_have_been_paid_for_counts_against_the_budget(runs, stub, limit, spent):
+    """Answers that broke off, with the most that they can have been."""
+    stub.behave = once(Reply(completion(" x"), cut=True), 2)
+    n = 1 if limit == "tokens=401" else 2  # the 400 of an answer, and those of its prompt
+    prices = "generate.backend.prices={prompt: 0, completion: 1000}"
+    for _ in ("the run", "and the next, by its journal"):
+        with pytest.raises(BudgetError, match=rf"{spent} are spent in 0 answers and {n} requests"):
+            runs(prices, f"generate.backend.budget.{limit}")
+        assert len(stub.asked) == n
+    assert len(runs(prices)) == 10
+    assert runs.facts()["of_unknown_end"] == 2
 
 
 def test_a_budget_in_tokens_counts_what_the_endpoint_does_not(runs, stub):
@@ -424,12 +467,15 @@ def test_a_budget_in_tokens_counts_what_the_endpoint_does_not(runs, stub):
 
 
 def test_the_ledger_is_the_servers_own_count(tmp_path, stub):
-    runs = Runs(tmp_path, stub, 60)
-    draw = random.Random(3)
+    """Of requests that fail up to twice: a third answer that broke off would be the last."""
+    runs, seen = Runs(tmp_path, stub, 60), Counter()
 
     def behave(asked: Asked) -> Reply:
+        prompt = asked.body["prompt"]
+        seen[prompt] += 1
         bad = [failure(429, retry_after="0"), failure(502), Reply(usual(asked).body, cut=True)]
-        return draw.choice(bad) if draw.random() < 0.3 else usual(asked)
+        number = int(re.findall(r"number (\d+)", prompt)[-1])
+        return bad[(number // 3 + seen[prompt]) % 3] if seen[prompt] <= number % 3 else usual(asked)
 
     stub.behave = behave
     runs("generate.backend.prices={prompt: 1, completion: 2}")
@@ -439,7 +485,8 @@ def test_the_ledger_is_the_servers_own_count(tmp_path, stub):
     for name in ("prompt_tokens", "completion_tokens"):
         assert facts[name] == sum(counts[name] for counts in usage)
     lost = [asked for asked in stub.asked if asked.status == 200 and not asked.answered]
-    assert facts["of_unknown_end"] == len(lost)
+    assert facts["of_unknown_end"] == len(lost) == 21
+    assert len(stub.asked) == 60 + 60
     ended = {line["id"]: line["event"] for line in runs.journal() if line["event"] != "asked"}
     assert ended == {
         asked.id: "answered" if asked.answered else "lost" if asked.status == 200 else "refused"
@@ -475,6 +522,43 @@ def test_the_key_is_in_no_file_and_no_message(runs, stub, monkeypatch, augesc, t
     assert "Your key is [key]." in {row["text"][1:19] for row in rows_of(runs.out)}
     assert KEY not in said
     assert not stub.asked[0].headers["authorization"].endswith("none")
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"), [(KEY, None), (None, "has no STUB_KEY"), (OSError("locked"), "locked")]
+)
+def test_a_key_may_be_kept_in_the_keyring(runs, stub, monkeypatch, kept, says):
+    """In the place of the package, which asks the desktop."""
+    keyring, asked = ModuleType("keyring"), []
+
+    def get_password(*names):
+        asked.append(names)
+        if isinstance(kept, OSError):
+            raise kept
+        return kept
+
+    keyring.get_password, keyring.errors = get_password, SimpleNamespace(KeyringError=OSError)
+    monkeypatch.setitem(sys.modules, "keyring", keyring)
+    stub.key = KEY
+    runs.overrides = ["generate.backend.key_env=STUB_KEY", "generate.backend.keyring=augesc"]
+    if says is None:
+        assert len(runs()) == 10
+    else:
+        with pytest.raises(EndpointError, match=says):
+            runs()
+        assert not stub.asked
+    assert asked[0] == ("augesc", "STUB_KEY")
+    monkeypatch.setenv("STUB_KEY", KEY)  # which comes first
+    asked.clear()
+    runs.out = runs.folder / "other"
+    assert len(runs()) == 10
+    assert not asked
+
+
+def test_without_the_package_of_the_keyring_it_is_named(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(MissingExtraError, match="pip install keyring"):
+        runs("generate.backend.key_env=STUB_KEY", "generate.backend.keyring=augesc")
 
 
 @pytest.mark.parametrize(
@@ -555,6 +639,75 @@ def test_a_damaged_journal_is_refused(runs, stub):
     assert len(stub.asked) == n_asked
 
 
+@pytest.fixture
+def at_sync(monkeypatch):
+    """Do something each time that the journal is about to be on disk; ``None`` no more."""
+    sync, found = os.fsync, [None]
+
+    def noted(descriptor):
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if found[0] is not None and name.endswith("requests.jsonl"):
+            found[0](descriptor)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return lambda do: found.__setitem__(0, do)
+
+
+def test_what_is_answered_is_on_disk_before_more_is_asked_for(runs, stub, at_sync):
+    synced = [0]
+    at_sync(lambda descriptor: synced.__setitem__(0, os.fstat(descriptor).st_size))
+    kept = []
+
+    def behave(asked: Asked) -> Reply:
+        journal = (runs.out / "requests.jsonl").read_bytes()[: synced[0]]
+        kept.append((journal.count(b'"answered"'), len(stub.answered)))
+        return usual(asked)
+
+    stub.behave = behave
+    runs("generate.backend.concurrency=1")
+    assert kept == [(n, n) for n in range(10)]
+
+
+def test_a_full_disk_ends_the_run_and_what_was_answered_is_not_asked_for_again(runs, stub, at_sync):
+    def full(_):
+        if len(stub.answered) > 3:
+            raise OSError(errno.ENOSPC, "no space")
+
+    at_sync(full)
+    with pytest.raises(DiskError, match=r"requests.jsonl: no space left"):
+        runs("generate.backend.concurrency=1")
+    assert len(stub.asked) == 4
+    at_sync(None)
+    assert len(runs()) == 10
+    assert len(stub.asked) == 10  # the fourth is in the file, though nobody knew
+
+
+def test_an_interrupt_keeps_answers_that_wait_for_the_disk(runs, stub, at_sync):
+    goes_on = threading.Event()
+
+    def interrupt():
+        seen = -1
+        while len(stub.answered) < 4 or len(stub.answered) != seen:
+            seen = len(stub.answered)
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        goes_on.set()
+
+    at_sync(lambda _: len(stub.answered) < 4 or goes_on.wait(60))
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        runs("generate.backend.concurrency=8")
+    thread.join()
+    n = len(stub.answered)
+    assert 4 < n < 10
+    assert runs.events()["answered"] == n
+    assert len(runs()) == 10
+    assert len(stub.asked) == 10
+
+
 SETTINGS = (
     "generate.shard_size=7",
     "generate.backend.concurrency=8",
@@ -562,67 +715,59 @@ SETTINGS = (
 )
 
 
-@pytest.mark.slow
-def test_kills_at_random_moments_cost_only_what_is_in_flight(tmp_path, stub):
-    """The ledger names every request that the server answered, and no answer is paid for twice."""
-    draw = random.Random(5)
-    stub.behave = lambda asked: Reply(usual(asked).body, delay=draw.random() * 0.05)
-    runs = Runs(tmp_path, stub, 200)
+def run_with_kills(runs: Runs, n_kills: int, draw: random.Random) -> int:
+    """Run the command until it is done, killed on the way so often at most; give how often."""
     command = [sys.executable, "-m", "augesc_builder", "generate", runs.queries]
     command += ["--out", runs.out, "--recipe", "paper-gpt3", "--quiet"]
     for override in (
-        f"generate.backend.base_url={stub.url}",
+        f"generate.backend.base_url={runs.stub.url}",
         f"generate.backend.model={MODEL}",
         *SETTINGS,
     ):
         command += ["--set", override]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    journal = runs.out / "requests.jsonl"
-    n_killed = 0
-    on_disk: set[str] = set()
+    received, n_killed = runs.stub.asked, 0
     while True:
-        before = len(stub.asked)
-        child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
-        wanted = draw.randrange(1, 60) if n_killed < max(SOAK, 5) else 10_000
-        while child.poll() is None and len(stub.asked) - before < wanted:
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL if child.poll() is None else 0)
-        code = child.wait()
-        again = {asked.body["prompt"] for asked in stub.asked[before:]} & on_disk
-        assert not again
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
+        on_disk = {line["prompt"] for line in runs.journal() if line["event"] == "answered"}
+        before = len(received)
+        wanted = draw.randrange(1, 20) if n_killed < n_kills else 10_000
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as child:
+            while child.poll() is None and len(received) - before < wanted:
+                time.sleep(0.002)
+            child.kill()
+        prompts = {line["id"]: line["prompt"] for line in runs.journal()}
+        assert on_disk.isdisjoint(prompts[asked.id] for asked in received[before:])
+        if child.returncode == 0:
+            return n_killed
+        assert child.returncode == -signal.SIGKILL
         n_killed += 1
-        kept = (
-            {
-                (line["query_id"])
-                for line in map(json.loads, journal.read_bytes().splitlines(keepends=True)[:-1])
-                if line["event"] == "answered"
-            }
-            if journal.exists()
-            else set()
-        )
-        prompts = {
-            asked.body["prompt"]
-            for asked in stub.asked
-            for number in kept
-            if f"number {int(number, 16)} " in asked.body["prompt"]
-        }
-        on_disk |= prompts
-    assert n_killed >= 3
-    assert len(rows_of(runs.out)) == 200
-    events: dict[str, set[str]] = {}
-    for line in runs.journal():
-        events.setdefault(line["event"], set()).add(line["id"])
-    answered = {asked.id for asked in stub.answered}
-    assert len(events["answered"]) == 200
-    assert events["answered"] <= answered
-    in_flight = events["asked"] - events["answered"]
-    assert answered - events["answered"] <= in_flight
-    assert {asked.id for asked in stub.asked} <= events["asked"]
-    assert len(in_flight) <= 8 * n_killed
-    assert runs.facts()["of_unknown_end"] == len(in_flight)
+
+
+@pytest.mark.parametrize(
+    "n_kills", [1, pytest.param(SOAK or 5, marks=[pytest.mark.slow, pytest.mark.soak])]
+)
+def test_kills_at_random_moments_cost_only_what_is_in_flight(n_kills, tmp_path):
+    """The ledger names every request that the server has seen, and no answer is asked for twice."""
+    draw = random.Random() if SOAK else random.Random(5)
+    left = n_kills
+    while left > 0:
+        folder = tmp_path / str(left)
+        folder.mkdir()
+        with Stub(lambda asked: Reply(usual(asked).body, delay=draw.random() * 0.05)) as stub:
+            runs = Runs(folder, stub, 60)
+            n_killed = run_with_kills(runs, min(left, 3), draw)
+        assert n_killed
+        assert len(rows_of(runs.out)) == 60
+        events: dict[str, set[str]] = {}
+        for line in runs.journal():
+            events.setdefault(line["event"], set()).add(line["id"])
+        assert len(events["answered"]) == 60
+        assert events["answered"] <= {asked.id for asked in stub.answered}
+        assert {asked.id for asked in stub.asked} <= events["asked"]
+        in_flight = events["asked"] - events["answered"]
+        assert len(in_flight) <= 8 * n_killed
+        assert runs.facts()["of_unknown_end"] == len(in_flight)
+        left -= n_killed
 
 
 @pytest.mark.slow
