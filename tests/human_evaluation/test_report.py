@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 
 import pytest
 
@@ -121,6 +122,12 @@ def test_a_corpus_that_changed_is_named(augesc, study, tmp_path):
 )
 def test_what_cannot_be_reported_is_one_line(refused, study, options, says):
     assert says in refused("study", "report", study.folder, *options)
+
+
+def test_without_scipy_it_is_said_what_to_install(refused, study, monkeypatch):
+    answer(study, "p1")
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert "pip install 'augesc-builder[app]'" in refused("study", "report", study.folder)
 
 
 def test_the_settings_are_those_that_were_given(augesc, study, tmp_path):
