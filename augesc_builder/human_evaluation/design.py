@@ -38,15 +38,13 @@ def deal(
     for items in sets.values():
         order = list(items)
         stream.shuffle(order)
+        copies = [item for item in order for _ in range(ratings)]
         # Neighbours around a table are different people, as long as there are enough of them.
-        copies = [
-            [item, (first + j) % n]
-            for j, item in enumerate(item for item in order for _ in range(ratings))
-        ]
+        seats = [(first + j) % n for j in range(len(copies))]
         first = (first + len(copies)) % n
-        _mix(copies, stream)
-        for item, person in copies:
-            people[int(person)].append(str(item))
+        _mix(copies, seats, stream)
+        for item, person in zip(copies, seats, strict=True):
+            people[person].append(item)
     stream.shuffle(people)
     seen: set[tuple[str, ...]] = set()
     orders = []
@@ -68,16 +66,16 @@ def new_order(
     return next((found for found in permutations(order) if found not in taken), tuple(order))
 
 
-def _mix(copies: list[list[str | int]], stream: random.Random) -> None:
+def _mix(copies: Sequence[str], seats: list[int], stream: random.Random) -> None:
     """Exchange the people of pairs of copies, wherever nobody gets an item twice."""
-    has = {(item, person) for item, person in copies}
+    has = set(zip(copies, seats, strict=True))
     for _ in range(_EXCHANGES * len(copies)):
-        a, b = stream.choice(copies), stream.choice(copies)
-        if (a[0], b[1]) in has or (b[0], a[1]) in has:
-            continue
-        has -= {(a[0], a[1]), (b[0], b[1])}
-        a[1], b[1] = b[1], a[1]
-        has |= {(a[0], a[1]), (b[0], b[1])}
+        a, b = stream.randrange(len(copies)), stream.randrange(len(copies))
+        exchanged = {(copies[a], seats[b]), (copies[b], seats[a])}
+        if has.isdisjoint(exchanged):
+            has -= {(copies[a], seats[a]), (copies[b], seats[b])}
+            seats[a], seats[b] = seats[b], seats[a]
+            has |= exchanged
 
 
 def draw_checks(

@@ -1,4 +1,4 @@
-"""What leaves a study and what comes in: round trips, and every wrong line refused by its number."""
+"""What leaves a study and what comes in: round trips, and every wrong line told by its number."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import yaml
 
 from augesc_builder.errors import AugescError, InputError, RunFolderError, StudyError
 from augesc_builder.human_evaluation.create import create
-from augesc_builder.human_evaluation.exchange import export, units_of
+from augesc_builder.human_evaluation.exchange import export
 from augesc_builder.human_evaluation.imports import import_ratings
+from augesc_builder.human_evaluation.other_tools import units_of
 from augesc_builder.human_evaluation.settings import load_settings
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
@@ -150,7 +151,7 @@ def test_label_studio_has_the_form_and_the_sessions_and_no_sets(rated, tmp_path)
 
 def test_potato_has_the_form_the_sessions_and_the_answers(rated, tmp_path):
     folder = exported(rated, "potato", tmp_path)
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = yaml.safe_load((folder / "potato.yaml").read_text())
     labels = {scheme["name"]: scheme["labels"] for scheme in config["annotation_schemes"]}
     assert list(labels) == list(rated.form.question_names)
     assert {scheme["annotation_type"] for scheme in config["annotation_schemes"]} == {"radio"}
@@ -160,7 +161,9 @@ def test_potato_has_the_form_the_sessions_and_the_answers(rated, tmp_path):
     assert {u["speaker"] for item in items for u in item["conversation"]} == {
         *("Seeker", "Supporter")
     }
-    scores = {q.name: dict(zip(labels[q.name], q.scores)) for q in rated.form.questions}
+    scores = {
+        q.name: dict(zip(labels[q.name], q.scores, strict=True)) for q in rated.form.questions
+    }
     found = set()
     for path in (folder / config["output_annotation_dir"]).glob("*/annotated_instances.jsonl"):
         for line in path.read_text().splitlines():
@@ -207,7 +210,7 @@ def test_hostile_text_stays_text(tmp_path, to):
         (task,) = json.loads((folder / "tasks.json").read_text())
         assert task["data"]["dialogue"][0]["text"] == f"{evil} user"
     else:
-        assert yaml.safe_load((folder / "config.yaml").read_text())["annotation_schemes"][0][
+        assert yaml.safe_load((folder / "potato.yaml").read_text())["annotation_schemes"][0][
             "labels"
         ] == ["<", "'"]
         item = json.loads((folder / "data" / "items.jsonl").read_text())

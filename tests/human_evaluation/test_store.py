@@ -560,14 +560,13 @@ for name in sys.argv[2:]:
 
 
 def start(study: Study, names: list[str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", WORKER, str(study.folder), *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    return process
 
 
 def test_processes_get_different_places(tmp_path):
