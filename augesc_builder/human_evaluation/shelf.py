@@ -275,6 +275,15 @@ def _marks(values: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def _is_flag(value: Any) -> bool:
+    """Whether a flag says where it is: others can be null in part."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("flag"), str)
+        and all(isinstance(value.get(name), int) for name in ("utterance", "start", "end"))
+    )
+
+
 def _said(value: Any, otherwise: str) -> str:
     return value if isinstance(value, str) and value else otherwise
 
@@ -296,7 +305,7 @@ def _taken_apart(value: Any, path: Path, row: int, number: int) -> Item:
         messages = check_messages(value["messages"] or [], path, row + 1)
         flags = value.get("safety_flags")
         name = _said(value.get("session_id"), f"{path.stem}-{row + 1}")
-        found = tuple(flag for flag in flags or () if isinstance(flag, dict))
+        found = tuple(flag for flag in flags or () if _is_flag(flag))
         return Item(number, name, source, messages, _tokens(value), _marks(flags), found)
     query, text = value["query"], value["text"] or ""
     return Item(

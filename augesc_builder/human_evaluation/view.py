@@ -262,10 +262,8 @@ def _pieces(item: Item, text: str) -> list[list[tuple[str, list[str]]]] | None:
         return None
     spans: list[list[tuple[int, int, str]]] = [[] for _ in item.messages]
     for flag in item.flags:
-        match flag:
-            case {"flag": str(name), "utterance": int(i), "start": int(start), "end": int(end)}:
-                if 0 <= i < len(spans) and 0 <= start < end:
-                    spans[i].append((start, end, name))
+        if 0 <= flag["utterance"] < len(spans) and 0 <= flag["start"] < flag["end"]:
+            spans[flag["utterance"]].append((flag["start"], flag["end"], flag["flag"]))
     cut = []
     for message, marked in zip(item.messages, spans, strict=True):
         said = message["content"]

@@ -52,7 +52,8 @@ SAID = [
     session(2, EVIL, TURNED, EVIL, TURNED, source="<b>three</b>"),
     session(3, "Not looked at", "Yes", flags=None),
     session(4, "A flag out of place", "Yes", flags=[flag("abuse", 7, 0, 3), flag("abuse", 0, 9, 4),
-                                                     flag("x", 1, -5, 99)]),
+                                                     flag("x", 1, -5, 99), flag("y", None, 0, 1),
+                                                     flag(None, 0, 0, 1), None]),
 ]  # fmt: skip
 FAILED = [
     {"query_id": "q", "sample": 0, "source": "one", "query": "My cat ran away", "text": " Oh.",
