@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import hub, statistics, status, study, training
+from augesc_builder.cli import hub, statistics, status, study, training, view
 from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
@@ -246,6 +246,7 @@ hub.register(app)
 status.register(app)
 study.register(app)
 training.register(app)
+view.register(app)
 
 
 @app.callback(invoke_without_command=True)

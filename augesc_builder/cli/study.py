@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, OutOption, QuietOption, name_or_path, path
+from augesc_builder.cli.options import (
+    DebugOption,
+    DryRunOption,
+    OutOption,
+    QuietOption,
+    name_or_path,
+    path,
+)
 from augesc_builder.run.progress import Progress
 
 group = typer.Typer(
@@ -158,3 +166,105 @@ def serve(
     from augesc_builder.human_evaluation.serve import serve_study
 
     serve_study(study, host, port, url_prefix, links, Progress(quiet=quiet))
+
+
+@group.command()
+def report(
+    study: StudyArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", parser=path, help="Write tables, figures and numbers there."
+        ),
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's Table 3, or 4, beside ours.")
+    ] = False,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEST", help="student, welch, mann-whitney or paired. [default: student]"
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="session|rating",
+            help="What is one observation of a test. [default: session, its mean]",
+        ),
+    ] = None,
+    holm: Annotated[
+        bool, typer.Option("--holm", help="Correct p-values for how many there are.")
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Test all others against this set, or system, too."),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=0.5, help="p below it is marked. [default: 0.01]"),
+    ] = None,
+    hasty: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds in which nobody reads one. [default: the study's]"),
+    ] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(min=100, max=100_000, help="Draws behind the intervals. [default: 2000]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the draws. [default: 13]")] = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Report what people answered: means or preferences, tests, agreement; with figures."""
+    from augesc_builder.human_evaluation.report import report as report_on
+    from augesc_builder.human_evaluation.study import Study
+
+    given = {
+        **{"test": test, "unit": unit, "holm": holm or None, "reference": reference},
+        **{"level": level, "hasty": hasty, "resamples": resamples, "seed": seed},
+    }
+    known = {key: value for key, value in given.items() if value is not None}
+    report_on(Study.open(study), out, Progress(quiet=quiet), with_paper=paper, **known)
+
+
+@group.command()
+def judge(
+    study: StudyArgument,
+    endpoint: Annotated[
+        str,
+        typer.Option(metavar="URL", help="An OpenAI-compatible address, up to and with /v1."),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="The model, as the endpoint calls it.")
+    ],
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", parser=name_or_path, help="Settings of the judge, or a file."
+        ),
+    ] = "judge",
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="Override a key of the settings; repeatable."
+        ),
+    ] = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Let a model fill the form as one more annotator, marked, and never mixed with people."""
+    from augesc_builder.human_evaluation.judge import judge as let_judge
+    from augesc_builder.human_evaluation.judge import plan
+    from augesc_builder.human_evaluation.judge_settings import load_judge
+    from augesc_builder.human_evaluation.study import Study
+
+    given = {"endpoint.base_url": endpoint, "endpoint.model": model}
+    named = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    settings, progress = load_judge(config, [*named, *(override or [])]), Progress(quiet=quiet)
+    if dry_run:
+        for line in plan(Study.open(study), settings):
+            progress.say(line)
+        return
+    let_judge(Study.open(study), settings, progress)

@@ -20,7 +20,6 @@ from augesc_builder.human_evaluation.power import pairwise_power, quality_power
 from augesc_builder.human_evaluation.settings import Interactive, StudySettings
 from augesc_builder.human_evaluation.study import KIND, Corpus, Item, Place, Study, item_line
 from augesc_builder.human_evaluation.tokens import Tokens, write_tokens
-from augesc_builder.pipeline.statistics.sets import name_and_path
 from augesc_builder.readers.records import BadLines
 from augesc_builder.run import layout
 from augesc_builder.run.disk import new_folder, sealed, sha256
@@ -83,6 +82,8 @@ def given_corpora(given: Sequence[str]) -> dict[str, str]:
 
     Raises :class:`~augesc_builder.errors.StudyError` for two of one name.
     """
+    from augesc_builder.pipeline.statistics.sets import name_and_path
+
     found: dict[str, str] = {}
     for text in given:
         name, path = name_and_path(text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from augesc_builder.human_evaluation.pairwise import answered
 from augesc_builder.pipeline.statistics.drawing import (
@@ -20,7 +21,10 @@ from augesc_builder.pipeline.statistics.drawing import (
     save,
 )
 
-_AGREEMENT = {"within_one": "share within one point", "alpha_ordinal": "Krippendorff's alpha"}
+_AGREEMENT = {
+    "within_one": "share within one point",
+    "alpha_ordinal": "Krippendorff's alpha, ordinal",
+}
 
 
 def draw_quality(found: Mapping[str, Any], folder: Path) -> None:
@@ -45,14 +49,20 @@ def _ratings(found: Mapping[str, Any]) -> Figure:
     for i, (key, title) in enumerate(_AGREEMENT.items()):
         of = [found["agreement"][column["name"]][key] for column in columns]
         _intervals(agreed, _beside(rows, i, len(_AGREEMENT)), of, INK, title, "sD"[i])
-    titles = [f"{c['title']} (less is better)" if c["less_is_better"] else c["title"] for c in columns]
+    titles = [
+        f"{c['title']} (less is better)" if c["less_is_better"] else c["title"] for c in columns
+    ]
     _rows(means, titles)
     _rows(agreed, titles)
     agreed.set_xlim(right=1.02)
+    means.set_xlim(left=min(0.0, means.get_xlim()[0]))
+    means.set_xlabel("points")
     means.set_title("Mean rating, with its 95% interval")
     agreed.set_title("Agreement of people")
     agreed.axvline(0, color=FAINT, linewidth=0.8)
-    agreed.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=8)
+    agreed.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2, fontsize=8)
+    for ax in (means, agreed):
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6))
     legend(figure, means)
     return figure
 
@@ -69,9 +79,7 @@ def _preference(
     first: str, second: str, titles: Sequence[str], outcomes: Sequence[Mapping[str, Any]]
 ) -> Figure:
     """Draw wins, ties and losses in per cent, and beside them the win rates."""
-    figure, (shares, rates) = panels(
-        1, 2, width=4.4, height=1.3 + 0.34 * len(titles), sharey="row"
-    )
+    figure, (shares, rates) = panels(1, 2, width=4.4, height=1.3 + 0.34 * len(titles), sharey="row")
     parts = {
         "wins": (f"{label(first).strip()} preferred", color(0), "white"),
         "ties": ("tie", "#dddddd", INK),
@@ -89,9 +97,8 @@ def _preference(
     _rows(rates, titles)
     shares.set_xlim(0, 100)
     shares.set_xlabel("% of answers; in the bars: how many")
-    _intervals(
-        rates, [float(i) for i in range(len(titles))], [o["rate"] for o in outcomes], INK, "", "o"
-    )
+    places = [float(i) for i in range(len(titles))]
+    _intervals(rates, places, [of["rate"] for of in outcomes], INK, "", "o")
     rates.axvline(0.5, color=FAINT, linewidth=1)
     rates.set_xlim(0, 1)
     rates.set_xlabel("share of decided pairs, with its 95% interval")
@@ -122,7 +129,8 @@ def _intervals(
     ax.plot(
         [of["value"] for _, of in known],
         [y for y, _ in known],
-        *(mark,),
+        linestyle="",
+        marker=mark,
         color=ink,
         markersize=4,
         label=name,

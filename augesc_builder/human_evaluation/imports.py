@@ -60,8 +60,7 @@ def import_ratings(study: Study, path: Path, progress: Progress) -> int:
     """
     if study.settings.kind != "quality":
         raise InputError("an interactive study takes no ratings from files", path)
-    is_json = path.suffix.lower() == ".json"
-    given = _label_studio(study, path) if is_json else _csv(study, path)
+    given = _label_studio(study, path) if _is_json(path) else _csv(study, path)
     with Store.open(study) as store:
         n_new, n_open = _take(store, given, path)
     progress.say(f"{n_new:,} rated sessions taken from {path}")
@@ -85,9 +84,7 @@ def _take(store: Store, given: list[Given], path: Path) -> tuple[int, int]:
             there = before.of(one.annotator, one.item).get(one.key)
             said = None
             if one.annotator in own or known.get(one.annotator, how) != how:
-                said = (
-                    f"{one.annotator} takes part in this study otherwise; rename them in the file"
-                )
+                said = f"{one.annotator} takes part in the study itself; rename them in the file"
             elif (how == JUDGE) != one.is_judge:
                 said = f"{one.annotator} is a judge in some lines, and none in others"
             elif sheet.answers.get(one.key, one.option) != one.option:
@@ -119,9 +116,14 @@ def _take(store: Store, given: list[Given], path: Path) -> tuple[int, int]:
     return n_new, n_open
 
 
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
 def _all_of(wrong: list[InputError], path: Path) -> InputError:
-    """Return one error for all that is wrong in a file."""
-    lines = [f"line {error.line}: {error.message}" for error in wrong[:_SHOWN]]
+    """Return one error for all that is wrong in a file, of JSON by the number of the task."""
+    place = "task" if _is_json(path) else "line"
+    lines = [f"{place} {error.line}: {error.message}" for error in wrong[:_SHOWN]]
     if len(wrong) > _SHOWN:
         lines.append(f"and {len(wrong) - _SHOWN:,} more")
     return InputError(f"nothing was taken; {' | '.join(lines)}", path)

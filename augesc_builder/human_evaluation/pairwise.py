@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from augesc_builder.errors import AugescError, MissingExtraError
+from augesc_builder.errors import MissingExtraError, StudyError
 from augesc_builder.evaluation.significance import scipy_stats, sign_test
 from augesc_builder.human_evaluation.agreement import fleiss_kappa
 from augesc_builder.human_evaluation.quality import CALIBRATED
@@ -30,13 +30,13 @@ def measure(
 
     ``questions`` are titles by name. ``systems`` are in the order of the study; a win is one of the
     first of two against the second, and against the ``reference`` where one is named. Raises
-    :class:`~augesc_builder.errors.AugescError` where it is no system of the study.
+    :class:`~augesc_builder.errors.StudyError` where it is no system of the study.
     """
     given = _last(preferences)
     names = list(dict.fromkeys([*systems, *(name for p in given for name in p.systems)]))
     if reference is not None:
         if reference not in names:
-            raise AugescError(
+            raise StudyError(
                 f"no system {reference!r} in this study; there are {', '.join(names) or 'none'}"
             )
         names = [*(name for name in names if name != reference), reference]

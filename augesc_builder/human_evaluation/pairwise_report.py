@@ -77,7 +77,10 @@ def _row(title: str, of: Mapping[str, Any]) -> list[str]:
 
 
 def _paper() -> Table:
-    rows = [_row(question, outcome(*counts)) for question, counts in papers_counts().items()]
+    rows = [
+        _row(question.capitalize(), outcome(*counts))
+        for question, counts in papers_counts().items()
+    ]
     return Table(
         "The paper's preferences (Table 4)",
         ["", *_HEADER],
@@ -99,9 +102,9 @@ def _strengths(found: Found) -> Table:
         ["", *(found["questions"][question] for question in found["strengths"])],
         rows,
         lambda _: (
-            "By the model of Bradley and Terry, as logarithms of odds that sum to 0: of two systems "
-            "that differ by 1 the stronger wins 73 of 100 decided pairs. A tie is half a win of "
-            "both. In brackets: 95% intervals. "
+            "By the model of Bradley and Terry, as logarithms of odds that sum to 0: of two "
+            "systems that differ by 1 the stronger wins 73 of 100 decided pairs. A tie is half a "
+            "win of both. In brackets: 95% intervals. "
             f"{NOTHING}: some systems won or lost everything against the others."
         ),
     )

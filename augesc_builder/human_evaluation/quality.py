@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from augesc_builder.errors import AugescError
+from augesc_builder.errors import StudyError
 from augesc_builder.evaluation.significance import TwoSamples, holm, two_samples, within_blocks_test
 from augesc_builder.human_evaluation.agreement import agreement
 from augesc_builder.human_evaluation.annotators import HASTY_SECONDS, beside_people, conduct
@@ -78,13 +78,13 @@ def measure(
 
     ``sets`` are in the order of the study; one that nobody rated is reported as such. ``checks``
     are the checks of attention that annotators passed, of how many. Raises
-    :class:`~augesc_builder.errors.AugescError` where the reference is none of them.
+    :class:`~augesc_builder.errors.StudyError` where the reference is none of them.
     """
     answers = Answers.of(ratings)
     rated = answers.sessions()
     names = list(dict.fromkeys([*sets, *sorted({*rated, *answers.judged_sets()})]))
     if settings.reference is not None and settings.reference not in names:
-        raise AugescError(
+        raise StudyError(
             f"no set {settings.reference!r} in this study; there are {', '.join(names) or 'none'}"
         )
     means = {

@@ -7,7 +7,7 @@ before a :class:`Go` sends the browser on.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from augesc_builder.errors import StudyError
@@ -32,8 +32,6 @@ REFUSED = "refused"
 """Something was sent that is not taken: ``reason``, and what it was."""
 TOO_FAST = "too_fast"
 """A conversation was answered within fewer ``seconds`` than the study's ``min_seconds``."""
-WITHDRAWN = "withdrawn"
-"""Somebody asked that the answers they sent be left out of the study."""
 
 _GONE = ("left", "screened_out", "timed_out")
 """Stages of those who have no place any more."""
@@ -114,7 +112,7 @@ class QualityPages:
         if step == LEAVE and progress.stage not in _GONE:
             return self._views.leave()
         due = self._due(annotator, progress)
-        named = {
+        named: dict[str, Callable[[], Answer]] = {
             CONSENT: self._views.consent,
             CHECK: lambda: self._views.check(progress),
             DONE: lambda: self._ended(annotator, progress),
@@ -161,7 +159,7 @@ class QualityPages:
         if progress.stage == "done":
             self._store.record(kinds.FINISHED, annotator, submission=kinds.FINISHED)
         steps: Sequence[int] = ()
-        if any(event.kind == WITHDRAWN for event in self._log(annotator)):
+        if any(event.kind == kinds.WITHDRAWN for event in self._log(annotator)):
             ending = Unfit.withdrawn()
         else:
             ending = Unfit.ended(progress.stage, crowd, is_closed=self._is_closed())
@@ -299,6 +297,6 @@ class QualityPages:
 
     def _leave(self, annotator: str, submission: str, *, discard: bool) -> Answer:
         if discard:
-            self._store.record(WITHDRAWN, annotator, submission=WITHDRAWN)
+            self._store.record(kinds.WITHDRAWN, annotator, submission=kinds.WITHDRAWN)
         self._store.leave(annotator, submission)
         return Go(DONE)

@@ -140,8 +140,7 @@ def _how(found: Found, escape: Escape, *, with_paper: bool) -> str:
     if untested:
         said.append(f"Not tested, as in the paper: {', '.join(map(escape, untested))}.")
     said.append(
-        f"{escape(MEASURES['within_one'])}: the share of items whose ratings by different people differ by "
-        f"one at most."
+        f"{escape(MEASURES['within_one'])}: the share of items whose ratings differ by one at most."
     )
     if with_paper:
         said.append(

@@ -82,14 +82,21 @@ def select(connection: sqlite3.Connection, where: str, *values: Any) -> list[Eve
 
 
 def answers_of(connection: sqlite3.Connection, annotator: str | None = None) -> Answers:
-    """Return the last answers of one annotator, or of all."""
+    """Return the last answers of one annotator, or of all who did not withdraw theirs."""
     found = Answers()
+    gone = withdrawn(select(connection, "kind = ?", kinds.WITHDRAWN))
     where, values = "kind = ?", [kinds.ANSWERED]
     if annotator is not None:
         where, values = "annotator = ? AND kind = ?", [annotator, kinds.ANSWERED]
     for event in select(connection, where, *values):
-        found.add(event)
+        if annotator is not None or event.annotator not in gone:
+            found.add(event)
     return found
+
+
+def withdrawn(log: Iterable[Event]) -> set[str]:
+    """Return who asked that their answers be left out."""
+    return {event.annotator for event in log if event.kind == kinds.WITHDRAWN}
 
 
 def place_in(event: Event) -> Place:

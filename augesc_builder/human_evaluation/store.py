@@ -278,7 +278,12 @@ class Store:
         log = list(self.events())
         answers = state.Answers()
         via = {e.annotator: e.body.get("via", "") for e in log if e.kind == kinds.ARRIVED}
-        given = {(e.annotator, e.item): e.body for e in log if e.kind == kinds.ANSWERED}
+        gone = state.withdrawn(log)
+        given = {
+            (e.annotator, e.item): e.body
+            for e in log
+            if e.kind == kinds.ANSWERED and e.annotator not in gone
+        }
         for event in log:
             if event.kind == kinds.ANSWERED:
                 answers.add(event)

@@ -55,6 +55,9 @@ STUDY, ITEMS, EVENTS, TOKENS, STUDY_LOCK = (
 )
 """Of a study with people: settings and design, what is judged, what was done, the links."""
 
+STUDY_REPORT, STUDY_REPORT_MD, STUDY_REPORT_TEX = "report.json", "report.md", "report.tex"
+JUDGE_LOCK = ".judge.lock"
+
 STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
@@ -63,6 +66,11 @@ SPLIT = "train"
 """The split that tables of a corpus are written as."""
 
 _REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STATISTICS}
+
+
+def judge_requests(judge: str) -> str:
+    """Return the name of the journal of what a judge of a study was asked."""
+    return f"requests-{judge}.jsonl"
 
 
 def shard_path(table: str, number: int, n_shards: int) -> str:

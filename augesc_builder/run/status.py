@@ -23,7 +23,7 @@ from augesc_builder.run.markdown import NOTHING, markdown_table
 from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import duration, line_of
 
-_COMMANDS = {"build": "build", "statistics": "stats"} | {
+_COMMANDS = {"build": "build", "statistics": "stats", "report": "study report"} | {
     name: name for name in ("train", "queries", "finetune", "generate", "filter", "compare")
 }
 """What fills a folder, and the command for it."""

@@ -249,6 +249,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
         *("--max-tokens", "3"),
     ),
     "chat": ("{model}", "--max-tokens", "3"),
+    "view": ("{run}", "--port", "0"),
 }
 """For each command a call that is right, into which something wrong is put."""
 
@@ -257,6 +258,7 @@ WORKS_LONG: dict[str, tuple[str, ...]] = {
     "finetune": ("--set", "finetune.n_sessions=100000"),
     "generate": ("--set", "generate.max_tokens=100000"),
     "train": ("--set", "model.tokenizer=hollow"),
+    "view": ("--port", "65536"),
 }
 """What keeps a command from working for minutes, where nothing else that is wrong does."""
 

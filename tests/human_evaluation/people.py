@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -120,13 +122,41 @@ class Page:
         return found[1] if found else ""
 
 
+def links_of(table: Path) -> dict[str, str]:
+    """Read the links that a server wrote, by annotator."""
+    with table.open() as file:
+        return {row["annotator"]: row["link"] for row in csv.DictReader(file)}
+
+
+def fill(page: Page, option: Callable[[int], int]) -> dict[str, str]:
+    """Choose an option of each question by its number from 0; do what an instructed item says."""
+    given = {key: str(option(i)) for i, key in enumerate(page.form.choices)}
+    if "attention_check" in given:
+        given["attention_check"] = re.search(r"please choose option (\d)", page.text)[1]
+    return given
+
+
+_CLIENTS: list[httpx.Client] = []
+
+
+def leave_all() -> None:
+    """Close the connections of everybody."""
+    while _CLIENTS:
+        _CLIENTS.pop().close()
+
+
 class Person:
     """Somebody with a link; a server that is away is asked again until it is back."""
 
     def __init__(self, address: str, patience: float = 60.0) -> None:
         self.address, self.patience = address, patience
         self.client = httpx.Client(follow_redirects=True, timeout=30, trust_env=False)
+        _CLIENTS.append(self.client)
         self.page: Page | None = None
+        self.begun: Page | None = None
+        """The first conversation as it was first drawn."""
+        self.name = ""
+        """How the log calls them."""
 
     def close(self) -> None:
         self.client.close()
@@ -139,6 +169,24 @@ class Person:
         page = page or self.page
         body = {**page.form.values, **values, "go": go}
         return self._ask("POST", urljoin(page.address, page.form.action), body)
+
+    def begin(self, page: Page | None = None) -> Page:
+        """Agree, and pass the check; give the first conversation."""
+        if page is None:
+            self.open()
+        self.send({"agree": "yes"})
+        self.begun = self.check_rightly()
+        return self.begun
+
+    def check_rightly(self) -> Page:
+        right = ("as a whole", "at any time")
+        given = {}
+        for name in self.page.form.choices:
+            options = re.findall(
+                rf'name="{name}" value="(\d)".*?<span dir="auto">([^<]*)', self.page.html, re.DOTALL
+            )
+            given[name] = next(n for n, text in options if any(said in text for said in right))
+        return self.send(given)
 
     def _ask(self, method: str, address: str, body: dict[str, str] | None = None) -> Page:
         until = time.monotonic() + self.patience

@@ -19,12 +19,19 @@ Counts = Mapping[str, Mapping[str, int]]
 
 def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
     """Return Table 1: a source a row, ours first, then the paper's, a requirement a column."""
+    return markdown_table(*filter_rows(report, model))
+
+
+def filter_rows(
+    report: Mapping[str, Any], model: str = "ours"
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of :func:`filter_table`."""
     sources = report["by_source"]
     rows = {f"{model} ({source_label(name)})": part for name, part in sources.items()}
     if len(rows) != 1:
         rows[f"{model} (all)"] = report
     rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
-    return markdown_table(*requirement_rows(rows, list(report["violations"])))
+    return requirement_rows(rows, list(report["violations"]))
 
 
 def requirement_rows(

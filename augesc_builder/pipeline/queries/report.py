@@ -75,6 +75,11 @@ class Funnel:
 
 def funnel_table(report: Mapping[str, Mapping[str, Any]]) -> str:
     """Write the funnels of all sources as one table, a source a column."""
+    return markdown_table(*funnel_rows(report))
+
+
+def funnel_rows(report: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of :func:`funnel_table`."""
     reasons = list(dict.fromkeys(r for part in report.values() for r in part["dropped"]))
 
     def row(label: str, cell: Any) -> list[str]:
@@ -91,7 +96,7 @@ def funnel_table(report: Mapping[str, Mapping[str, Any]]) -> str:
         row("paper: queries", lambda p: p["paper"] and p["paper"]["queries"]),
         row("paper: mean words", lambda p: p["paper"] and p["paper"]["mean_words"]),
     ]
-    return markdown_table(["", *report], rows)
+    return ["", *report], rows
 
 
 def _cell(value: Any) -> str:

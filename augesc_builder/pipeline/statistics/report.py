@@ -27,11 +27,18 @@ STATISTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def statistics_table(statistics: Mapping[str, Any], *, with_paper: bool) -> str:
     """Write Table 2: a statistic a row; the sets, all of them, those beside, the paper's."""
+    return markdown_table(*rows_of_sets(statistics, with_paper=with_paper))
+
+
+def rows_of_sets(
+    statistics: Mapping[str, Any], *, with_paper: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of :func:`statistics_table`."""
     sets = {source_label(name): part for name, part in statistics["by_source"].items()}
     if len(sets) != 1:
         sets["all"] = statistics
     sets |= statistics.get("beside", {})
-    return markdown_table(*statistic_rows(sets, with_paper=with_paper))
+    return statistic_rows(sets, with_paper=with_paper)
 
 
 def statistic_rows(

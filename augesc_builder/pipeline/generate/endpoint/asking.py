@@ -12,7 +12,7 @@ from typing import Any
 
 from augesc_builder.config.openai_api import OpenAISettings
 from augesc_builder.errors import BudgetError, EndpointError
-from augesc_builder.pipeline.generate.endpoint.client import Answer, Endpoint, Trouble
+from augesc_builder.pipeline.generate.endpoint.client import SECTION, Answer, Endpoint, Trouble
 from augesc_builder.pipeline.generate.endpoint.journal import (
     Journal,
     Place,
@@ -34,11 +34,18 @@ class Asking:
     """Requests of a run to its endpoint, within the limits of its settings.
 
     The first error of the run ends it: requests under way are still waited for, since they are paid
-    for, and no others are sent.
+    for, and no others are sent. ``section`` is what errors call the place of the settings.
     """
 
-    def __init__(self, settings: OpenAISettings, endpoint: Endpoint, journal: Journal) -> None:
+    def __init__(
+        self,
+        settings: OpenAISettings,
+        endpoint: Endpoint,
+        journal: Journal,
+        section: str = SECTION,
+    ) -> None:
         self.settings, self.journal = settings, journal
+        self._section = section
         self.throttle = Throttle(settings.concurrency, self._sleep)
         self._endpoint = endpoint
         self._n_answered = journal.spent.answers
@@ -112,7 +119,7 @@ class Asking:
         for name, most, now in limits:
             if most is not None and now is not None and now >= most:
                 raise BudgetError(
-                    f"generate.backend.budget.{name} is {most:,}, and {now:,.6g} are spent in "
+                    f"{self._section}.budget.{name} is {most:,}, and {now:,.6g} are spent in "
                     f"{spent.answers:,} answers"
                     + (f" and {spent.unknown:,} requests of unknown end" * bool(spent.unknown))
                     + "; all answers are kept: raise it and run the same command again to go on"
@@ -133,7 +140,7 @@ class Asking:
         if trouble.again:
             said = (
                 f"{settings.base_url}: {said}, {attempt} time{'s' * (attempt > 1)} within the "
-                f"deadline ({settings.deadline:g} s, generate.backend.deadline); what was answered "
+                f"deadline ({settings.deadline:g} s, {self._section}.deadline); what was answered "
                 f"is kept: run the same command again to go on"
             )
         if not models or settings.model in models:
