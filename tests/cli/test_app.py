@@ -17,6 +17,7 @@ import pytest
 from augesc_builder.choices import differences_from_paper
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.build import STAGES
+from tests.cli.wrong_calls import commands
 from tests.conftest import ROOT, corpus_of, rows_of, shared
 
 COMMANDS = (
@@ -33,7 +34,8 @@ def test_every_command_and_option_has_help(augesc):
     assert code == 0
     for command in COMMANDS:
         assert f"\n  {command} " in out
-        code, text, _ = augesc(command, "--help")
+    for command in commands():
+        code, text, _ = augesc(*command.split(), "--help")
         assert code == 0
         options = dict(
             re.findall(r"^  (?:-h, )?(--[a-z-]+)(?: \S+)?\s+(\S.*)$", text, re.MULTILINE)

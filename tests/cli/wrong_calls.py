@@ -7,6 +7,7 @@ work for minutes (a build, a training) is always given something that nobody can
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import random
@@ -21,6 +22,9 @@ import typer
 from augesc_builder.cli.app import app
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.config.training import load_config
+from augesc_builder.human_evaluation.exchange import export
+from augesc_builder.run.progress import Progress
+from tests.human_evaluation.studies import make_study
 
 LONG = "n" * 300
 DIGITS = "9" * 5000
@@ -114,26 +118,32 @@ class Place:
 def commands() -> dict[str, list[Option]]:
     """Give every command's options, as the command line itself knows them.
 
-    Not ``--debug``, which asks for the traceback.
+    Those of a group are called ``study create``. Not ``--debug``, which asks for the traceback.
     """
-    group: Any = typer.main.get_command(app)
-    registered = {
-        command.name or command.callback.__name__: command.callback
-        for command in app.registered_commands
-        if command.callback
-    }
-    return {
-        name: [
-            Option(
-                param.opts[0] if param.param_type_name == "option" else "",
-                kind_of(param.opts, get_type_hints(registered[name])[param.name]),
-                bool(getattr(param, "is_flag", False)),
-            )
-            for param in command.params
-            if param.name not in {"help", "debug"}
-        ]
-        for name, command in group.commands.items()
-    }
+    return {name: options_of(command) for name, command in leaves(typer.main.get_command(app))}
+
+
+def leaves(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the commands of a group and of those in it, by their words."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+def options_of(command: Any) -> list[Option]:
+    """Give the options of one command."""
+    hints = get_type_hints(inspect.unwrap(command.callback))
+    return [
+        Option(
+            param.opts[0] if param.param_type_name == "option" else "",
+            kind_of(param.opts, hints[param.name]),
+            bool(getattr(param, "is_flag", False)),
+        )
+        for param in command.params
+        if param.name not in {"help", "debug"}
+    ]
 
 
 def kind_of(names: list[str], hint: Any) -> str:
@@ -219,7 +229,12 @@ def lay_out(folder: Path, built: Path, recipe: Path) -> Place:
     sessions.write_text(json.dumps({"messages": said}) + "\n")
     texts = folder / "texts.jsonl"
     texts.write_text(json.dumps({"query": "I feel low.", "text": " I am sorry."}) + "\n")
+    study = make_study(folder / "study")
+    ratings = folder / "ratings.csv"
+    export(study, ratings, "csv", Progress(quiet=True))
     right = {
+        "study": str(study.folder),
+        "ratings": str(ratings),
         "run": str(built),
         "model": str(built / "checkpoint"),
         "queries": str(built / "queries"),
@@ -250,6 +265,10 @@ RIGHT: dict[str, tuple[str, ...]] = {
     ),
     "chat": ("{model}", "--max-tokens", "3"),
     "view": ("{run}", "--port", "0"),
+    "study create": ("A={sessions}", "--out", "out", "--sessions", "1"),
+    "study export": ("{study}", "--out", "out"),
+    "study import": ("{study}", "{ratings}"),
+    "study report": ("{study}",),
 }
 """For each command a call that is right, into which something wrong is put."""
 
@@ -295,7 +314,7 @@ def draw(seed: int, place: Place) -> list[str]:
     dice = random.Random(seed)
     every = commands()
     name = sorted(every)[seed % len(every)]
-    call = [name, *(part.format(**place.right) for part in RIGHT[name])]
+    call = [*name.split(), *(part.format(**place.right) for part in RIGHT[name])]
     options = every[name]
     for option in dice.sample(options, min(len(options), dice.randint(1, 3))):
         value = wrong_value(option.kind, dice, place)
@@ -304,7 +323,9 @@ def draw(seed: int, place: Place) -> list[str]:
         elif option.name:
             call += [option.name, value]
         elif dice.random() < 0.8:
-            first = next((i for i, part in enumerate(RIGHT[name], 1) if part[0] == "{"), len(call))
+            begin = len(name.split())
+            given = enumerate(RIGHT[name], begin)
+            first = next((i for i, part in given if part[0] == "{"), len(call))
             call[first : first + 1] = [value]
         else:
             call.append(value)

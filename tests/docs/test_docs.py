@@ -31,6 +31,8 @@ import augesc as module
 from augesc_builder.cli.app import app
 from augesc_builder.config import training
 from augesc_builder.config.recipe import Recipe, load_recipe
+from augesc_builder.human_evaluation.settings import StudySettings, load_settings
+from tests.cli.wrong_calls import leaves
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -41,7 +43,8 @@ LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 ENTRY_POINTS = "augesc.plugins"
 """Looks like a module, and is a group of entry points."""
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+"""Commands by their words: those of a group are called ``study create``."""
 FENCE = re.compile(r"(?:<!-- ([^\n]*) -->\n)?^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 
@@ -126,6 +129,8 @@ def check_augesc(words: list[str], *, in_prose: bool = False) -> None:
     if name.startswith("-") or name == "COMMAND":
         assert {name, *rest} <= {"COMMAND", "--help", "--version"}, words
         return
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name = f"{name} {rest.pop(0)}"
     assert name in COMMANDS, f"no command {name}"
     try:
         given = COMMANDS[name].make_context(name, rest).params
@@ -138,6 +143,10 @@ def check_augesc(words: list[str], *, in_prose: bool = False) -> None:
 
 def check_overrides(command: str, overrides: Sequence[str], base: str | None = None) -> None:
     """Load them, but for those that are to come."""
+    if command == "study create":
+        systems = [f"interactive.systems.{name}.folder=x" for name in "ab"]
+        load_settings(base or "quality", [*(systems if base == "interactive" else []), *overrides])
+        return
     load, shipped = load_recipe, module.shipped_recipes()
     if command == "train":
         load, shipped = training.load_config, sorted(p.stem for p in training.CONFIGS.glob("*"))
@@ -189,6 +198,8 @@ def test_every_key_in_the_prose_is_one(page):
     recipes = [load_recipe(name) for name in module.shipped_recipes()]
     sections: dict[str, list[Any]] = dict.fromkeys(Recipe.model_fields, recipes)
     sections |= {name: [config] for name in training.Config.model_fields if name not in sections}
+    study = load_settings("interactive", [f"interactive.systems.{n}.folder=x" for n in "ab"])
+    sections |= {name: [study] for name in StudySettings.model_fields if name not in sections}
     for text in inline(page):
         head, dot, _ = text.partition(".")
         if not dot or head not in sections or not re.fullmatch(r"[a-z_]+(\.[a-z0-9_]+)+", text):

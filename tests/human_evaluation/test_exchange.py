@@ -132,9 +132,7 @@ def test_label_studio_has_the_form_and_the_sessions_and_no_sets(rated, tmp_path)
     folder = exported(rated, "label-studio", tmp_path)
     config = ElementTree.fromstring((folder / "config.xml").read_text())
     choices = {c.get("name"): [o.get("value") for o in c] for c in config.iter("Choices")}
-    assert choices == {
-        q.name: [option.label for option in q.options] for q in rated.form.questions
-    }
+    assert choices == {q.name: [option.label for option in q.options] for q in rated.form.questions}
     tasks = json.loads((folder / "tasks.json").read_text())
     assert [task["data"]["unit"] for task in tasks] == list(rated.items)
     for task in tasks:
@@ -182,7 +180,12 @@ def test_hostile_text_stays_text(tmp_path, to):
     path.write_text(json.dumps({"messages": said}) + "\n")
     form = tmp_path / "form.yaml"
     questions = [
-        {"name": "q", "title": "<b>&\"'", "definition": "]]>", "options": [{"label": "<"}, {"label": "'"}]}
+        {
+            "name": "q",
+            "title": "<b>&\"'",
+            "definition": "]]>",
+            "options": [{"label": "<"}, {"label": "'"}],
+        }
     ]
     form.write_text(
         yaml.safe_dump(

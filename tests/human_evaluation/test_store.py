@@ -201,9 +201,7 @@ def test_a_place_goes_from_hand_to_hand(tmp_path, clock):
                 clock.pass_(3 * HOUR)
         else:
             raise AssertionError("places never come to an end")
-        times = Counter(
-            (rating.session, rating.question) for rating in store.ratings()
-        )
+        times = Counter((rating.session, rating.question) for rating in store.ratings())
         assert set(times.values()) == {3}
         assert len(times) == 12 * 7
         pairs = {(r.session, r.annotator) for r in store.ratings()}
@@ -367,9 +365,7 @@ def test_checks_of_attention_are_counted_and_are_no_ratings(store):
         if not right:
             store.answer(name, item, {"attention_check": wanted % 4 + 1})
     assert store.checks() == {one: (1, 1), two: (0, 1)}
-    assert {rating.question for rating in store.ratings()} == set(
-        store.study.form.question_names
-    )
+    assert {rating.question for rating in store.ratings()} == set(store.study.form.question_names)
 
 
 def test_seconds_are_those_of_all_visits(store, clock):
@@ -611,9 +607,9 @@ def test_what_was_taken_is_there_after_kill_9(tmp_path):
             assert len(answered) == len(set(answered))
             for name, item in taken:
                 assert len(store.answers(name, item)) >= 7
-            assert sqlite3.connect(store.log.path).execute(
-                "PRAGMA integrity_check"
-            ).fetchone() == ("ok",)
+            assert sqlite3.connect(store.log.path).execute("PRAGMA integrity_check").fetchone() == (
+                "ok",
+            )
     worker = start(study, names)
     worker.communicate("go\n")
     assert worker.returncode == 0
