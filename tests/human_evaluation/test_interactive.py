@@ -75,7 +75,7 @@ class TestTwoConversations:
         assert talk.left.said == ["I lost my job", "only for you"]
         assert talk.right.said == ["I lost my job"]
         mine, other = (two.a, two.b) if talk.left.system == "a" else (two.b, two.a)
-        assert [("user", "I lost my job")] == histories(other)[-1]
+        assert histories(other)[-1] == [("user", "I lost my job")]
         assert [role for role, _ in histories(mine)[-1]] == ["user", "assistant", "user"]
         assert histories(mine)[-1][-1] == ("user", "only for you")
 
@@ -154,7 +154,11 @@ class TestTwoConversations:
 
     @pytest.mark.parametrize(
         ("text", "status", "said"),
-        [(" \u200b\n", 422, "nothing written"), ("x" * 41, 422, "40 characters"), ("x" * 40, None, "")],
+        [
+            (" \u200b\n", 422, "nothing written"),
+            ("x" * 41, 422, "40 characters"),
+            ("x" * 40, None, ""),
+        ],
     )
     def test_a_message_has_a_text_and_a_length(self, two, text, status, said):
         with desk(two.study("interactive.max_characters=40")) as one:
@@ -430,8 +434,10 @@ class TestDanger:
             assert one.events(DANGER) == []
             one.say(side, self.DANGER)
             talk = one.wait()
-            kinds = {name: [line.kind for line in getattr(talk, name).lines] for name in
-                     ("left", "right")}
+            kinds = {
+                name: [line.kind for line in getattr(talk, name).lines]
+                for name in ("left", "right")
+            }
         other = "right" if side == "left" else "left"
         assert kinds[side] == ["user", "assistant", "user", "danger", "assistant"]
         assert kinds[other] == ["user", "assistant", "danger"]
@@ -448,7 +454,7 @@ class TestDanger:
     def test_people_are_told_with_the_conversation(self, two, tmp_path):
         kept = tmp_path / "told.jsonl"
         code = f"import sys; open({str(kept)!r}, 'a').write(sys.stdin.read())"
-        command = f"{sys.executable} -c \"{code}\""
+        command = f'{sys.executable} -c "{code}"'
         study = two.study(f"interactive.on_danger={json.dumps(command)}")
         with desk(study) as one:
             one.converse(1)
@@ -482,7 +488,7 @@ class TestDanger:
     def test_what_a_server_did_not_tell_the_next_one_tells(self, two, tmp_path):
         kept = tmp_path / "told.jsonl"
         code = f"import sys; open({str(kept)!r}, 'a').write(sys.stdin.read())"
-        command = f"{sys.executable} -c \"{code}\""
+        command = f'{sys.executable} -c "{code}"'
         study = two.study(f"interactive.on_danger={json.dumps(command)}")
         with desk(study) as one:
             body = {"system": None, "text": self.DANGER}
@@ -546,12 +552,18 @@ class TestReloads:
                 return [text async for text in one.get("live-1").events]
 
             found = asyncio.run(read())
-        texts = [json.loads(line[6:]) for event in found for line in event.splitlines()
-                 if line.startswith("data: ") and "text" in line]
+        texts = [
+            json.loads(line[6:])
+            for event in found
+            for line in event.splitlines()
+            if line.startswith("data: ") and "text" in line
+        ]
         left = [text["text"] for text in texts if text["side"] == "left"]
         assert left[-1] == "one two three"
         assert len(left) >= 2
-        assert all(later.startswith(earlier) for earlier, later in zip(left, left[1:], strict=False))
+        assert all(
+            later.startswith(earlier) for earlier, later in zip(left, left[1:], strict=False)
+        )
         assert sum(event.startswith("event: turn") for event in found) == 2
         assert found[-1].startswith("event: end")
 
