@@ -168,7 +168,7 @@ class Talks:
             self.tell(annotator, item)
 
     def tell(self, annotator: str, item: str) -> None:
-        """Tell of the danger in somebody's messages that nobody was told of yet; wait for nothing."""
+        """Tell of danger in somebody's messages that nobody was told of yet; wait for nothing."""
         if self._on_danger is None:
             return
         with self._store.log.reading() as connection:

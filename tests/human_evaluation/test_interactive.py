@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -385,9 +386,11 @@ class TestASystemThatFails:
         two.a.key = "sk-very-secret"
         two.a.behave = lambda asked: streamed("My key is sk-very-secret , friend.")
         study = two.study("interactive.systems.a.key_env=TALK_KEY")
-        with pytest.raises(EndpointError, match=r"TALK_KEY.*interactive\.systems\.a\.key_env"):
-            with desk(study):
-                pass
+        with (
+            pytest.raises(EndpointError, match=r"TALK_KEY.*interactive\.systems\.a\.key_env"),
+            desk(study),
+        ):
+            pass
         monkeypatch.setenv("TALK_KEY", "sk-very-secret")
         with desk(study) as one:
             one.say("both", "I lost my job")
@@ -400,9 +403,8 @@ class TestASystemThatFails:
         study = make_study(
             tmp_path / "bad", {"a": endpoint(two.a.url), "b": f"{{folder: '{tmp_path}'}}"}
         )
-        with pytest.raises(CheckpointError):
-            with desk(study):
-                pass
+        with pytest.raises(CheckpointError), desk(study):
+            pass
 
 
 class TestDanger:
@@ -502,9 +504,11 @@ class TestDanger:
         assert len(kept.read_text().splitlines()) == 1
 
     def test_a_hook_that_is_nobody_is_refused_before_anybody_comes(self, two):
-        with pytest.raises(HandOverError, match="no such program"):
-            with desk(two.study("interactive.on_danger=no-such-program-anywhere")):
-                pass
+        with (
+            pytest.raises(HandOverError, match="no such program"),
+            desk(two.study("interactive.on_danger=no-such-program-anywhere")),
+        ):
+            pass
 
     def test_consent_says_who_is_told(self, two):
         command = f"{sys.executable} -c pass"
@@ -561,9 +565,7 @@ class TestReloads:
         left = [text["text"] for text in texts if text["side"] == "left"]
         assert left[-1] == "one two three"
         assert len(left) >= 2
-        assert all(
-            later.startswith(earlier) for earlier, later in zip(left, left[1:], strict=False)
-        )
+        assert all(later.startswith(earlier) for earlier, later in pairwise(left))
         assert sum(event.startswith("event: turn") for event in found) == 2
         assert found[-1].startswith("event: end")
 
@@ -584,6 +586,8 @@ def test_the_questions_are_the_papers(two):
 
 
 def test_an_answer_before_its_time_says_what_is_missing(two):
-    with desk(two.study()) as one:
-        with pytest.raises(StudyError, match="8 messages of the person and 8 of each system"):
-            one.pages.talks.answer(one.who, one.item, ALL_LEFT, None)
+    with (
+        desk(two.study()) as one,
+        pytest.raises(StudyError, match="8 messages of the person and 8 of each system"),
+    ):
+        one.pages.talks.answer(one.who, one.item, ALL_LEFT, None)

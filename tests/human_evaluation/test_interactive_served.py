@@ -129,33 +129,36 @@ def test_a_server_killed_while_it_writes_loses_nothing_and_doubles_nothing(study
 @pytest.mark.slow
 def test_a_phone_a_dead_bot_and_a_browser_without_scripts(study, stub):
     stub.stop()
-    with Server(study.folder) as server, chromium() as browser:
-        with tab(browser, PHONE, java_script_enabled=False) as page:
-            begin(page, link(study, server))
-            page.get_by_label("Your first message").fill("I lost my job.")
-            page.get_by_role("button", name="Send to both").click()
-            dead = "left" if next(iter(study.items.values())).left == "theirs" else "right"
-            alive = "right" if dead == "left" else "left"
-            end = time.monotonic() + 90
-            while page.get_by_text(f"The {dead} bot did not answer").count() == 0:
-                assert time.monotonic() < end
-                page.locator(f"#text-{dead}").fill("kept <while> waiting")
+    with (
+        Server(study.folder) as server,
+        chromium() as browser,
+        tab(browser, PHONE, java_script_enabled=False) as page,
+    ):
+        begin(page, link(study, server))
+        page.get_by_label("Your first message").fill("I lost my job.")
+        page.get_by_role("button", name="Send to both").click()
+        dead = "left" if next(iter(study.items.values())).left == "theirs" else "right"
+        alive = "right" if dead == "left" else "left"
+        end = time.monotonic() + 90
+        while page.get_by_text(f"The {dead} bot did not answer").count() == 0:
+            assert time.monotonic() < end
+            page.locator(f"#text-{dead}").fill("kept <while> waiting")
+            page.get_by_role("button", name="Look for the reply").first.click()
+            assert page.locator(f"#text-{dead}").input_value() == "kept <while> waiting"
+            time.sleep(0.5)
+        shot(page, "talk-phone-dead", whole=False)
+        for number in range(2):
+            page.locator(f"#text-{alive}").fill(f"on we go, {number}")
+            page.locator(f"button[value=say-{alive}]").click()
+            while not page.locator(f"button[value=say-{alive}]").is_enabled():
+                assert time.monotonic() < end + 60
                 page.get_by_role("button", name="Look for the reply").first.click()
-                assert page.locator(f"#text-{dead}").input_value() == "kept <while> waiting"
-                time.sleep(0.5)
-            shot(page, "talk-phone-dead", whole=False)
-            for number in range(2):
-                page.locator(f"#text-{alive}").fill(f"on we go, {number}")
-                page.locator(f"button[value=say-{alive}]").click()
-                while not page.locator(f"button[value=say-{alive}]").is_enabled():
-                    assert time.monotonic() < end + 60
-                    page.get_by_role("button", name="Look for the reply").first.click()
-            width = page.locator("body").bounding_box()["width"]
-            assert width <= PHONE["width"]
-            stub.start()
-            page.get_by_role("button", name=f"Ask the {dead} bot again").click()
-            while page.get_by_text(PAUSE).count() == 0:
-                assert time.monotonic() < end + 120
-                page.get_by_role("button", name="Look for the reply").first.click()
+        width = page.locator("body").bounding_box()["width"]
+        assert width <= PHONE["width"]
+        stub.start()
+        page.get_by_role("button", name=f"Ask the {dead} bot again").click()
+        while page.get_by_text(PAUSE).count() == 0:
+            assert time.monotonic() < end + 120
+            page.get_by_role("button", name="Look for the reply").first.click()
     said = json.dumps(events(study, SAID))
     assert "kept <while> waiting" not in said
