@@ -73,7 +73,7 @@ def create(
         list[str] | None,
         typer.Option(
             metavar="NAME=DIR|URL#MODEL",
-            help="A model to talk with, in an interactive study: a folder, an endpoint; repeatable.",
+            help="A model to talk with in an interactive study, or an endpoint; repeatable.",
         ),
     ] = None,
     override: Annotated[

@@ -124,8 +124,11 @@ def read_talk(item: Item, events: Iterable[Event]) -> Talk:
     """Return what the events of one person on one item say, in their order."""
     known = list(events)
     handed = {e.body["danger"]: str(e.body["error"] or "") for e in known if e.kind == HANDED_OVER}
-    both = [_read(name, known, handed) for name in (item.left, item.right) if name is not None]
-    return Talk(*both, is_answered=any(event.kind == ANSWERED for event in known))
+    return Talk(
+        _read(item.left or "", known, handed),
+        _read(item.right or "", known, handed),
+        is_answered=any(event.kind == ANSWERED for event in known),
+    )
 
 
 def _read(system: str, events: Sequence[Event], handed: dict[int, str]) -> Conversation:

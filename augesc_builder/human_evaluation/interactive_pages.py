@@ -136,7 +136,7 @@ class InteractivePages(QualityPages):
             except Refused as refusal:
                 refused[side], status = refusal.why, _STATUS.get(refusal.why, 409)
         elif action == "again" and side in SCREEN:
-            self.talks.ask_again(annotator, item, cast(Screen, side))
+            self.talks.ask_again(annotator, item, side)
         elif action != "look":
             raise StudyError(f"nothing to do: {form.get('go', '')!r:.40}", "bad_answer")
         talk = self.talks.read(annotator, item)
@@ -177,9 +177,7 @@ class InteractivePages(QualityPages):
                 await asyncio.sleep(_POLL)
         yield _event("end", {})
 
-    def _due_replies(
-        self, annotator: str, position: str
-    ) -> dict[Screen, tuple[str, Conversation]]:
+    def _due_replies(self, annotator: str, position: str) -> dict[Screen, tuple[str, Conversation]]:
         item = _item_at(self._store.progress(annotator), position)
         if item is None or self._is_closed():
             return {}

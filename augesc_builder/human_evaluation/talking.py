@@ -99,8 +99,8 @@ class Talks:
             before.append(_said_last(connection, annotator, item))
             signs = dict.fromkeys(sign for one in before for sign in self._watch.signs(one, text))
             if signs:
-                body = {"system": system, "signs": [*signs]}
-                self._store.log.append(connection, kinds.DANGER, annotator, item, body)
+                found = {"system": system, "signs": [*signs]}
+                self._store.log.append(connection, kinds.DANGER, annotator, item, found)
         self.tell(annotator, item)
 
     def ask_again(self, annotator: str, item: str, screen: Screen) -> None:
@@ -168,7 +168,7 @@ class Talks:
             self.tell(annotator, item)
 
     def tell(self, annotator: str, item: str) -> None:
-        """Tell of the danger in a person's messages that nobody was told of yet, beside all else."""
+        """Tell of danger in somebody's messages that nobody was told of yet; wait for nothing."""
         if self._on_danger is None:
             return
         with self._store.log.reading() as connection:

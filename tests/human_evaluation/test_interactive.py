@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -75,7 +76,7 @@ class TestTwoConversations:
         assert talk.left.said == ["I lost my job", "only for you"]
         assert talk.right.said == ["I lost my job"]
         mine, other = (two.a, two.b) if talk.left.system == "a" else (two.b, two.a)
-        assert [("user", "I lost my job")] == histories(other)[-1]
+        assert histories(other)[-1] == [("user", "I lost my job")]
         assert [role for role, _ in histories(mine)[-1]] == ["user", "assistant", "user"]
         assert histories(mine)[-1][-1] == ("user", "only for you")
 
@@ -154,7 +155,11 @@ class TestTwoConversations:
 
     @pytest.mark.parametrize(
         ("text", "status", "said"),
-        [(" \u200b\n", 422, "nothing written"), ("x" * 41, 422, "40 characters"), ("x" * 40, None, "")],
+        [
+            (" \u200b\n", 422, "nothing written"),
+            ("x" * 41, 422, "40 characters"),
+            ("x" * 40, None, ""),
+        ],
     )
     def test_a_message_has_a_text_and_a_length(self, two, text, status, said):
         with desk(two.study("interactive.max_characters=40")) as one:
@@ -381,9 +386,11 @@ class TestASystemThatFails:
         two.a.key = "sk-very-secret"
         two.a.behave = lambda asked: streamed("My key is sk-very-secret , friend.")
         study = two.study("interactive.systems.a.key_env=TALK_KEY")
-        with pytest.raises(EndpointError, match=r"TALK_KEY.*interactive\.systems\.a\.key_env"):
-            with desk(study):
-                pass
+        with (
+            pytest.raises(EndpointError, match=r"TALK_KEY.*interactive\.systems\.a\.key_env"),
+            desk(study),
+        ):
+            pass
         monkeypatch.setenv("TALK_KEY", "sk-very-secret")
         with desk(study) as one:
             one.say("both", "I lost my job")
@@ -396,9 +403,8 @@ class TestASystemThatFails:
         study = make_study(
             tmp_path / "bad", {"a": endpoint(two.a.url), "b": f"{{folder: '{tmp_path}'}}"}
         )
-        with pytest.raises(CheckpointError):
-            with desk(study):
-                pass
+        with pytest.raises(CheckpointError), desk(study):
+            pass
 
 
 class TestDanger:
@@ -430,8 +436,10 @@ class TestDanger:
             assert one.events(DANGER) == []
             one.say(side, self.DANGER)
             talk = one.wait()
-            kinds = {name: [line.kind for line in getattr(talk, name).lines] for name in
-                     ("left", "right")}
+            kinds = {
+                name: [line.kind for line in getattr(talk, name).lines]
+                for name in ("left", "right")
+            }
         other = "right" if side == "left" else "left"
         assert kinds[side] == ["user", "assistant", "user", "danger", "assistant"]
         assert kinds[other] == ["user", "assistant", "danger"]
@@ -448,7 +456,7 @@ class TestDanger:
     def test_people_are_told_with_the_conversation(self, two, tmp_path):
         kept = tmp_path / "told.jsonl"
         code = f"import sys; open({str(kept)!r}, 'a').write(sys.stdin.read())"
-        command = f"{sys.executable} -c \"{code}\""
+        command = f'{sys.executable} -c "{code}"'
         study = two.study(f"interactive.on_danger={json.dumps(command)}")
         with desk(study) as one:
             one.converse(1)
@@ -482,7 +490,7 @@ class TestDanger:
     def test_what_a_server_did_not_tell_the_next_one_tells(self, two, tmp_path):
         kept = tmp_path / "told.jsonl"
         code = f"import sys; open({str(kept)!r}, 'a').write(sys.stdin.read())"
-        command = f"{sys.executable} -c \"{code}\""
+        command = f'{sys.executable} -c "{code}"'
         study = two.study(f"interactive.on_danger={json.dumps(command)}")
         with desk(study) as one:
             body = {"system": None, "text": self.DANGER}
@@ -496,9 +504,11 @@ class TestDanger:
         assert len(kept.read_text().splitlines()) == 1
 
     def test_a_hook_that_is_nobody_is_refused_before_anybody_comes(self, two):
-        with pytest.raises(HandOverError, match="no such program"):
-            with desk(two.study("interactive.on_danger=no-such-program-anywhere")):
-                pass
+        with (
+            pytest.raises(HandOverError, match="no such program"),
+            desk(two.study("interactive.on_danger=no-such-program-anywhere")),
+        ):
+            pass
 
     def test_consent_says_who_is_told(self, two):
         command = f"{sys.executable} -c pass"
@@ -546,12 +556,16 @@ class TestReloads:
                 return [text async for text in one.get("live-1").events]
 
             found = asyncio.run(read())
-        texts = [json.loads(line[6:]) for event in found for line in event.splitlines()
-                 if line.startswith("data: ") and "text" in line]
+        texts = [
+            json.loads(line[6:])
+            for event in found
+            for line in event.splitlines()
+            if line.startswith("data: ") and "text" in line
+        ]
         left = [text["text"] for text in texts if text["side"] == "left"]
         assert left[-1] == "one two three"
         assert len(left) >= 2
-        assert all(later.startswith(earlier) for earlier, later in zip(left, left[1:], strict=False))
+        assert all(later.startswith(earlier) for earlier, later in pairwise(left))
         assert sum(event.startswith("event: turn") for event in found) == 2
         assert found[-1].startswith("event: end")
 
@@ -572,6 +586,8 @@ def test_the_questions_are_the_papers(two):
 
 
 def test_an_answer_before_its_time_says_what_is_missing(two):
-    with desk(two.study()) as one:
-        with pytest.raises(StudyError, match="8 messages of the person and 8 of each system"):
-            one.pages.talks.answer(one.who, one.item, ALL_LEFT, None)
+    with (
+        desk(two.study()) as one,
+        pytest.raises(StudyError, match="8 messages of the person and 8 of each system"),
+    ):
+        one.pages.talks.answer(one.who, one.item, ALL_LEFT, None)

@@ -264,6 +264,8 @@ Text = Annotated[str, BeforeValidator(lambda t: readable(t) if isinstance(t, str
 
 
 class Part(BaseModel):
+    """A part of what an endpoint sends, of which some is read."""
+
     model_config = ConfigDict(extra="ignore")
 
 

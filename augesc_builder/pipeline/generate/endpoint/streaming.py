@@ -76,7 +76,7 @@ class _Choice(Part):
 
 
 class _Chunk(Part):
-    choices: list[_Choice] = []
+    choices: tuple[_Choice, ...] = ()
     error: Any = None
 
 
