@@ -25,9 +25,6 @@ from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.marks import Marks, marks_above
 from augesc_builder.sources.generations import generations_files
 
-_WITH_BACKBONE = {"local", "vllm"}
-"""Backends whose texts are the backbone's, and come with counts by its tokenizer."""
-
 _Amount = Annotated[float, Field(ge=0, le=1e15)]
 
 
@@ -246,7 +243,7 @@ def _counter(
         return Counter(frozenset(known), name.rstrip("/").rpartition("/")[2], named)
     if made_in is None:
         return Counter(frozenset(), None)  # counts that came with somebody's rows
-    if backend in _WITH_BACKBONE or lacks_counts(generations_files(made_in)):
+    if _is_the_backbones(backend) or lacks_counts(generations_files(made_in)):
         return _of_backbone(maker.settings.backbone or {}, made_in)
     section = json.dumps(maker.settings.generate.get("backend"), sort_keys=True)
     return Counter(frozenset({section}), f"as the backend {backend} counts")
@@ -279,7 +276,14 @@ def _written_by(made_in: Path, backbone: Mapping[str, Any] | None, kind: str | N
             return backend_of(recipe).label(recipe)
     except AugescError:
         pass
-    return _model(backbone) if kind in _WITH_BACKBONE else None
+    return _model(backbone) if _is_the_backbones(kind) else None
+
+
+def _is_the_backbones(backend: str | None) -> bool:
+    """Whether a backend's texts are the backbone's, and come with counts by its tokenizer."""
+    from augesc_builder.pipeline.generate.backends import backend_class, backend_names
+
+    return backend in backend_names() and backend_class(backend).needs_checkpoint
 
 
 def _model(backbone: Mapping[str, Any] | None) -> str | None:

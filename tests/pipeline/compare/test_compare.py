@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.paper import TABLE_1
+from augesc_builder.pipeline.compare.runs import find_runs
+from augesc_builder.pipeline.generate import backends
+from augesc_builder.pipeline.generate.backends.base import Backend
 from augesc_builder.run.disk import load_sealed, measured, sealed
 
 LENIENT = {
@@ -389,6 +392,28 @@ def test_other_tokens_are_refused_with_the_command_that_mends_it(
     assert code == 0, err
     found, _ = compared(built, tmp_path / "counted-alike")
     assert found["runs"]["counted-alike"]["texts"] == found["runs"]["run"]["texts"]
+
+
+@pytest.mark.parametrize("has_the_backbone", [True, False])
+def test_whose_tokens_are_counted_is_told_by_the_backend(
+    has_the_backbone, built, tmp_path, monkeypatch
+):
+    """By what it says of itself, not by its name: also that of a plugin."""
+
+    class Mine(Backend):
+        needs_checkpoint = has_the_backbone
+
+    monkeypatch.setitem(backends._added, "mine", Mine)
+    other = shutil.copytree(built, tmp_path / "other")
+    manifest = load_sealed(other / "manifest.json")
+    manifest["settings"]["generate"]["backend"]["type"] = "mine"
+    (other / "manifest.json").write_text(sealed(manifest))
+    (other / "recipe.yaml").unlink()
+    ours, theirs = find_runs([str(built), str(other)])
+    assert theirs.counter.counts_as(ours.counter) is has_the_backbone
+    assert (theirs.model == ours.model) is has_the_backbone
+    if not has_the_backbone:
+        assert theirs.counter.label == "as the backend mine counts"
 
 
 # -- strangers' names -----------------------------------------------------------------------------

@@ -16,12 +16,18 @@ from tests.conftest import ROOT
 PEER = ROOT / "benchmarks" / ".peers" / "vllm"
 
 
-@pytest.fixture
-def vllm_python(monkeypatch) -> str:
-    """The interpreter of an environment with vLLM, which the backend finds; else the test skips."""
+def find_vllm() -> str:
+    """Give the interpreter of an environment with vLLM, or skip the test."""
     given = os.environ.get(PYTHON) or str(PEER / "bin" / "python")
     if not (os.environ.get(PYTHON) or (PEER / "installed").exists()):
         pytest.skip(f"no vLLM: make vllm installs it, or {PYTHON} says where it is")
+    return given
+
+
+@pytest.fixture
+def vllm_python(monkeypatch) -> str:
+    """That interpreter, where the backend finds it."""
+    given = find_vllm()
     monkeypatch.setenv(PYTHON, given)
     monkeypatch.delenv("TRITON_INTERPRET")  # of our own kernels
     return given

@@ -1,15 +1,8 @@
-"""The backend ``openai_api`` against ``transformers serve`` with the real small model."""
+"""The backend ``openai_api`` against real servers with the real small model."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -22,46 +15,27 @@ from augesc_builder.pipeline.generate import stage
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import PromptTemplate
 from tests.conftest import rows_of
+from tests.model_servers import end, serve_with_transformers, serve_with_vllm
+from tests.pipeline.generate.conftest import find_vllm
 from tests.pipeline.generate.test_openai_api import write_queries
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def served(smollm2, tmp_path_factory):
-    """The address of a server of the real model, in a process of its own."""
-    for package in ("openai", "fastapi", "uvicorn"):
-        pytest.importorskip(package, reason="pip install 'transformers[serving]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = shutil.which("transformers", path=str(Path(sys.executable).parent))
-    assert program is not None
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def served(request, smollm2, tmp_path_factory):
+    """The address of a server of the real model, in processes of its own."""
+    pytest.importorskip("openai", reason="pip install 'augesc-builder[api]'")
     log = tmp_path_factory.mktemp("served") / "log.txt"
-    command = [program, "serve", str(smollm2), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [*command, "--device", "cpu"],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-    try:
-        deadline = time.monotonic() + 600
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).close()
-                break
-            except urllib.error.HTTPError:  # without a cache of the Hub it lists no models
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()[-2000:]
-                assert time.monotonic() < deadline, log.read_text()[-2000:]
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        server.wait(60)
+    if request.param == "vllm":
+        options = ("--max-model-len", 1024, "--max-num-seqs", 4)
+        process, address = serve_with_vllm(find_vllm(), smollm2, log, *options)
+    else:
+        for package in ("fastapi", "uvicorn"):
+            pytest.importorskip(package, reason="pip install 'transformers[serving]'")
+        process, address = serve_with_transformers(smollm2, log)
+    yield f"{address}/v1"
+    end(process)
 
 
 def recipe_for(served: str, model: Path, *overrides: str):
@@ -125,6 +99,44 @@ def test_chats_with_the_real_model(served, smollm2, tmp_path, turns):
     assert {row["finish_reason"] for row in rows} <= known
 
 
+@pytest.mark.parametrize("served", ["vllm"], indirect=True)
+def test_the_ledger_is_what_the_server_counted(served, smollm2, tmp_path):
+    before = counted_by_vllm(served)
+    queries, out = write_queries(tmp_path / "q.parquet", 6), tmp_path / "out"
+    stage.standalone(recipe_for(served, smollm2), queries, None, out, Progress(quiet=True))
+    after = counted_by_vllm(served)
+    facts = json.loads((out / "manifest.json").read_text())["stages"]["generate"]["requests"]
+    ours = {name: facts[name] for name in ("answers", "prompt_tokens", "completion_tokens")}
+    assert ours == {name: after[name] - before[name] for name in ours}
+    assert ours["answers"] == 6
+    assert facts["of_unknown_end"] == 0
+
+
+def counted_by_vllm(served: str) -> dict[str, int]:
+    """Give what vLLM counted since it began."""
+    with urllib.request.urlopen(served.removesuffix("/v1") + "/metrics") as response:
+        lines = response.read().decode().splitlines()
+    named = {
+        "answers": "vllm:request_success_total{",
+        "prompt_tokens": "vllm:prompt_tokens_total{",
+        "completion_tokens": "vllm:generation_tokens_total{",
+    }
+    return {
+        name: sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(begin))
+        for name, begin in named.items()
+    }
+
+
+@pytest.mark.parametrize("served", ["vllm"], indirect=True)
+def test_a_model_that_the_server_has_not_is_one_line(served, smollm2, tmp_path):
+    queries = write_queries(tmp_path / "q.parquet", 2)
+    recipe = recipe_for(served, smollm2, "generate.backend.model=another")
+    with pytest.raises(EndpointError, match=r"check generate\.backend\.model.* names .*smollm2"):
+        stage.standalone(recipe, queries, None, tmp_path / "out", Progress(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("served", ["transformers"], indirect=True)  # vLLM takes any
 def test_a_parameter_that_the_server_does_not_take_is_one_line(served, smollm2, tmp_path):
     queries = write_queries(tmp_path / "q.parquet", 2)
     recipe = recipe_for(served, smollm2, "generate.backend.extra_body={no_such_thing: 1}")

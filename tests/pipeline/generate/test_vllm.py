@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -50,6 +48,7 @@ from augesc_builder.pipeline.generate.vllm.process import PYTHON, VllmProcess
 from augesc_builder.pipeline.generate.vllm.server import VllmServer
 from augesc_builder.run.progress import Progress
 from tests.conftest import SOAK
+from tests.model_servers import Server, end, serve_with_vllm
 
 slow = pytest.mark.slow
 GREEDY = ("generate.greedy=true", "generate.max_tokens=288")
@@ -304,7 +303,7 @@ def test_no_room_for_a_conversation_is_told_with_the_key_that_mends_it(
 
 
 @pytest.fixture
-def command(built, tiny_file, tmp_path, small_llama, vllm_python):
+def command(built, tiny_file, tmp_path, small_llama):
     """Start the command line; give the process."""
 
     def start(*overrides):
@@ -346,7 +345,9 @@ def until(process, condition, *about):
 @slow
 @pytest.mark.soak
 @pytest.mark.parametrize("whose", ["vllm", "ours"])
-def test_a_kill_costs_no_finished_shard(whose, command, generate, small_llama, tmp_path):
+def test_a_kill_costs_no_finished_shard(
+    whose, command, generate, small_llama, vllm_python, tmp_path
+):
     """By turns behind the next finished shard, and while the model is loaded."""
     settings = (*GREEDY, "generate.samples_per_query=8", "generate.shard_size=2")
     marks, moment = tmp_path / "out" / ".complete", random.Random(whose)
@@ -386,45 +387,15 @@ def serve(small_llama, tmp_path_factory):
     """Start the server of ``vllm serve``; give the process and its address."""
     folder, started = tmp_path_factory.mktemp("served"), []
 
-    def start(python: str) -> tuple[subprocess.Popen[bytes], str]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        # Not the command `vllm`, which asks for its version by a name that the CPU build has not.
-        words = [python, "-m", "vllm.entrypoints.openai.api_server", "--port", port]
-        words += ["--model", small_llama]
-        words += ["--host", "127.0.0.1", "--served-model-name", "tuned", "--dtype", "float32"]
-        words += [
-            "--no-enable-chunked-prefill",
-            "--enforce-eager",
-            "--max-model-len",
-            288,
-            "--max-num-seqs",
-            8,
-        ]
-        words += ["--kv-cache-memory-bytes", 1 << 28]
-        environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-        with (folder / f"{port}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [*map(str, words)],
-                env={**environment, "VLLM_NO_USAGE_STATS": "1"},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        started.append(process)
-        while process.poll() is None:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-                return process, f"http://127.0.0.1:{port}"
-            time.sleep(0.2)
-        raise AssertionError((folder / f"{port}.log").read_text()[-2000:])
+    def start(python: str) -> Server:
+        named = ("--served-model-name", "tuned", "--max-model-len", 288, "--max-num-seqs", 8)
+        log = folder / f"{len(started)}.log"
+        started.append(serve_with_vllm(python, small_llama, log, *named))
+        return started[-1]
 
     yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    for process, _ in started:
+        end(process)
 
 
 @slow
@@ -447,7 +418,7 @@ def test_a_server_gives_the_same_rows_and_may_die_on_the_way(
     def kill():
         while not list(marks.glob("generate-*")):
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+        end(process)
 
     killing = threading.Thread(target=kill)
     killing.start()
@@ -463,14 +434,12 @@ def test_a_server_gives_the_same_rows_and_may_die_on_the_way(
     assert theirs == generate(*OURS, *GREEDY, *many, out="all", checkpoint=small_llama)
 
 
-ROW = {"choices": [{"token_ids": [7, 8, 0], "finish_reason": "stop"}]}
-
-
 class Scripted(BaseHTTPRequestHandler):
     """Answers completions as a script says, and then well."""
 
     script: ClassVar[list[tuple[int, bytes]]] = []
     asked: ClassVar[list[dict]] = []
+    delay: ClassVar[float] = 0
     models: ClassVar[dict] = {"data": [{"id": "tuned", "max_model_len": 4096}]}
 
     def do_GET(self):
@@ -480,7 +449,12 @@ class Scripted(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append({**body, "key": self.headers["Authorization"]})
-        self.answer(*(self.script.pop(0) if self.script else (200, json.dumps(ROW).encode())))
+        time.sleep(self.delay)
+        row = {"choices": [{"token_ids": self.made(body), "finish_reason": "stop"}]}
+        self.answer(*(self.script.pop(0) if self.script else (200, json.dumps(row).encode())))
+
+    def made(self, body):
+        return [7, 8, 0]
 
     def answer(self, status, body):
         if status == 0:
@@ -517,6 +491,39 @@ def scripted(monkeypatch):
     for httpd in started:
         httpd.shutdown()
         httpd.server_close()
+
+
+def test_a_run_at_an_address_that_is_killed_asks_for_no_finished_shard_again(
+    scripted, command, generate, small_llama, tmp_path, monkeypatch
+):
+    """The server is a stub, so that this needs no vLLM; with one, the slow tests kill."""
+    with scripted() as engine:
+        address = engine.address
+    monkeypatch.setattr(Scripted, "delay", 0.02)
+    monkeypatch.setattr(Scripted, "made", lambda _, body: [body["seed"] % 300 + 5])
+    asked = (
+        *("generate.backend.type=vllm", f"generate.backend.address={address}"),
+        *("generate.samples_per_query=4", "generate.shard_size=2"),
+        "generate.backend.max_num_seqs=2",
+    )
+    whole = generate(*asked, out="whole", checkpoint=small_llama)
+    assert len({row["text"] for row in whole}) > len(whole) / 2
+    marks = tmp_path / "out" / ".complete"
+
+    def finished():
+        return {path: path.stat().st_mtime_ns for path in marks.glob("generate-*")}
+
+    with command(*asked) as process:
+        until(process, lambda: finished() or None)
+        time.sleep(random.Random(5).random() / 5)
+        process.kill()
+    done = finished()
+    assert process.returncode == -signal.SIGKILL
+    assert 0 < len(done) < len(whole) / 2
+    Scripted.asked.clear()
+    assert generate(*asked, checkpoint=small_llama) == whole
+    assert len(Scripted.asked) == len(whole) - 2 * len(done)
+    assert done.items() <= finished().items()
 
 
 def rows(engine, n=3):
