@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.filter.measure import _RoleWords
-from augesc_builder.pipeline.generate.backends.self_chat import goodbye
 from augesc_builder.pipeline.queries.rules import load_rules
 from augesc_builder.text import personal_data, words
 from augesc_builder.text.chat_template import ChatTemplate
 from augesc_builder.text.danger import DangerLexicon
+from augesc_builder.text.farewell import goodbye
 from augesc_builder.text.personal_data import find_personal_data
 from augesc_builder.text.prompts import collapse, parse
 from augesc_builder.text.safety import LexiconScanner
@@ -113,7 +113,7 @@ MADE_AT_RUN_TIME = {
     "augesc_builder.pipeline.filter.measure._RoleWords.__init__": [
         _RoleWords(("Human", "AI"))._pattern
     ],
-    "augesc_builder.pipeline.generate.backends.self_chat.goodbye": [goodbye(["bye", "bye-bye"])],
+    "augesc_builder.text.farewell.goodbye": [goodbye(["bye", "bye-bye"])],
     "augesc_builder.text.chat_template.ChatTemplate._ends": [
         *ChatTemplate(
             "", {"user": "\ud800: ", "assistant": "\ud801: "}, {"user": ".\n", "assistant": "\n"}

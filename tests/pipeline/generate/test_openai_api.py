@@ -14,13 +14,14 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import BudgetError, EndpointError, RunFolderError
+from augesc_builder.errors import BudgetError, EndpointError, MissingExtraError, RunFolderError
 from augesc_builder.pipeline.generate import stage
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.endpoint import throttle
@@ -187,27 +188,31 @@ def test_a_chat_answers_in_the_form_that_was_asked_for(tmp_path, stub, said, tex
     assert (messages is None) == (reason == "wrong_format")
 
 
-TURNS = "generate.backend.turns={max: 6, last_words: [bye], request: Write the next line.}"
+TURNS = (
+    "generate.backend.turns={max: 6, last_words: [take care, bye], request: Write the next line.}"
+)
 
 
 def test_a_chat_line_by_line_takes_turns_until_a_last_word_or_the_limit(tmp_path, stub):
-    runs = Runs(tmp_path, stub, 2)
+    runs = Runs(tmp_path, stub, 3)
 
     def behave(asked: Asked) -> Reply:
         said = asked.body["messages"][1]["content"]
         n = said.count("\n")
+        if "number 2" in said:
+            return Reply(chat("Bye-bye is no word of these. Take care!"))
         if "number 1" in said and n >= 5:
             return Reply(chat("AI: Thank you, bye!\nHuman: I go on and on"))
         return Reply(chat(f"  goodbye is no key {n} \nHuman: ignored" if n % 2 else f"line {n}"))
 
     stub.behave = behave
-    first, second = runs(CHAT, TURNS)
-    found = {row["query"][30]: row for row in (first, second)}
+    found = {row["query"][30]: row for row in runs(CHAT, TURNS)}
     assert found["0"]["finish_reason"] == "length"
     assert found["1"]["finish_reason"] == "eos"
     messages = PLAIN.parse(PLAIN.for_query(found["0"]["query"]) + found["0"]["text"])
     assert [m["role"] for m in messages] == ["user", "assistant"] * 3
-    assert len(stub.asked) == 5 + found["1"]["text"].count("\n") + 1
+    assert found["2"]["finish_reason"] == "eos"
+    assert len(stub.asked) == 5 + found["1"]["text"].count("\n") + 1 + 1
     assert all(asked.body["stop"] == ["\n"] for asked in stub.asked)
     assert found["1"]["text"].endswith("AI: Thank you, bye!")
 
@@ -400,20 +405,49 @@ def test_an_endpoint_that_is_not_there_is_one_line(runs, refused):
     assert not runs.out.exists()
 
 
-def test_a_budget_stops_the_run_and_a_larger_one_goes_on(runs, stub):
+@pytest.mark.parametrize("at_once", [1, 2, 8])
+def test_a_budget_stops_the_run_and_a_larger_one_goes_on(at_once, runs, stub):
+    """What is spent beyond it is what was under way when it was reached."""
     stub.behave = lambda asked: Reply(usual(asked).body, delay=0.005)
     prices = "generate.backend.prices={prompt: 10, completion: 100}"
     money = (40 * 10 + len(conversation("x")) // 5 * 100) / 1e6
     limit = f"generate.backend.budget.money={3.5 * money}"
     with pytest.raises(BudgetError, match=r"budget.money is .* raise it and run the same command"):
-        runs(prices, limit, "generate.backend.concurrency=2")
-    assert 4 <= len(stub.answered) <= 5
+        runs(prices, limit, f"generate.backend.concurrency={at_once}")
+    n_asked = len(stub.asked)
+    assert 4 <= len(stub.answered) == n_asked <= 3 + at_once
     with pytest.raises(BudgetError):
         runs(prices, limit)
-    assert len(stub.asked) <= 5
+    assert len(stub.asked) == n_asked
     assert len(runs(prices)) == 10
     assert len(stub.asked) == len(stub.answered) == 10
     assert runs.facts()["money"] == pytest.approx(10 * money, rel=0.1)
+
+
+def test_a_budget_may_be_spent_to_the_last_token_and_not_beyond(runs, stub):
+    each = 40 + len(conversation("x")) // 5
+    stub.behave = lambda _: Reply(completion(conversation("x")))
+    one = "generate.backend.concurrency=1"
+    for budget, n_answered in ((2 * each, 2), (2 * each + 1, 3)):
+        with pytest.raises(BudgetError, match=rf"tokens is {budget}, and {n_answered * each} are"):
+            runs(one, f"generate.backend.budget.tokens={budget}")
+        assert len(stub.answered) == n_answered
+
+
+@pytest.mark.parametrize(
+    ("limit", "spent"), [("money=0.8", r"0\.8"), ("tokens=850", r"\d{3}"), ("tokens=401", r"\d{3}")]
+)
+def test_what_may_have_been_paid_for_counts_against_the_budget(runs, stub, limit, spent):
+    """Answers that broke off, with the most that they can have been."""
+    stub.behave = once(Reply(completion(" x"), cut=True), 2)
+    n = 1 if limit == "tokens=401" else 2  # the 400 of an answer, and those of its prompt
+    prices = "generate.backend.prices={prompt: 0, completion: 1000}"
+    for _ in ("the run", "and the next, by its journal"):
+        with pytest.raises(BudgetError, match=rf"{spent} are spent in 0 answers and {n} requests"):
+            runs(prices, f"generate.backend.budget.{limit}")
+        assert len(stub.asked) == n
+    assert len(runs(prices)) == 10
+    assert runs.facts()["of_unknown_end"] == 2
 
 
 def test_a_budget_in_tokens_counts_what_the_endpoint_does_not(runs, stub):
@@ -477,6 +511,43 @@ def test_the_key_is_in_no_file_and_no_message(runs, stub, monkeypatch, augesc, t
     assert "Your key is [key]." in {row["text"][1:19] for row in rows_of(runs.out)}
     assert KEY not in said
     assert not stub.asked[0].headers["authorization"].endswith("none")
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"), [(KEY, None), (None, "has no STUB_KEY"), (OSError("locked"), "locked")]
+)
+def test_a_key_may_be_kept_in_the_keyring(runs, stub, monkeypatch, kept, says):
+    """In the place of the package, which asks the desktop."""
+    keyring, asked = ModuleType("keyring"), []
+
+    def get_password(*names):
+        asked.append(names)
+        if isinstance(kept, OSError):
+            raise kept
+        return kept
+
+    keyring.get_password, keyring.errors = get_password, SimpleNamespace(KeyringError=OSError)
+    monkeypatch.setitem(sys.modules, "keyring", keyring)
+    stub.key = KEY
+    runs.overrides = ["generate.backend.key_env=STUB_KEY", "generate.backend.keyring=augesc"]
+    if says is None:
+        assert len(runs()) == 10
+    else:
+        with pytest.raises(EndpointError, match=says):
+            runs()
+        assert not stub.asked
+    assert asked[0] == ("augesc", "STUB_KEY")
+    monkeypatch.setenv("STUB_KEY", KEY)  # which comes first
+    asked.clear()
+    runs.out = runs.folder / "other"
+    assert len(runs()) == 10
+    assert not asked
+
+
+def test_without_the_package_of_the_keyring_it_is_named(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(MissingExtraError, match="pip install keyring"):
+        runs("generate.backend.key_env=STUB_KEY", "generate.backend.keyring=augesc")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.dialog.model import DialogModel
 from augesc_builder.dialog.speaker import Speaker, Turn
 from augesc_builder.engine import Sampling
-from augesc_builder.pipeline.generate.backends.self_chat import SelfChatBackend, says_goodbye
+from augesc_builder.pipeline.generate.backends.self_chat import SelfChatBackend
 from augesc_builder.pipeline.generate.tasks import Task
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import PLAIN, whole_text
@@ -176,32 +176,6 @@ def test_what_was_said_is_penalized_too(endless, monkeypatch):
 
 
 # -- when a conversation ends ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "ends"),
-    [
-        ("bye", True),
-        ("Ok, BYE!", True),
-        ("'bye'--see you", True),
-        ("good bye then", True),
-        ("goodbye", False),
-        ("good-bye", False),
-        ("bye-bye", False),
-        ("bye\u2019s", False),
-        ("byes and lullabye", False),
-        ("by the way", False),
-    ],
-)
-def test_bye_is_a_word_of_its_own(text, ends):
-    assert says_goodbye(text, ["bye"]) is ends
-
-
-def test_other_words_end_too_where_the_recipe_has_them():
-    assert says_goodbye("Good-bye!", ["bye", "good-bye"])
-    assert says_goodbye("See you (all)", ["you (all)"])
-    assert not says_goodbye("see youall", ["you (all)", "you.all"])
-    assert not says_goodbye("bye", [])
 
 
 def test_the_end_is_never_said_first(tmp_path):

@@ -8,7 +8,6 @@ utterance of each, then the seeker, and those that ended make room for others.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +23,7 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
 from augesc_builder.pipeline.generate.tasks import Row, Task
 from augesc_builder.run.escape import markdown_code
+from augesc_builder.text.farewell import says_goodbye
 from augesc_builder.text.prompts import PLAIN, Message
 
 if TYPE_CHECKING:
@@ -248,23 +248,6 @@ class _Conversation:
         self.messages.append({"role": _SAYS[role], "content": said.text})
         if not is_whole:
             self.finish_reason = "length"
-
-
-def goodbye(words: Sequence[str]) -> re.Pattern[str] | None:
-    """Return what finds one of the words, in any case, as a word of its own.
-
-    Apostrophes and hyphens between letters are parts of a word: "bye-bye" and "goodbye" are other
-    words than "bye".
-    """
-    either = "|".join(map(re.escape, words))
-    found = rf"(?<!\w)(?<!\w['\u2019-])(?:{either})(?!\w)(?!['\u2019-]\w)"
-    return re.compile(found, re.IGNORECASE) if words else None
-
-
-def says_goodbye(text: str, words: Sequence[str]) -> bool:
-    """Whether a text has one of the words as a word of its own."""
-    found = goodbye(words)
-    return found is not None and found.search(text) is not None
 
 
 def _settings(recipe: Recipe) -> SelfChatSettings:

@@ -14,6 +14,7 @@ from augesc_builder.config.openai_api import OpenAISettings, Turns
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.generate.endpoint.client import EMPTY, EOS, LENGTH, Answer
 from augesc_builder.pipeline.generate.tasks import Task
+from augesc_builder.text.farewell import says_goodbye
 from augesc_builder.text.prompts import (
     ROLE,
     ROLE_WORD,
@@ -24,7 +25,6 @@ from augesc_builder.text.prompts import (
     collapse,
     render,
 )
-from augesc_builder.text.words import tokenize
 
 WRONG_FORMAT = "wrong_format"
 
@@ -126,8 +126,7 @@ def add_line(messages: list[Message], answer: Answer, turns: Turns) -> str | Non
     messages.append({"role": role, "content": said})
     if answer.finish_reason not in {EOS, EMPTY} and len([*filter(None, lines)]) < 2:  # noqa: PLR2004
         return answer.finish_reason
-    said_words = {word.lower() for word in tokenize(said)}
-    if any(word.lower() in said_words for word in turns.last_words):
+    if says_goodbye(said, turns.last_words):
         return EOS
     return LENGTH if len(messages) >= turns.max else None
 
