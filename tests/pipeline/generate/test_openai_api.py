@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import datetime, timedelta, timezone
@@ -21,7 +23,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import BudgetError, EndpointError, MissingExtraError, RunFolderError
+from augesc_builder.errors import (
+    BudgetError,
+    DiskError,
+    EndpointError,
+    MissingExtraError,
+    RunFolderError,
+)
 from augesc_builder.pipeline.generate import stage
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.endpoint import throttle
@@ -324,8 +332,6 @@ def test_a_server_that_dies_and_comes_back(tmp_path, stub, mend):
         return Reply(usual(asked).body, delay=30 if mend == "hangs" and len(seen) == 12 else 0.005)
 
     def again() -> None:
-        import threading
-
         def go() -> None:
             stub.stop()
             time.sleep(0.3)
@@ -626,6 +632,75 @@ def test_a_damaged_journal_is_refused(runs, stub):
     with pytest.raises(RunFolderError, match="line 2: not as a run writes it"):
         runs()
     assert len(stub.asked) == n_asked
+
+
+@pytest.fixture
+def at_sync(monkeypatch):
+    """Do something each time that the journal is about to be on disk; ``None`` no more."""
+    sync, found = os.fsync, [None]
+
+    def noted(descriptor):
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if found[0] is not None and name.endswith("requests.jsonl"):
+            found[0](descriptor)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return lambda do: found.__setitem__(0, do)
+
+
+def test_what_is_answered_is_on_disk_before_more_is_asked_for(runs, stub, at_sync):
+    synced = [0]
+    at_sync(lambda descriptor: synced.__setitem__(0, os.fstat(descriptor).st_size))
+    kept = []
+
+    def behave(asked: Asked) -> Reply:
+        journal = (runs.out / "requests.jsonl").read_bytes()[: synced[0]]
+        kept.append((journal.count(b'"answered"'), len(stub.answered)))
+        return usual(asked)
+
+    stub.behave = behave
+    runs("generate.backend.concurrency=1")
+    assert kept == [(n, n) for n in range(10)]
+
+
+def test_a_full_disk_ends_the_run_and_what_was_answered_is_not_asked_for_again(runs, stub, at_sync):
+    def full(_):
+        if len(stub.answered) > 3:
+            raise OSError(errno.ENOSPC, "no space")
+
+    at_sync(full)
+    with pytest.raises(DiskError, match=r"requests.jsonl: no space left"):
+        runs("generate.backend.concurrency=1")
+    assert len(stub.asked) == 4
+    at_sync(None)
+    assert len(runs()) == 10
+    assert len(stub.asked) == 10  # the fourth is in the file, though nobody knew
+
+
+def test_an_interrupt_keeps_answers_that_wait_for_the_disk(runs, stub, at_sync):
+    goes_on = threading.Event()
+
+    def interrupt():
+        seen = -1
+        while len(stub.answered) < 4 or len(stub.answered) != seen:
+            seen = len(stub.answered)
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        goes_on.set()
+
+    at_sync(lambda _: len(stub.answered) < 4 or goes_on.wait(60))
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        runs("generate.backend.concurrency=8")
+    thread.join()
+    n = len(stub.answered)
+    assert 4 < n < 10
+    assert runs.events()["answered"] == n
+    assert len(runs()) == 10
+    assert len(stub.asked) == 10
 
 
 SETTINGS = (
