@@ -47,6 +47,7 @@ from augesc_builder.pipeline.generate.vllm.exchange import continuation_of, samp
 from augesc_builder.pipeline.generate.vllm.process import PYTHON, VllmProcess
 from augesc_builder.pipeline.generate.vllm.server import VllmServer
 from augesc_builder.run.progress import Progress
+from augesc_builder.sources.sample import read_sample_sessions
 from tests.conftest import SOAK
 from tests.model_servers import Server, end, serve_with_vllm
 
@@ -117,13 +118,15 @@ def test_an_adapter_is_in_the_weights_that_it_gets(small_llama, generate, vllm_p
 
 SAMPLING = Sampling(max_tokens=64, top_p=0.9, temperature=0.9, repetition_penalty=1.3)
 N_DRAWN = 6000
+PROMPT = [session.messages[0]["content"] for session in read_sample_sessions()[:9]]
 
 
 @pytest.fixture
 def drawn(small_llama):
     """Draw the first tokens behind one prompt from our own engine, for any sampling."""
     model, tokenizer = causal_lm.load(small_llama, revision=None, dtype="float32")
-    prompt = tuple(tokenizer("I feel alone, and my friends do not call me any more.")["input_ids"])
+    # Of many tokens, so that whether they are penalized tells.
+    prompt = tuple(dict.fromkeys(tokenizer(" ".join(PROMPT))["input_ids"]))[:60]
 
     def prompts(seed):
         limit = len(prompt) + 3
@@ -189,7 +192,8 @@ def test_rows_end_as_ours_do(generate, small_llama, vllm_python):
             assert (n == 384) if row["finish_reason"] == "length" else (n < 384)
     lengths = [np.mean([row["n_tokens"] for row in rows]) for rows in (ours, theirs)]
     assert abs(lengths[0] - lengths[1]) < 40
-    short = ("generate.max_tokens=150",)
+    n_prompt_tokens = [row["n_prompt_tokens"] for row in ours]
+    short = (f"generate.max_tokens={int(np.median(n_prompt_tokens))}",)
     ours = generate(*OURS, *short, out="ours-short", checkpoint=small_llama)
     theirs = generate(*VLLM, *short, out="theirs-short", checkpoint=small_llama)
     too_long = [row for row in ours if row["finish_reason"] == "prompt_too_long"]
