@@ -36,6 +36,7 @@ from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.endpoint import throttle
 from augesc_builder.pipeline.generate.endpoint.asking import Stopped
 from augesc_builder.pipeline.generate.endpoint.client import retry_after
+from augesc_builder.pipeline.generate.endpoint.journal import Journal
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import PLAIN, PromptTemplate
 from tests.conftest import ROOT, SOAK, rows_of
@@ -359,6 +360,10 @@ def test_a_prompt_that_is_never_answered_while_others_are_is_kept_as_failed(runs
     assert (row["text"], "number 7" in row["query"]) == ("", True)
     (line,) = (line for line in runs.journal() if line["event"] == "refused")
     assert "not allowed" in line["reason"]
+    assert runs.facts()["answers"] == len(stub.answered) == 9
+    assert (
+        Journal(runs.out / "requests.jsonl", None).spent.answers == 9
+    )  # as a resumed run reads it
 
 
 @pytest.mark.parametrize("status", [400, 500])
