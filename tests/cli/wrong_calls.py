@@ -270,6 +270,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "study import": ("{study}", "{ratings}"),
     "study report": ("{study}",),
     "study serve": ("{study}", "--port", "0"),
+    "study judge": ("{study}", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m"),
 }
 """For each command a call that is right, into which something wrong is put."""
 
@@ -280,6 +281,7 @@ WORKS_LONG: dict[str, tuple[str, ...]] = {
     "train": ("--set", "model.tokenizer=hollow"),
     "view": ("--port", "65536"),
     "study serve": ("--url-prefix", "?"),
+    "study judge": ("--dry-run",),
 }
 """What keeps a command from working for minutes, where nothing else that is wrong does."""
 
