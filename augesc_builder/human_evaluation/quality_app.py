@@ -23,7 +23,12 @@ from urllib.parse import parse_qsl, quote
 
 from augesc_builder.errors import AugescError, DiskError
 from augesc_builder.human_evaluation.guesses import Guesses
-from augesc_builder.human_evaluation.pages.drawing import page, see_other, static_routes
+from augesc_builder.human_evaluation.pages.drawing import (
+    page,
+    see_other,
+    static_address,
+    static_routes,
+)
 from augesc_builder.human_evaluation.quality_pages import Answer, Go, QualityPages, Stream
 from augesc_builder.human_evaluation.quality_views import Page
 from augesc_builder.human_evaluation.unfit import Unfit
@@ -157,9 +162,7 @@ class _Answers:
         return f"{self._path}/a/{quote(token, safe='')}" + (f"/{step}" if step else "")
 
     def _static(self, name: str) -> str:
-        from augesc_builder.human_evaluation.pages.drawing import _static_address
-
-        return self._path + _static_address(name)
+        return self._path + static_address(name)
 
 
 def _client(request: Request) -> str:

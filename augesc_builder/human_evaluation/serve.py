@@ -6,13 +6,14 @@ The pages themselves are an ASGI application, by the study's kind: of the qualit
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import os
 import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,7 +26,6 @@ from augesc_builder.human_evaluation.quality_pages import QualityPages
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
 from augesc_builder.run import layout
-from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.progress import Progress
 
 PORT = 8000
@@ -114,14 +114,24 @@ def serve_study(
 def write_links(study: Study, address: str, path: Path) -> None:
     """Write the personal links as CSV, ``annotator,link``, for nobody's eyes but the owner's.
 
-    Raises :class:`~augesc_builder.errors.DiskError` where that cannot be.
+    Raises :class:`~augesc_builder.errors.ServeError` where that cannot be.
     """
     rows = [f"{name},{address}/a/{token}\n" for name, token in study.tokens.links.items()]
-    with disk_errors(path):
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "it is there, and no file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(number, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
             file.write("".join(["annotator,link\n", *rows]))
+        new.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise ServeError(
+            f"--links: {path} cannot be written ({error.strerror}); give another file"
+        ) from None
 
 
 @contextmanager
@@ -185,7 +195,7 @@ def run(app: Application, door: socket.socket) -> None:
         uvicorn.Server(config).run(sockets=[door])
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ending_quietly() -> Iterator[None]:
     """Let a signal that has ended the server, which it then sends itself again, do nothing more."""
     asked = (signal.SIGINT, signal.SIGTERM)

@@ -269,6 +269,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "study export": ("{study}", "--out", "out"),
     "study import": ("{study}", "{ratings}"),
     "study report": ("{study}",),
+    "study serve": ("{study}", "--port", "0"),
 }
 """For each command a call that is right, into which something wrong is put."""
 
@@ -278,6 +279,7 @@ WORKS_LONG: dict[str, tuple[str, ...]] = {
     "generate": ("--set", "generate.max_tokens=100000"),
     "train": ("--set", "model.tokenizer=hollow"),
     "view": ("--port", "65536"),
+    "study serve": ("--url-prefix", "?"),
 }
 """What keeps a command from working for minutes, where nothing else that is wrong does."""
 

@@ -197,7 +197,7 @@ class Person:
             except httpx.TransportError:
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.05)
+                time.sleep(0.2)
         read = _Reader(answer.text)
         self.page = Page(
             answer.status_code, str(answer.url), answer.text, read.form, "".join(read.text)

@@ -116,7 +116,12 @@ def many_at_once(folder, n_people: int, per_person: int, n_kills: int) -> None:
                     n_kills + 1
                 ):
                     server.kill()
-                    server.start()
+                    try:
+                        server.start()
+                    except BaseException:
+                        for annotator in people:  # nobody waits for what does not come
+                            annotator.person.patience = 0
+                        raise
                     killed += 1
                 time.sleep(0.01)
             return killed

@@ -579,6 +579,22 @@ def test_a_prefix_that_is_none_is_refused(refused, tmp_path, prefix):
     assert "--url-prefix" in refused("study", "serve", study.folder, "--url-prefix", prefix)
 
 
+def test_links_that_cannot_be_written_are_refused(refused, tmp_path):
+    study = make_study(tmp_path / "study")
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (
+        tmp_path,
+        tmp_path / "A.jsonl" / "x",
+        "/dev/null",
+        "/dev/full",
+        "n" * 300,
+        tmp_path / "loop" / "x",
+    ):
+        said = refused("study", "serve", study.folder, "--port", "0", "--links", place)
+        assert "--links" in said
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".new")]
+
+
 def test_what_is_no_study_is_refused(refused, tmp_path):
     assert "study.json" in refused("study", "serve", tmp_path)
     study = make_study(tmp_path / "study")

@@ -134,7 +134,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=finalize,
     )
-    environment.globals["static"] = _static_address
+    environment.globals["static"] = static_address
     return environment
 
 
@@ -150,5 +150,6 @@ def _static_files() -> dict[str, tuple[bytes, str, str]]:
     return found
 
 
-def _static_address(name: str) -> str:
+def static_address(name: str) -> str:
+    """Return the address of a style or script of this folder, with its digest."""
     return f"/static/{name}?v={_static_files()[name][2]}"
