@@ -14,7 +14,6 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -135,7 +134,7 @@ def write_links(study: Study, address: str, path: Path) -> None:
         ) from None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _pages(study: Study, store: Store, progress: Progress) -> Iterator[QualityPages]:
     """Yield the pages of a study of either kind."""
     if study.settings.kind == "quality":
