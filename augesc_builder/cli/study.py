@@ -61,13 +61,13 @@ def create(
         ),
     ] = None,
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="Sessions of each corpus. [default: 60]")
+        int | None, typer.Option(min=1, max=10_000, help="Sessions of each corpus. [default: 60]")
     ] = None,
     ratings: Annotated[
-        int | None, typer.Option(min=1, help="People who rate a session. [default: 3]")
+        int | None, typer.Option(min=1, max=100, help="People who rate a session. [default: 3]")
     ] = None,
     per_person: Annotated[
-        int | None, typer.Option(min=1, help="Sessions a person, about. [default: 15]")
+        int | None, typer.Option(min=1, max=10_000, help="Sessions a person, about. [default: 15]")
     ] = None,
     system: Annotated[
         list[str] | None,
@@ -206,7 +206,9 @@ def report(
     ] = None,
     hasty: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds in which nobody reads one. [default: the study's]"),
+        typer.Option(
+            min=0, max=86_400, help="Seconds in which nobody reads one. [default: the study's]"
+        ),
     ] = None,
     resamples: Annotated[
         int | None,

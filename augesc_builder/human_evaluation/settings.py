@@ -23,6 +23,9 @@ SetName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """What a crowd platform wants to hear at the end."""
 
+Count = Annotated[int, Field(ge=1, le=10_000)]
+"""Of sessions, pairs or people: more than anybody can ask, and little enough to be dealt."""
+
 Paragraph = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
@@ -52,7 +55,7 @@ class ComprehensionQuestion(Section):
 class Comprehension(Section):
     """The check before the work begins: who fails it in every try is screened out."""
 
-    tries: Positive
+    tries: Annotated[int, Field(ge=1, le=9)]
     questions: tuple[ComprehensionQuestion, ...]
 
 
@@ -110,7 +113,7 @@ class Interactive(Section):
     """
 
     systems: Annotated[dict[SetName, System], Field(min_length=2)]
-    pairs: Positive
+    pairs: Count
     min_utterances: Positive
     max_characters: Positive
     replies: Replies
@@ -126,9 +129,9 @@ class StudySettings(Section):
     seed: Seed
     form: PathText
     contact: Paragraph | None
-    sessions: Positive
-    ratings: Positive
-    per_person: Positive
+    sessions: Count
+    ratings: Annotated[int, Field(ge=1, le=100)]
+    per_person: Count
     links: NotNegative | None
     attention_checks: NotNegative
     min_seconds: NotNegative
