@@ -17,7 +17,7 @@ from augesc_builder.cli.ending import BUG
 from tests.cli.wrong_calls import RIGHT, WORKS_LONG, commands, draw, lay_out
 from tests.conftest import ROOT
 
-QUICK, ALL, PART = 65, 1000, 85
+QUICK, ALL, PART = 65, 1425, 85
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
