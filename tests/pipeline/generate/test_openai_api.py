@@ -370,6 +370,15 @@ def test_a_prompt_that_is_never_answered_while_others_are_is_kept_as_failed(runs
     )  # as a resumed run reads it
 
 
+def test_an_answer_that_is_never_of_use_is_paid_for_three_times_at_most(runs, stub):
+    def behave(asked: Asked) -> Reply:
+        return Reply(raw=b"{") if "number 7" in asked.body["prompt"] else usual(asked)
+
+    stub.behave = behave
+    assert reasons(runs("generate.backend.deadline=5")) == {"eos": 9, "failed": 1}
+    assert runs.facts()["of_unknown_end"] == 3
+
+
 @pytest.mark.parametrize("status", [400, 500])
 def test_where_nothing_is_ever_answered_the_run_stops_in_one_line(runs, stub, status):
     stub.behave = lambda _: failure(status, "out of order\nTwo lines \x1b[31m")
