@@ -105,13 +105,14 @@ def given_systems(given: Sequence[str]) -> list[str]:
     overrides = []
     for text in given:
         name, equals, where = text.partition("=")
-        if not equals or not name or not where or "." in name:
+        address, _, model = where.partition("#")
+        is_endpoint = "://" in where
+        if not equals or not name or not where or "." in name or (is_endpoint and not model):
             raise StudyError(
                 f"--system {text[:80]}: expected NAME=DIR, or NAME=URL#MODEL for an endpoint, the "
                 f"name without a dot"
             )
-        if "://" in where:
-            address, _, model = where.partition("#")
+        if is_endpoint:
             overrides.append(f"interactive.systems.{name}.base_url={json.dumps(address)}")
             overrides.append(f"interactive.systems.{name}.model={json.dumps(model)}")
             continue

@@ -47,7 +47,9 @@ class Option(Section):
 class Question(Section):
     """A question with its definition, its options in order, and examples beside it.
 
-    ``lead`` stands before the examples, such as what a seeker said.
+    ``lead`` stands before the examples, such as what a seeker said. In reports the lowest mean
+    is the best where ``less_is_better``, and no test is done of a question that is not ``tested``,
+    such as one that nearly all answer alike.
     """
 
     name: Name
@@ -56,6 +58,8 @@ class Question(Section):
     options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=9)]
     lead: Text | None = None
     examples: tuple[Text, ...] = ()
+    less_is_better: bool = False
+    tested: bool = True
 
     @property
     def scores(self) -> tuple[int, ...]:

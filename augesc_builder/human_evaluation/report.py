@@ -23,12 +23,6 @@ from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import is_new, load_json
 
-LESS_IS_BETTER = frozenset({"ethical_risk"})
-"""Section 6.2: the one question of the paper whose best score is 0."""
-
-UNTESTED = frozenset({"ethical_risk"})
-"""Table 3: the paper does not test it, since few of its scores are other than 0."""
-
 
 def report(
     study: Study,
@@ -116,13 +110,13 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def columns_of(form: Form) -> list[Column]:
-    """Return the questions of a form as columns; labels of turns are faults: less is better."""
+    """Return the questions of a form as columns."""
     return [
         Column(
             question.name,
             question.title,
-            less_is_better=form.about == "turns" or question.name in LESS_IS_BETTER,
-            is_tested=question.name not in UNTESTED,
+            less_is_better=question.less_is_better,
+            is_tested=question.tested,
         )
         for question in form.questions
     ]

@@ -20,7 +20,7 @@ from augesc_builder.errors import (
     RunFolderError,
     StudyError,
 )
-from augesc_builder.human_evaluation.create import create, draw, given_corpora
+from augesc_builder.human_evaluation.create import create, draw, given_corpora, given_systems
 from augesc_builder.human_evaluation.settings import load_settings, shipped_studies
 from augesc_builder.human_evaluation.study import Study
 from augesc_builder.sources.base import Session
@@ -325,3 +325,14 @@ def test_the_command_creates_an_interactive_study(augesc, refused, tmp_path):
     assert Study.open(folder).sets == ("a", "b")
     assert "leave them out" in refused(*command[:-1], tmp_path / "x", "sample")
     assert "expected NAME=DIR" in refused(*command, "--system", "c")
+
+
+def test_systems_are_folders_or_endpoints_with_the_name_of_a_model():
+    assert given_systems(["A=model-a", "B=http://127.0.0.1:8000/v1#tiny"]) == [
+        'interactive.systems.A.folder="model-a"',
+        'interactive.systems.B.base_url="http://127.0.0.1:8000/v1"',
+        'interactive.systems.B.model="tiny"',
+    ]
+    for wrong in ("A", "=x", "A=", "a.b=x", "B=http://127.0.0.1:8000/v1", "B=http://127.0.0.1/v1#"):
+        with pytest.raises(StudyError, match="expected NAME=DIR, or NAME=URL#MODEL"):
+            given_systems([wrong])

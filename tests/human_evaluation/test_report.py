@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from augesc_builder.human_evaluation import figures, pairwise
+from augesc_builder.human_evaluation.form import load_form
+from augesc_builder.human_evaluation.report import columns_of
 from augesc_builder.human_evaluation.store import IMPORT, JUDGE, Store
 from augesc_builder.human_evaluation.study import Study
 
@@ -184,3 +186,11 @@ def test_figures_are_drawn_of_nothing_and_of_any_names(names, tmp_path):
     figures.draw_pairwise(pairwise.measure([], {"overall": "Overall"}, names), tmp_path)
     drawn = len(list(tmp_path.glob("*.png")))
     assert drawn == (1 if len(names) == 2 else 0)
+
+
+def test_the_form_says_which_columns_are_better_lower_and_which_are_not_tested():
+    paper = {column.name: column for column in columns_of(load_form("paper"))}
+    assert {name for name, c in paper.items() if c.less_is_better} == {"ethical_risk"}
+    assert {name for name, c in paper.items() if not c.is_tested} == {"ethical_risk"}
+    behaviours = columns_of(load_form("behaviours"))
+    assert all(column.less_is_better and column.is_tested for column in behaviours)
