@@ -5,12 +5,16 @@ With `AUGESC_SHOTS=FOLDER` pictures of the pages are made, to be looked at.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 
+from augesc_builder.human_evaluation.report import report
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.study import Study
+from augesc_builder.run import layout
+from augesc_builder.run.progress import Progress
 from tests.human_evaluation.browsers import PHONE, chromium, shot, tab
 from tests.human_evaluation.people import Person, Server, leave_all, links_of
 from tests.human_evaluation.studies import make_study
@@ -149,6 +153,12 @@ def test_three_people_rate_three_corpora(browser, tmp_path):  # noqa: PLR0915 - 
     for name in names:
         assert {r.set for r in ratings if r.annotator == name} == {"A", "B", "C"}
     assert sorted(values[names[2], places[names[2]][2]]) == [4] * 7
+    report(Study.open(server.study), tmp_path / "report", Progress(quiet=True), with_paper=True)
+    found = json.loads((tmp_path / "report" / layout.STUDY_REPORT).read_text())
+    assert {name: of["ratings"] for name, of in found["sets"].items()} == {"A": 3, "B": 3, "C": 3}
+    empathy = [r.value for r in ratings if (r.set, r.question) == ("A", "empathy")]
+    assert found["means"]["A"]["empathy"]["value"] == pytest.approx(sum(empathy) / 3)
+    assert "paper: AugESC ED" in (tmp_path / "report" / layout.STUDY_REPORT_MD).read_text()
 
 
 def test_keys_do_what_the_page_says(browser, link):
