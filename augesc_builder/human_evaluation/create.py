@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import shlex
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,10 @@ def create(
     _write(out, settings, form, items, places, drawn, tokens)
     for line in [*said, *_power(settings, form)]:
         progress.say(line)
-    progress.say(f"{out} is ready, with {len(tokens.links):,} personal links")
+    progress.say(
+        f"{out} is ready, with {len(tokens.links):,} personal links; next: "
+        f"augesc study serve {shlex.quote(str(out))} --links links.csv"
+    )
     return Study.open(out)
 
 
