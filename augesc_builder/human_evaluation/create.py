@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import shlex
 import math
 import random
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
