@@ -88,13 +88,13 @@ class Field:
 
     A process starts when it is first asked for and is kept, so that loading is paid for once; as a
     context the field ends them all. ``task`` is the longest that is to come, ``engines`` names
-    those that run.
+    those that run, all without it.
     """
 
     def __init__(
-        self, folder: Path, model: Any, slots: int, task: Task, engines: Iterable[str] = ENGINES
+        self, folder: Path, model: Any, slots: int, task: Task, engines: Iterable[str] | None = None
     ) -> None:
-        self._rivals = [rival for rival in RIVALS if rival.engine in engines]
+        self._engines = engines
         self.versions: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         self._workers: dict[tuple[Rival, int, int], _Worker] = {}
@@ -120,7 +120,9 @@ class Field:
     def best(self, task: Task) -> list[Rival]:
         """Try each type of each engine; return its fastest of 16 bits or more, and of 8 bits."""
         found: dict[tuple[str, bool], tuple[float, Rival]] = {}
-        for rival in self._rivals:
+        for rival in RIVALS:
+            if self._engines is not None and rival.engine not in self._engines:
+                continue
             if not rival.installed:
                 self.left_out[rival.engine] = "no environment, make bench-peers"
                 continue

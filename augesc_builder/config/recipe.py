@@ -242,6 +242,7 @@ _LOADER = ConfigLoader(
     renamed=RENAMED,
     added={
         "statistics": STATISTICS,
+        "statistics.count_query": STATISTICS["count_query"],
         "reading": READING,
         "prompt.form": "paper",
         "finetune.held_out": 0,

@@ -41,14 +41,14 @@ class Statistics(Section):
 
     beside: dict[str, PathText] | None
     query_sample: Positive | None
-    count_query: bool = False
+    count_query: bool
     topic_sample: Positive | None
     stop_words: Literal["keep", "drop"]
     prior: Annotated[str, AfterValidator(_checked)]
 
 
 STATISTICS = {
-    **{"beside": None, "query_sample": 2000, "topic_sample": 10_000},
+    **{"beside": None, "query_sample": 2000, "count_query": False, "topic_sample": 10_000},
     **{"stop_words": "keep", "prior": "pooled"},
 }
 """What recipes of before there was such a section are read with: what is shipped."""

@@ -11,7 +11,7 @@ from augesc_builder.human_evaluation.form import LEFT, RIGHT, Form, Question, Sl
 from augesc_builder.text.prompts import SPEAKER, Message
 
 _PERSON_AND_BOT = {"user": "Person", "assistant": "Bot"}
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+_FENCE = "```"
 _NUMBER = re.compile(r"[1-9]")
 _SHOWN = 80
 
@@ -62,9 +62,7 @@ def parse_answer(text: str, slots: Sequence[Slot]) -> dict[str, int]:
     Taken is a JSON object with a whole number for each slot and nothing more, alone or as a block
     of code; for a single slot also the number alone. Raises :class:`MalformedError` for all else.
     """
-    said = text.strip()
-    if block := _FENCED.fullmatch(said):
-        said = block[1].strip()
+    said = _without_fence(text.strip())
     if len(slots) == 1 and _NUMBER.fullmatch(said):
         return _checked({slots[0].key: int(said)}, slots)
     try:
@@ -76,6 +74,14 @@ def parse_answer(text: str, slots: Sequence[Slot]) -> dict[str, int]:
     if not isinstance(found, dict):
         raise MalformedError(f"expected a JSON object, found {_brief(said)}")
     return _checked(found, slots)
+
+
+def _without_fence(said: str) -> str:
+    """Take what stands in a block of code out of it, where the block is all there is."""
+    begin, line, rest = said.partition("\n")
+    inside, end, behind = rest.rpartition("\n")
+    is_block = begin.strip() in {_FENCE, f"{_FENCE}json"} and behind.strip() == _FENCE
+    return inside.strip() if line and end and is_block else said
 
 
 def swapped(answers: Mapping[str, int]) -> dict[str, int]:

@@ -21,6 +21,7 @@ SECTION = "endpoint"
 """Where the settings of a judge have those of its endpoint."""
 
 _LONGEST_NAME = 60
+_STRANGE = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class JudgeEndpoint(Section):
@@ -82,7 +83,7 @@ class JudgeSettings(Section):
 
     def name(self, guideline: str) -> str:
         """Return what the judge is called among annotators: another prompt is another judge."""
-        model = re.sub(r"[^A-Za-z0-9._-]", "-", self.endpoint.model.rstrip("/").rpartition("/")[2])
+        model = _STRANGE.sub("-", self.endpoint.model.rstrip("/").rpartition("/")[2])
         known = json.dumps(self.identity(guideline), sort_keys=True, ensure_ascii=True)
         return f"{model[:_LONGEST_NAME]}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 

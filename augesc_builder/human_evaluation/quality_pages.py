@@ -162,7 +162,7 @@ class QualityPages:
         if any(event.kind == kinds.WITHDRAWN for event in self._log(annotator)):
             ending = Unfit.withdrawn()
         else:
-            ending = Unfit.ended(progress.stage, crowd, is_closed=self._is_closed())
+            ending = Unfit.ended(progress.stage, crowd)
             if progress.stage == "done" and progress.place and not self._is_closed():
                 steps = range(1, len(progress.place.items) + 1)
         return self._views.ended(ending, steps)

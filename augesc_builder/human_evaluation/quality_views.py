@@ -13,6 +13,8 @@ from augesc_builder.human_evaluation.state import Progress
 from augesc_builder.human_evaluation.study import Place, Study
 from augesc_builder.human_evaluation.unfit import Unfit
 
+_ADDRESS = re.compile(r"(https://[^\s<>\"']*[A-Za-z0-9/])")
+
 CONSENT, CHECK, LEAVE, DONE = "consent", "check", "leave", "done"
 """The steps that have a name; a conversation's is its number."""
 
@@ -181,5 +183,5 @@ def most_options(slots: Iterable[Slot]) -> int:
 
 def linked(text: str) -> list[tuple[str, bool]]:
     """Cut a text of the study's owner at its https addresses; they become links."""
-    pieces = re.split(r"(https://[^\s<>\"']*[A-Za-z0-9/])", text)
+    pieces = _ADDRESS.split(text)
     return [(piece, i % 2 == 1) for i, piece in enumerate(pieces) if piece]

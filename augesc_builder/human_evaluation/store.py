@@ -11,7 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from augesc_builder.errors import StudyError
 from augesc_builder.human_evaluation import events as kinds
@@ -247,13 +247,12 @@ class Store:
         """Yield the last answers on every pair of which somebody answered all."""
         for annotator, item, answers, seconds, judge in self._complete():
             pair = self.study.items[item]
-            assert pair.systems is not None
             for key, number in answers.items():
                 yield Preference(
                     pair=item,
                     participant=annotator,
                     question=key,
-                    systems=pair.systems,
+                    systems=cast("tuple[str, str]", pair.systems),  # of a pair there are two
                     winner=None if number == TIE else pair.left if number == LEFT else pair.right,
                     seconds=seconds,
                     is_judge=judge,

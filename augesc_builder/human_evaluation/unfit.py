@@ -137,8 +137,8 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
         )
 
     @classmethod
-    def ended(cls, stage: Stage, crowd: Crowd, *, is_closed: bool) -> Unfit:
-        """Say farewell to somebody who has nothing more to do here."""
+    def ended(cls, stage: Stage, crowd: Crowd) -> Unfit:
+        """Say farewell to somebody who has nothing more to do here, or whose study has closed."""
         if stage == "done":
             return cls(
                 "Thank you, that was all of it",
@@ -166,7 +166,6 @@ class Unfit(Exception):  # noqa: N818 - much of it is no error: a study closes, 
                 "Thank you for coming. If a platform sent you, please return your submission "
                 "there.",
             )
-        assert is_closed
         return cls(
             "This study has closed", "It takes no more answers. What you sent is kept. Thank you."
         )

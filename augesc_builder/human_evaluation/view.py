@@ -55,7 +55,7 @@ _AROUND = 80
 _CHOICES = 200
 """Sources and marks that a list offers, the most frequent first."""
 
-_DIGITS = 9
+_NUMBER = re.compile("[0-9]{1,9}")
 
 _FIGURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """Drawings carry their style in themselves; nothing in them is run."""
@@ -338,7 +338,7 @@ def _query(wanted: Wanted) -> str:
 
 def _whole(text: str | None) -> int | None:
     """Return a whole number as an address has it; None for what is none."""
-    return int(text) if text and re.fullmatch(rf"[0-9]{{1,{_DIGITS}}}", text) else None
+    return int(text) if text and _NUMBER.fullmatch(text) else None
 
 
 def _not_there() -> Exception:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.human_evaluation.view import _literal
 from augesc_builder.pipeline.filter.measure import _RoleWords
 from augesc_builder.pipeline.queries.rules import load_rules
 from augesc_builder.text import personal_data, words
@@ -98,6 +99,7 @@ NOT_FOR_DATA = {
 """Calls that see nothing that a stranger wrote."""
 
 MADE_AT_RUN_TIME = {
+    "augesc_builder.human_evaluation.view._literal": [_literal("(a+)+$")],
     "augesc_builder.text.danger._Phrase.pattern": [
         phrase.pattern
         for pair in DangerLexicon(hints=True)._signs

@@ -720,7 +720,7 @@ def test_an_interrupt_keeps_answers_that_wait_for_the_disk(runs, stub, at_sync):
         runs("generate.backend.concurrency=8")
     thread.join()
     n = len(stub.answered)
-    assert 4 < n < 10
+    assert 4 <= n <= 10  # of ten; all, where the disk was slower than the endpoint
     assert runs.events()["answered"] == n
     assert len(runs()) == 10
     assert len(stub.asked) == 10
