@@ -86,7 +86,10 @@ SCRIPTS = {
         *RAGGED,
     ],
 }
-SLOW = {"corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"}
+SLOW = {
+    *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
+    *("finetuning.py", "quantization.py"),
+}
 
 
 def table_of(output: str) -> dict[str, list[str]]:

@@ -272,6 +272,7 @@ def test_tokens_are_drawn_from_all_of_an_odd_vocabulary():
     assert drawn.unique().tolist() == list(range(VOCABULARY))
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_made_again(tmp_path):
     code = "from augesc_builder.engine.cpu_kernels import library; assert library() is not None"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}

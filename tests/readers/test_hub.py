@@ -231,11 +231,22 @@ def test_a_backbone_of_the_hub_is_taken_at_a_commit(kind, with_backbones, tiny_f
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"gguf_file": "none.gguf"}, "none.gguf of someone/tiny-GGUF at revision main"),
-        ({"sha256": "0" * 64}, f"expected {'0' * 64} (backbone.sha256); get the file again"),
-        ({"gguf_file": "tiny.Q2_K.gguf"}, "is cut short in its header; download"),
+        pytest.param(
+            {"gguf_file": "none.gguf"},
+            "none.gguf of someone/tiny-GGUF at revision main",
+            id="no such file",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"sha256": "0" * 64},
+            f"expected {'0' * 64} (backbone.sha256); get the file again",
+            id="another",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"gguf_file": "tiny.Q2_K.gguf"}, "is cut short in its header; download", id="half"
+        ),
     ],
-    ids=["no such file", "another", "half"],
 )
 def test_a_gguf_of_the_hub_that_is_not_what_it_should_be(
     changed, says, with_backbones, tiny_file, tmp_path

@@ -366,6 +366,7 @@ def test_more_tokens_than_positions(tiny_file, tmp_path):
         train(tuned(tiny_file, "finetune.max_tokens=513"), tmp_path)
 
 
+@pytest.mark.slow
 def test_four_processes_share_a_batch_of_two(tiny_file, tmp_path):
     """As on the paper's four GPUs; launched by accelerate as users do, over a whole build."""
     out = tmp_path / "run"
