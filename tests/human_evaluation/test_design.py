@@ -108,3 +108,8 @@ def test_checks_of_attention_are_spread(n, n_checks, options, seed):
     assert all(1 <= number <= options for number in found.values())
     if n_checks < n:
         assert order[0] not in found
+
+
+def test_one_person_shares_nothing_with_anybody():
+    alone = balance({"A": ["a", "b"]}, [("b", "a")])
+    assert (alone.n_people, alone.shared, alone.is_connected) == (1, (0, 0), True)

@@ -26,6 +26,7 @@ def test_of_two_thirds_52_decided_pairs_are_few_and_100_are_enough():
 def test_the_sign_test_finds_nothing_in_five_pairs_and_keeps_its_level():
     assert sign_test_power(5, 1.0) == 0
     assert sign_test_power(6, 1.0) == 1
+    assert sign_test_power(6, 1.0, level=2 / 64) == 0  # p is 2/64, and not below it
     assert sign_test_power(0) == 0
     for n in (6, 20, 52, 100):
         assert sign_test_power(n, 0.5) < 0.05
