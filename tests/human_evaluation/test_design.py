@@ -111,5 +111,5 @@ def test_checks_of_attention_are_spread(n, n_checks, options, seed):
 
 
 def test_one_person_shares_nothing_with_anybody():
-    alone = balance({"A": ["a", "b"]}, [("b", "a")])
+    alone = design.balance({"A": ["a", "b"]}, [("b", "a")])
     assert (alone.n_people, alone.shared, alone.is_connected) == (1, (0, 0), True)
