@@ -78,10 +78,10 @@ def parse_answer(text: str, slots: Sequence[Slot]) -> dict[str, int]:
 
 def _without_fence(said: str) -> str:
     """Take what stands in a block of code out of it, where the block is all there is."""
-    begin, line, rest = said.partition("\n")
-    inside, end, behind = rest.rpartition("\n")
+    begin, _, rest = said.partition("\n")
+    inside, _, behind = rest.rpartition("\n")
     is_block = begin.strip() in {_FENCE, f"{_FENCE}json"} and behind.strip() == _FENCE
-    return inside.strip() if line and end and is_block else said
+    return inside.strip() if is_block else said
 
 
 def swapped(answers: Mapping[str, int]) -> dict[str, int]:

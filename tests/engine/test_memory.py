@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.cpu_kernels import library
 from augesc_builder.engine.gptj import GPTJ
 from augesc_builder.engine.memory import (
+    available_memory,
     bytes_of_weights,
     bytes_per_slot,
     room_for_slots,
@@ -217,3 +219,10 @@ def test_layers_that_no_gpu_has_room_for_are_named():
         network_of(model, 64)
     model.hf_device_map = {"": "cpu"}
     network_of(model, 64)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux tells there")
+def test_what_is_available_is_counted_in_bytes():
+    text = Path("/proc/meminfo").read_text()
+    total = 1024 * int(re.search(r"MemTotal: +(\d+) kB", text)[1])
+    assert total / 1000 < available_memory() <= total
