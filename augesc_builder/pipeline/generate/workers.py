@@ -131,6 +131,7 @@ class Processes:
             )
             for i, orders in enumerate(self._orders)
         ]
+        self._listener = Listener(self._news, self._workers)
         # Ctrl-C reaches the whole group; only this process may answer it, by ending the others.
         with block_sigint():
             for worker in self._workers:
@@ -179,31 +180,47 @@ class Processes:
 
     def _hear(self) -> tuple[Any, ...]:
         """Return the next word of a process; raise its error."""
-        word = _next_word(self._news, self._workers)
+        word = self._listener.next_word()
         if word[0] == "error":
             raise word[1]
         self._ready += word[0] == "ready"
         return word
 
 
-def _next_word(news: Any, workers: Sequence[Any]) -> tuple[Any, ...]:
-    """Wait for a word; where a process has died, give what was said before, and then raise."""
-    while True:
-        # Looked at before the queue: what a dead worker said last is then surely in there, and is
-        # given before its death is told.
-        codes = [worker.exitcode for worker in workers if worker.exitcode]
-        with contextlib.suppress(queue.Empty):
-            return tuple(news.get(timeout=0 if codes else _PATIENCE))
-        if any(code < 0 for code in codes):
-            raise RunFolderError(
-                "a process that generated was killed, most likely out of memory; try again "
-                "with --set generate.backend.workers=1, or fewer generate.backend.slots"
-            )
-        if codes:
-            raise RunFolderError(
-                "a process that generated failed, and what it failed by stands above; static "
-                "batching may do: --set generate.backend.engine=static"
-            )
+class Listener:
+    """What processes say, word by word, and the death of one of them.
+
+    ``news`` is their queue, ``workers`` are the processes.
+    """
+
+    def __init__(self, news: Any, workers: Sequence[Any]) -> None:
+        self._news, self._workers = news, workers
+        self._until: float | None = None
+
+    def next_word(self) -> tuple[Any, ...]:
+        """Wait for a word; where a process has died, give what was said before, and then raise.
+
+        What was said before is given for :data:`_PATIENCE` seconds at most: others may say more
+        than there is time to hear, and would keep the death from being told.
+        """
+        while True:
+            # Looked at before the queue: what a dead worker said last is then surely in there.
+            codes = [worker.exitcode for worker in self._workers if worker.exitcode]
+            if codes and self._until is None:
+                self._until = time.monotonic() + _PATIENCE
+            if self._until is None or time.monotonic() < self._until:
+                with contextlib.suppress(queue.Empty):
+                    return tuple(self._news.get(timeout=0 if codes else _PATIENCE))
+            if any(code < 0 for code in codes):
+                raise RunFolderError(
+                    "a process that generated was killed, most likely out of memory; try again "
+                    "with --set generate.backend.workers=1, or fewer generate.backend.slots"
+                )
+            if codes:
+                raise RunFolderError(
+                    "a process that generated failed, and what it failed by stands above; static "
+                    "batching may do: --set generate.backend.engine=static"
+                )
 
 
 def _work(

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from augesc_builder.config.requirements import Requirements
 from augesc_builder.engine import memory
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, RunFolderError
 from augesc_builder.pipeline.generate import capacity, stage
 from augesc_builder.pipeline.generate.progress import LiveLine
+from augesc_builder.pipeline.generate.workers import Listener
 from augesc_builder.run.progress import Progress
 from tests.conftest import SOAK, rows_of
 
@@ -120,16 +121,36 @@ def test_a_worker_that_is_killed_ends_the_command(at_work):
     """As the system does to a process that takes too much memory."""
     process, workers = at_work
     os.kill(workers[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "a process that generated was killed, most likely out of memory" in said
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
+def test_a_death_is_told_however_much_the_others_say(monkeypatch):
+    class Dead:
+        exitcode = -9
+
+    class Talkative:
+        """Says something whenever it is asked."""
+
+        def get(self, timeout):
+            return ("step", 0, 1, 1.0)
+
+    monkeypatch.setattr("augesc_builder.pipeline.generate.workers._PATIENCE", 0.2)
+    listener = Listener(Talkative(), [Dead()])
+    heard = 0
+    with pytest.raises(RunFolderError, match="a process that generated was killed"):
+        while heard < 10**9:
+            listener.next_word()
+            heard += 1
+    assert heard  # what had been said before is given
+
+
 def test_an_interrupt_from_the_keyboard_ends_all_without_a_traceback(at_work):
     process, workers = at_work
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert said == "augesc: stopped; run the same command again to resume\n"
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
