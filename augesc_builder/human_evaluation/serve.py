@@ -68,8 +68,7 @@ class Site:
         path = parts.path.rstrip("/") if parts is not None else ""
         if (
             parts is None
-            or parts.query
-            or parts.fragment
+            or set(prefix) & set("?#")  # also where nothing stands behind them
             or not _PATH.fullmatch(path)
             or not (is_site or (not parts.scheme and not parts.netloc))
         ):
