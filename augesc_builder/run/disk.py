@@ -20,7 +20,7 @@ from augesc_builder.errors import AugescError, DiskError, RunFolderError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_PLACE = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_NO_PLACE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 _FULL_IN_TEXT = re.compile(
     rf"(?:code:|errno|os error) (?:{'|'.join(map(str, sorted(_FULL)))})\b", re.IGNORECASE

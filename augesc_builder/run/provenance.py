@@ -28,8 +28,17 @@ _HUGE = 1 << 30
 
 
 def files_below(path: Path) -> list[Path]:
-    """Return the files below a folder, in order, or the one file given."""
-    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    """Return the files below a folder, in order, or the one file given.
+
+    Raises :class:`~augesc_builder.errors.InputError` where one cannot be looked at.
+    """
+    try:
+        return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    except OSError as error:
+        where = Path(error.filename or path)
+        raise InputError(
+            f"cannot be looked at ({error.strerror}); give a folder of files", where
+        ) from None
 
 
 def digest(paths: Sequence[Path]) -> str:

@@ -66,8 +66,9 @@ def warm_up(preload: str, paths: Iterable[Path]) -> None:
     It loads ``preload`` while this process still loads its own modules.
     """
     files = (f for path in paths for f in ([path] if path.is_file() else path.rglob("*")))
-    if cores() > 1 and sum(f.stat().st_size for f in files if f.is_file()) > _LARGE:
-        _context(preload)
+    with contextlib.suppress(OSError):  # whoever reads them says what is wrong with them
+        if cores() > 1 and sum(f.stat().st_size for f in files if f.is_file()) > _LARGE:
+            _context(preload)
 
 
 _LARGE = 32 << 20
