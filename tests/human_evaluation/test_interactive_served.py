@@ -56,6 +56,12 @@ def events(study, kind: str) -> list[dict]:
         return [event.body for event in store.events() if event.kind == kind]
 
 
+def at_least(page, selector, n):
+    """Wait until there are so many, however slow the machine is."""
+    found = "([selector, n]) => document.querySelectorAll(selector).length >= n"
+    page.wait_for_function(found, arg=[selector, n], timeout=300_000)
+
+
 @pytest.mark.slow
 def test_somebody_talks_with_both_and_compares_them_by_keyboard(study):
     with Server(study.folder) as server, chromium() as browser, tab(browser) as page:
@@ -76,19 +82,23 @@ def test_somebody_talks_with_both_and_compares_them_by_keyboard(study):
         assert page.locator("#text-left").input_value() == ""
         assert page.get_by_role("link", name="Compare the bots").count() == 0
         for side, number in (("left", 1), ("right", 2), ("right", 3)):
+            lines = f"[data-lines={side}] > li"
+            n_lines = page.locator(lines).count()
             page.locator(f"#text-{side}").focus()
             page.keyboard.type(f"What should I do, number {number}?")
             page.keyboard.press("Shift+Enter")
             page.keyboard.type("Tell me.")
             page.keyboard.press("Enter")
-            page.wait_for_selector(f"[data-side={side}] [data-writing]", state="attached")
+            at_least(page, lines, n_lines + 2)  # what was said, and the reply
             settle(page)
         page.get_by_role("link", name="Compare the bots").focus()
         shot(page, "talk-open")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Compare the two bots").wait_for()
-        for number in "12312":
+        page.wait_for_load_state()
+        for n, number in enumerate("12312", 1):
             page.keyboard.press(number)
+            at_least(page, "input:checked", n)
         shot(page, "talk-compare")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name=re.compile("Thank you")).wait_for()
