@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,9 @@ from augesc_builder.config.openai_api import OpenAISettings
 from augesc_builder.errors import EndpointError, MissingExtraError
 from augesc_builder.models.token_codec import readable
 from augesc_builder.run.heartbeat import one_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EOS, LENGTH, EMPTY, FAILED = "eos", "length", "empty", "failed"
 
@@ -146,13 +149,7 @@ class Endpoint:
     # -- inside ----------------------------------------------------------------------------------
 
     def _answer(self, content: bytes) -> Answer:
-        try:
-            found = _Response.model_validate(json.loads(content))
-        except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
-            what = "not the JSON that was expected"
-            if isinstance(error, ValidationError):
-                what = f"{what}: {'.'.join(map(str, error.errors()[0]['loc']))[:60]}"
-            raise Trouble(what, again=True, paid=True, replied=True) from None
+        found = _Response.read(content, "not the JSON that was expected")
         choice, usage = found.choices[0], found.usage or _Usage()
         said = choice.message
         text = self._hide(str(choice.text or (said and said.content) or ""))
@@ -267,6 +264,16 @@ class Part(BaseModel):
     """A part of what an endpoint sends, of which some is read."""
 
     model_config = ConfigDict(extra="ignore")
+
+    @classmethod
+    def read(cls, content: str | bytes, trouble: str) -> Self:
+        """Read JSON; raises :class:`Trouble`, naming the first part that is wrong."""
+        try:
+            return cls.model_validate(json.loads(content))
+        except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+            if isinstance(error, ValidationError):
+                trouble = f"{trouble}: {'.'.join(map(str, error.errors()[0]['loc']))[:60]}"
+            raise Trouble(trouble, again=True, paid=True, replied=True) from None
 
 
 class _Usage(Part):

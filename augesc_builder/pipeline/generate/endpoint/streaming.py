@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
-
-from pydantic import ValidationError
 
 from augesc_builder.pipeline.generate.endpoint.client import (
     EMPTY,
@@ -82,13 +79,7 @@ class _Chunk(Part):
 
 def _said(data: str) -> tuple[str, str | None]:
     """Return what an event adds to the text, and how the text ends, if it does."""
-    try:
-        found = _Chunk.model_validate(json.loads(data))
-    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
-        what = "an event that is not the JSON that was expected"
-        if isinstance(error, ValidationError):
-            what = f"{what}: {'.'.join(map(str, error.errors()[0]['loc']))[:60]}"
-        raise Trouble(what, again=True, paid=True, replied=True) from None
+    found = _Chunk.read(data, "an event that is not the JSON that was expected")
     if found.error is not None:
         raise Trouble("an error instead of the rest", again=True, paid=True, replied=True)
     if not found.choices:
