@@ -20,6 +20,9 @@ from augesc_builder.paper import (
     SETTINGS,
     TABLE_1,
     TABLE_2,
+    TABLE_3,
+    TABLE_3_WITHIN_ONE,
+    TABLE_4,
     value_of,
 )
 from augesc_builder.pipeline.generate.backends import backend_of
@@ -398,3 +401,12 @@ def test_table_2_has_the_sessions_of_the_prose_and_not_of_table_1():
     for model, differing in SECTION_4_3.items():
         for name, share in differing.items():
             assert 0 < abs(share - TABLE_1[model][name]) < 1
+
+
+def test_tables_3_and_4_are_the_papers(text):
+    part = text[text.index("$\\Delta \\leq 1$\t") : text.index("Table 3: Results")]
+    rows = [re.findall(r"\d\.\d\d", line) for line in part.splitlines() if line.strip()]
+    assert [tuple(map(float, row)) for row in rows] == [TABLE_3_WITHIN_ONE, *TABLE_3.values()]
+    part = text[text.index("AUGESC vs. ESConv\tWin") : text.index("Table 4: Results")]
+    found = re.findall(r"^(\w+)\t(\d+)\t(\d+)$", part, re.MULTILINE)
+    assert {name.lower(): (int(win), int(lose)) for name, win, lose in found} == TABLE_4
