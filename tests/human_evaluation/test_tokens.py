@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augesc_builder.errors import AugescError, StudyError
+from augesc_builder.errors import AugescError, DiskError, StudyError
 from augesc_builder.human_evaluation.store import Store
 from augesc_builder.human_evaluation.tokens import Tokens, read_tokens, write_tokens
 from tests.human_evaluation.studies import make_study
@@ -56,7 +56,7 @@ def test_tokens_are_read_as_they_were_written(tmp_path):
     write_tokens(tmp_path, TOKENS)
     assert read_tokens(tmp_path) == TOKENS
     assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DiskError, match="File exists"):
         write_tokens(tmp_path, TOKENS)
     (tmp_path / "tokens.json").chmod(0o640)
     with pytest.raises(AugescError, match="others may read"):
