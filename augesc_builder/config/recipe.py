@@ -32,6 +32,7 @@ from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.published import ON_THE_HUB, is_local
+from augesc_builder.config.quality import QUALITY, Quality
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 from augesc_builder.config.statistics import STATISTICS, Statistics
@@ -202,6 +203,7 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    quality: Quality
     statistics: Statistics
 
     @model_validator(mode="after")
@@ -244,6 +246,7 @@ _LOADER = ConfigLoader(
         "statistics": STATISTICS,
         "statistics.count_query": STATISTICS["count_query"],
         "reading": READING,
+        "quality": QUALITY,
         "prompt.form": "paper",
         "finetune.held_out": 0,
     },
