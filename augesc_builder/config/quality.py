@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from augesc_builder.config.base import Fraction, ModelText, Positive, Section
+from augesc_builder.config.base import Fraction, ModelText, PathText, Positive, Section
 from augesc_builder.config.paths import check_gguf_file
 
 MeasureName = Literal["consistency", "topic_drift", "informativeness", "support_strategies"]
@@ -35,7 +36,10 @@ class TopicDriftSettings(Section):
     revision: str | None
     gguf_file: Annotated[str, AfterValidator(check_gguf_file)] | None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    sessions: PathText
     distractors: Annotated[int, Field(ge=1, le=1000)]
+    threshold: Fraction
+    change: Annotated[float, Field(ge=0, le=100)]
 
     @model_validator(mode="after")
     def _has_its_model(self) -> TopicDriftSettings:
@@ -74,27 +78,49 @@ class Quality(Section):
             )
         return self
 
-    def models(self) -> dict[str, tuple[str, str | None]]:
+    def models(self) -> dict[MeasureName, tuple[str, str | None]]:
         """Return name and revision of the model of each measure that is taken and has one."""
-        pair, drift = self.consistency.classifier, self.topic_drift
-        every = {
-            "consistency": pair and (pair.model, pair.revision),
-            "topic_drift": drift.model and (drift.model, drift.revision),
-            "support_strategies": self.support_strategies.model
-            and (self.support_strategies.model, self.support_strategies.revision),
+        sections = {
+            "consistency": self.consistency.classifier,
+            "topic_drift": self.topic_drift,
+            "support_strategies": self.support_strategies,
         }
-        return {name: found for name in self.measures if (found := every.get(name))}
+        return {
+            name: (section.model, section.revision)
+            for name in self.measures
+            if (section := sections.get(name)) is not None and section.model is not None
+        }
+
+    def at(self, commits: Mapping[MeasureName, str]) -> Quality:
+        """Return the section with the models of some measures at commits."""
+        changed = self.model_dump()
+        for name, commit in commits.items():
+            holder = changed[name]["classifier"] if name == "consistency" else changed[name]
+            holder["revision"] = commit
+        return Quality.model_validate(changed)
+
+    def only(self, measures: Sequence[MeasureName]) -> Quality:
+        """Return the section with these measures alone."""
+        return self.model_copy(update={"measures": list(measures)})
 
 
 QUALITY = {
     **{"measures": [], "batch_size": 16, "consistency": {"classifier": None}},
     "topic_drift": {
         **{"scorer": "words", "model": None, "revision": None},
-        **{"gguf_file": None, "sha256": None, "distractors": 19},
+        **{"gguf_file": None, "sha256": None},
+        **{"sessions": "sample", "distractors": 9, "threshold": 0.8, "change": 2.0},
     },
     "support_strategies": {"model": None, "revision": None},
 }
 """What recipes of before there was such a section are read with: nothing is measured."""
 
-WITHOUT_A_MODEL = ("consistency", "topic_drift", "informativeness")
+MODEL_KEYS: Mapping[MeasureName, str] = {
+    "consistency": "quality.consistency.classifier.model",
+    "topic_drift": "quality.topic_drift.model",
+    "support_strategies": "quality.support_strategies.model",
+}
+"""The settings that name the models."""
+
+WITHOUT_A_MODEL: tuple[MeasureName, ...] = ("consistency", "topic_drift", "informativeness")
 """What ``augesc quality`` takes where nobody says."""

@@ -10,8 +10,8 @@ import shutil
 import pytest
 import yaml
 
-from augesc_builder.config.recipe import dump_recipe, load_recipe, make_recipe, modernize
 from augesc_builder.config.quality import QUALITY
+from augesc_builder.config.recipe import dump_recipe, load_recipe, make_recipe, modernize
 from augesc_builder.config.statistics import STATISTICS
 from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.build import build
