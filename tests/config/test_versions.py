@@ -26,7 +26,9 @@ def of_before(settings):
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
     del old["reading"], old["prompt"]["form"]
     old["generate"] |= backend
-    del old["statistics"], old["quality"]
+    del old["statistics"]
+    if not old["quality"]["measures"]:
+        del old["quality"]
     del old["finetune"]["held_out"]
     return old
 

@@ -12,11 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from augesc_builder.metrics.intervals import Estimate, Metric, Numbers, bootstrap
+from augesc_builder.metrics.progress import PARTS
+from augesc_builder.metrics.tokenized import ROLES
 from augesc_builder.run.document import Table, markdown_document
 from augesc_builder.run.markdown import NOTHING
-
-PARTS = 5
-"""Equal parts of a session's utterances, as ESConv's paper has the progress of a conversation."""
 
 RESAMPLES = 1_000
 """Draws of the sessions behind the intervals."""
@@ -29,7 +28,6 @@ BELIEVE = (
 _SAMPLES = 3
 """Findings of each kind that a report shows."""
 
-_ROLES = {"user": "seeker", "assistant": "supporter"}
 _LONGEST = 160
 """Characters of a reason that a table shows."""
 
@@ -48,7 +46,7 @@ class Found:
 
     def report(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
-        roles = {name: self.roles[role] for role, name in _ROLES.items()}
+        roles = {name: self.roles[role] for role, name in ROLES.items()}
         counts = {"findings": self.findings, "sessions": self.sessions}
         return {**counts, **roles, "progress": self.progress}
 
