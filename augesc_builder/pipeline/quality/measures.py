@@ -112,7 +112,7 @@ def _gguf(settings: Quality) -> str | Path:
 
 
 def _consistency(settings: Quality) -> Measure:
-    from augesc_builder.metrics.consistency.measure import Consistency
+    from augesc_builder.metrics.consistency.consistency import Consistency
 
     return Consistency()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -23,7 +24,7 @@ from augesc_builder.sources.sample import SESSIONS
 from augesc_builder.tables import QUALITY, plain_schema, to_table
 
 QUIET = Progress(quiet=True)
-COMMIT = "0" * 40
+COMMIT = "a" * 40
 RULES = ["topic_drift", "informativeness"]
 NOBODYS = [
     *("quality.topic_drift.scorer=encoder", "quality.topic_drift.model=nobody/nothing"),
@@ -100,7 +101,7 @@ def test_a_killed_run_goes_on_where_it_was(whole, monkeypatch, tmp_path):
 def test_a_report_is_the_same_of_any_pieces(whole, cuts):
     rows, report, _ = whole
     ends = [0, *sorted(cuts), len(rows)]
-    pieces = [to_table(rows[a:b], QUALITY) for a, b in zip(ends, ends[1:], strict=False)]
+    pieces = [to_table(rows[a:b], QUALITY) for a, b in itertools.pairwise(ends)]
     found = quality_report(pieces, ["sessions"], 13)
     assert found == {key: report[key] for key in found}
 
@@ -214,9 +215,10 @@ def test_odd_sessions_are_measured(tmp_path):
 def test_bad_lines_are_counted_and_texts_that_are_no_conversations(tmp_path, capsys):
     path = lines(tmp_path / "some.jsonl", session("I am lost.", "Why?"), {"messages": 3})
     with path.open("a") as file:
-        file.write('{"query": "I am lost.", "text": "nobody speaks"}\n{broken\n')
+        file.write('{"query": "I am lost.", "text": "said\\nby nobody"}\n{broken\n')
     rows, report, _ = quality(path, out=tmp_path / "out")
     assert [row["session_id"] for row in rows] == ["some-1"]
+    assert report["not_conversations"] == 1
     assert report["bad_lines"]["count"] == 2
     assert "some.jsonl, line 2" in report["bad_lines"]["examples"][0]
 
@@ -295,7 +297,7 @@ def test_a_model_that_the_hub_does_not_know_is_a_mistake(monkeypatch):
     ],
 )
 def test_wrong_settings_say_what_mends_them(overrides, said):
-    with pytest.raises(RecipeError, match="^recipe: ") as refused:
+    with pytest.raises(RecipeError, match=r"^recipe: ") as refused:
         load_recipe("paper", overrides)
     assert said in str(refused.value)
 
@@ -328,16 +330,21 @@ def test_distractors_of_a_file_are_an_input(tmp_path):
         )
 
 
-def test_a_threshold_of_the_recipe_is_that_of_the_measure(tmp_path):
-    for threshold, share in ((0.0, 1.0), (1.0, 0.0)):
-        _, report, _ = quality(
+def test_a_threshold_of_the_recipe_is_that_of_the_measure(whole, tmp_path):
+    scores = {u["scores"][i] for row in whole[0] for u in row["utterances"] for i in (3,) if i}
+    some = sorted(score for score in scores if score is not None and 0 < score < 1)[0]
+    found = []
+    for threshold in (some, math.nextafter(some, 1)):
+        rows, _, _ = quality(
             SESSIONS,
             out=tmp_path / str(threshold),
             measures=["topic_drift"],
-            overrides=[f"quality.topic_drift.threshold={threshold}"],
+            overrides=[f"quality.topic_drift.threshold={threshold!r}"],
         )
-        (column,) = report["by_source"].values()
-        assert column["numbers"]["topic_drift"]["drifted"]["mean"] == share
+        at = [f["score"] for row in rows for f in row["findings"] if f["kind"] == "off_topic"]
+        assert min(at) >= threshold
+        found.append(at.count(some))
+    assert found[0] > 0 == found[1]
 
 
 def test_the_model_that_wrote_a_corpus_is_its_own_judge(built, tmp_path):
