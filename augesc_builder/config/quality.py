@@ -115,12 +115,12 @@ QUALITY = {
 }
 """What recipes of before there was such a section are read with: nothing is measured."""
 
-MODEL_KEYS: Mapping[MeasureName, str] = {
-    "consistency": "quality.consistency.classifier.model",
-    "topic_drift": "quality.topic_drift.model",
-    "support_strategies": "quality.support_strategies.model",
+MODEL_SECTIONS: Mapping[MeasureName, str] = {
+    "consistency": "quality.consistency.classifier",
+    "topic_drift": "quality.topic_drift",
+    "support_strategies": "quality.support_strategies",
 }
-"""The settings that name the models."""
+"""The sections of a recipe that name the models."""
 
 WITHOUT_A_MODEL: tuple[MeasureName, ...] = ("consistency", "topic_drift", "informativeness")
 """What ``augesc quality`` takes where nobody says."""

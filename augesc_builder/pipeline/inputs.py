@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.quality import Quality
+from augesc_builder.config.quality import MODEL_SECTIONS, Quality
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
 from augesc_builder.models.backbone import check_backbone, gguf_on_disk, sha256_of
@@ -98,7 +98,7 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.safety.classifier is not None:
         yield "safety.classifier", recipe.safety.classifier.model
     for measure, (name, _) in recipe.quality.models().items():
-        yield f"quality.{measure}", name
+        yield MODEL_SECTIONS[measure], name
 
 
 def _is_here(name: str) -> bool:

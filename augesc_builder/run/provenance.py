@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.paths import PACKAGE, is_packaged
-from augesc_builder.config.quality import MODEL_KEYS, Quality
+from augesc_builder.config.quality import MODEL_SECTIONS, Quality
 from augesc_builder.config.recipe import Recipe, SafetyClassifier
 from augesc_builder.config.requirements import Tokenizer
 from augesc_builder.errors import InputError
@@ -134,7 +134,8 @@ def pin_quality(folder: RunFolder, quality: Quality) -> Quality:
         if is_packaged(name):
             folder.add(packages={measure: release_of(name.removeprefix(PACKAGE))})
         elif not Path(name).exists():
-            commits[measure] = _pin(folder, name, name, revision, MODEL_KEYS[measure])
+            key = f"{MODEL_SECTIONS[measure]}.model"
+            commits[measure] = _pin(folder, name, name, revision, key)
     return quality.at(commits)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from augesc_builder.config.quality import MODEL_KEYS, MeasureName, Quality
+from augesc_builder.config.quality import MODEL_SECTIONS, MeasureName, Quality
 from augesc_builder.config.recipe import Backbone, load_recipe
 from augesc_builder.errors import DownloadError, MissingExtraError
 from augesc_builder.metrics.scored import Measure
@@ -55,7 +55,7 @@ def _look_for(name: MeasureName, settings: Quality) -> None:
     if name == "topic_drift" and settings.topic_drift.gguf_file is not None:
         _gguf(settings)
     elif not Path(model).is_dir():
-        key = MODEL_KEYS[name]
+        key = f"{MODEL_SECTIONS[name]}.model"
         commit = resolve_model(model, revision, key)
         hint = f"connect once, or give its folder with --set {key}=PATH"
         download_file(model, "config.json", commit, hint)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from augesc_builder.config.quality import WITHOUT_A_MODEL, Quality
+from augesc_builder.config.quality import MODEL_SECTIONS, WITHOUT_A_MODEL, Quality
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import DownloadError, InputError
 from augesc_builder.pipeline.inputs import distractors_here
@@ -89,7 +89,7 @@ def standalone(
 
 def _inputs(quality: Quality) -> dict[str, str]:
     """Return a digest of everything local that measures read, by the key that names it."""
-    models = {f"quality.{name}": Path(model) for name, (model, _) in quality.models().items()}
+    models = {MODEL_SECTIONS[name]: Path(model) for name, (model, _) in quality.models().items()}
     found = {key: content_of(folder) for key, folder in models.items() if folder.is_dir()}
     return found | {key: digest(files) for key, files in distractors_here(quality).items()}
 
