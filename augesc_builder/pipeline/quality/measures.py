@@ -9,6 +9,7 @@ from augesc_builder.config.quality import MODEL_SECTIONS, MeasureName, Quality
 from augesc_builder.config.recipe import Backbone, load_recipe
 from augesc_builder.errors import DownloadError, MissingExtraError
 from augesc_builder.metrics.scored import Measure
+from augesc_builder.metrics.topic_drift.scorers.base import Scorer
 from augesc_builder.run import layout
 
 
@@ -53,7 +54,7 @@ def _look_for(name: MeasureName, settings: Quality) -> None:
 
     model, revision = settings.models()[name]
     if name == "topic_drift" and settings.topic_drift.gguf_file is not None:
-        _gguf(settings)
+        _causal_model(settings)
     elif not Path(model).is_dir():
         key = f"{MODEL_SECTIONS[name]}.model"
         commit = resolve_model(model, revision, key)
@@ -95,7 +96,7 @@ def _writers(files: Sequence[Path]) -> set[str]:
     return found
 
 
-def _gguf(settings: Quality) -> str | Path:
+def _causal_model(settings: Quality) -> str | Path:
     """Return where the causal model of the drift scorer is loaded from."""
     from augesc_builder.models.backbone import place_of
 
@@ -120,17 +121,35 @@ def _consistency(settings: Quality) -> Measure:
 def _topic_drift(settings: Quality) -> Measure:
     from augesc_builder.metrics.topic_drift.distractors import Distractors
     from augesc_builder.metrics.topic_drift.measure import TopicDrift
-    from augesc_builder.metrics.topic_drift.scorers.base import Scorer
-    from augesc_builder.metrics.topic_drift.scorers.words import Words
     from augesc_builder.sources.sessions import iterate_sessions
 
     drift = settings.topic_drift
     pool = Distractors.from_sessions(
         messages for file in distractor_files(settings) for _, messages in iterate_sessions(file)
     )
-    scorer: Scorer = Words(pool.texts)
     return TopicDrift(
-        scorer, pool, n=drift.distractors, threshold=drift.threshold, change=drift.change
+        _scorer(settings, pool.texts),
+        pool,
+        n=drift.distractors,
+        threshold=drift.threshold,
+        change=drift.change,
+    )
+
+
+def _scorer(settings: Quality, texts: Sequence[str]) -> Scorer:
+    drift = settings.topic_drift
+    if drift.scorer == "words":
+        from augesc_builder.metrics.topic_drift.scorers.words import Words
+
+        return Words(texts)
+    if drift.scorer == "encoder":
+        from augesc_builder.metrics.topic_drift.scorers.encoder import Encoder
+
+        return Encoder.load(str(drift.model), revision=drift.revision, texts=texts)
+    from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
+
+    return Likelihood.load(
+        _causal_model(settings), revision=drift.revision, label=drift.model, texts=texts
     )
 
 
