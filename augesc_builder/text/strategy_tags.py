@@ -65,9 +65,7 @@ def without_tags(text: str) -> tuple[str, list[str | None] | None]:
             return text, None
         bare, found = untagged(messages)
         # A line holds one message, or none where it has no words.
-        for message, other in zip(
-            messages, bare, strict=True
-        ):
+        for message, other in zip(messages, bare, strict=True):
             before, _, after = line.rpartition(message["content"])
             lines.append(f"{before}{other['content']}{after}")
         if not messages:

@@ -17,6 +17,7 @@ from augesc_builder.engine import Continuation, OnStep, Prompt
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import PromptForm
+from augesc_builder.text.prompts import Message
 
 EMPTY, UNFINISHED, CONTRADICTION = "empty", "unfinished", "contradiction"
 """Why a background is drawn again: it has no words or none that a prompt can hold, its line had no
@@ -25,7 +26,11 @@ end, or it contradicts the query."""
 
 def contradicts(query: str, background: str) -> bool:
     """Whether a background says what clashes with the query, by the rules of ``consistency``."""
-    return False
+    from augesc_builder.metrics.consistency.consistency import Consistency
+
+    said: list[Message] = [{"role": "user", "content": text} for text in (background, query)]
+    (scored,) = Consistency().score([said])
+    return bool(scored.session["contradictions"])
 
 
 class ResumingEngine(Protocol):
