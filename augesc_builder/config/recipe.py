@@ -129,8 +129,8 @@ class Prompt(Section):
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
-    background: bool
-    strategies: bool
+    background: bool = False
+    strategies: bool = False
 
 
 class Lora(Section):

@@ -21,11 +21,10 @@ from augesc_builder.pipeline.generate.backgrounds import contradicts, grounded_r
 from augesc_builder.pipeline.generate.generator import generation_rows
 from augesc_builder.pipeline.generate.tasks import Task
 from augesc_builder.text.prompt_form import prompt_form
-from augesc_builder.text.prompts import PLAIN
 from tests.chat_models import chat_tokenizer, save_chat_model
 from tests.conftest import rows_of
 
-GROUNDED = ("prompt.background=true", "generate.background={max_tokens: 60, attempts: 2}")
+GROUNDED = ("prompt.background=true", "generate.background={max_tokens: 80, attempts: 2}")
 TEXTS = ["I lost my job in May and I cannot sleep.", "My friend moved away.", "I failed an exam."]
 TASKS = [
     Task({"query_id": f"q{i}", "source": "sample", "text": text}, sample, 0, 2 * i + sample)
@@ -48,7 +47,7 @@ def small(request, tiny_file, small_llama, tmp_path_factory):
             "prompt.instruction=Be kind.",
             f"backbone.name={folder}",
             "backbone.from_scratch=null",
-            "generate.max_tokens=160",
+            "generate.max_tokens=200",
         ],
     )
     form = prompt_form(recipe.prompt, AutoTokenizer.from_pretrained(folder), folder)
@@ -74,7 +73,7 @@ def rows(small, tasks=TASKS, slots=4, clash=lambda *_: False, **changes):
 
 def engine_of(small, slots=4):
     recipe, model, form = small
-    sampling = Sampling(max_tokens=recipe.generate.max_tokens, top_p=0.9, temperature=0.9)
+    sampling = Sampling(max_tokens=recipe.generate.max_tokens, temperature=2.0)
     return ContinuousBatchingEngine(model, form.end, sampling, slots)
 
 
@@ -96,7 +95,7 @@ def test_both_steps_are_continuations_drawn_from_streams_of_their_own(small):
         for attempt in range(len(row["background_faults"]) + (row["background"] is not None)):
             ids = form.for_background(row["query"])
             key = stream_key(recipe.seed, query_id, sample, "background", attempt)
-            prompt = Prompt(ids, key, len(ids) + 60, form.line_ends)
+            prompt = Prompt(ids, key, len(ids) + 80, form.line_ends)
             drawn += run_engine(engine_of(small), [prompt], lambda *_: None)
         assert row["n_background_tokens"] == sum(len(one.token_ids) for one in drawn)
         if row["background"] is not None:
@@ -138,7 +137,7 @@ def test_without_a_fit_background_a_conversation_is_what_it_is_without_backgroun
 
 
 def test_a_query_that_leaves_no_room_ends_as_it_does_without_backgrounds(small):
-    long = Task({"query_id": "long", "source": "sample", "text": "so sad " * 300}, 0, 0, 0)
+    long = Task({"query_id": "long", "source": "sample", "text": "so sad, " * 300 + "so"}, 0, 0, 0)
     made = rows(small, [*TASKS[:1], long])
     assert made["long", 0]["finish_reason"] == "prompt_too_long"
     assert (made["long", 0]["background"], made["long", 0]["background_faults"]) == (None, [])
@@ -170,15 +169,14 @@ def grounded(built, tiny_file, tmp_path_factory):
     return rows_of(out)
 
 
-def test_the_table_of_the_stage(grounded, generate, built, capsys):
+def test_the_table_of_the_stage(grounded, built):
     assert any(row["background"] for row in grounded)
     faults = [fault for row in grounded for fault in row["background_faults"]]
     assert set(faults) <= {"empty", "unfinished", "contradiction"}
-    assert all(PLAIN.for_query(row["query"]) for row in grounded)
     plain = rows_of(built / "generations")
     for row in plain:
         assert row["background"] is row["background_faults"] is row["n_background_tokens"] is None
-    assert [row["query_id"] for row in grounded] == [row["query_id"] for row in plain]
+    assert {row["query_id"] for row in grounded} == {row["query_id"] for row in plain}
 
 
 @pytest.mark.parametrize(
