@@ -27,7 +27,13 @@ from augesc_builder.config.base import (
     Section,
     Seed,
 )
-from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
+from augesc_builder.config.generate import (
+    BACKGROUND,
+    MOVED,
+    RENAMED,
+    Generate,
+    generate_model,
+)
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
@@ -124,6 +130,8 @@ class Prompt(Section):
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
+    background: bool = False
+    strategies: bool = False
 
 
 class Lora(Section):
@@ -217,6 +225,18 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_backend_obeys_the_prompt(self) -> Recipe:
+        backend = self.generate.backend
+        for name in ("background", "strategies"):
+            if getattr(self.prompt, name) and name not in backend.obeys:
+                raise ValueError(
+                    f"prompt.{name} is for texts of the fine-tuned model, and the backend "
+                    f"{backend.type} cannot do it; set it to false, or generate.backend.type to "
+                    f"local"
+                )
+        return self
+
     def settings(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
@@ -248,6 +268,9 @@ _LOADER = ConfigLoader(
         "reading": READING,
         "quality": QUALITY,
         "prompt.form": "paper",
+        "prompt.background": False,
+        "prompt.strategies": False,
+        "generate.background": BACKGROUND,
         "finetune.held_out": 0,
     },
     known_by=("name", "backbone", "queries"),

@@ -23,10 +23,12 @@ from augesc_builder.readers.chunks import Chunk
 from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
-from augesc_builder.text.prompts import PLAIN, PromptTemplate, whole_text
+from augesc_builder.text.prompts import PromptTemplate, collapse, whole_text
 from augesc_builder.text.safety import Scanner, count_flags, flag_sessions, scanner_of
 
 KEYS = ("query_id", "sample", "source")
+
+_BARE = PromptTemplate(background=True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Filter:
     """The eight requirements, ready for worker processes.
 
     ``counter`` counts the tokens of texts that come without counts, behind the template's
-    instruction; with ``recount``, of all.
+    instruction, which has room for their backgrounds; with ``recount``, of all.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
     given; without ``scan`` they do not, and their flags are null. Rows that hold no generation are
     counted, or fatal where the filter is ``strict``.
@@ -61,7 +63,7 @@ class Filter:
 
     limits: Requirements
     includes_query: bool = False
-    template: PromptTemplate = PLAIN
+    template: PromptTemplate = _BARE
     counter: TokenCounter | None = None
     classifier: SafetyClassifier | None = None
     scan: bool = True
@@ -142,8 +144,10 @@ class Filter:
         if self.counter is None or not (totals.null_count or self.recount):
             return measured
         texts = [
-            whole_text(query.as_py(), text.as_py(), self.template)
-            for query, text in zip(rows["query"], rows["text"], strict=True)
+            whole_text(query, text, self.template, collapse(background or "") or None)
+            for query, text, background in zip(
+                *(rows[name].to_pylist() for name in ("query", "text", "background")), strict=True
+            )
         ]
         values = [
             n if known is None or self.recount else known
@@ -193,6 +197,7 @@ def _scanner(classifier: SafetyClassifier | None) -> Scanner:
 def _sessions(kept: pa.Table) -> pa.Table:
     """Make sessions of rows that met every requirement."""
     columns = kept.to_pydict()
+    found = conversations(columns)
     made = [f"{q}-{n}" for q, n in zip(columns["query_id"], columns["sample"], strict=True)]
     given = columns.get("session_id", [None] * len(made))
     return pa.table(
@@ -200,9 +205,14 @@ def _sessions(kept: pa.Table) -> pa.Table:
             "session_id": [own or new for own, new in zip(given, made, strict=True)],
             "source": columns["source"],
             "query_id": columns["query_id"],
-            "messages": conversations(columns),
+            "messages": found,
             "n_tokens": columns["total_tokens"],
             "safety_flags": [None] * len(made),
+            "background": columns["background"],
+            "strategies": [
+                names if names and messages and len(names) == len(messages) else None
+                for names, messages in zip(columns["strategies"], found, strict=True)
+            ],
         },
         schema=plain_schema(SESSIONS),
     )

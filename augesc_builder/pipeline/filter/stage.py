@@ -44,7 +44,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     counter = requirements_counter(folder, recipe)
     judge = Filter(
         recipe.requirements,
-        template=PromptTemplate(recipe.prompt.instruction),
+        template=PromptTemplate(recipe.prompt.instruction, background=True),
         counter=counter or backbone_counter(recipe, generations),
         recount=counter is not None,
         classifier=classifier,
@@ -94,7 +94,7 @@ def standalone(
             place, revision = place_of(recipe.backbone), recipe.backbone.revision
         counter = load_counter(place, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
-    template = PromptTemplate(recipe.prompt.instruction)
+    template = PromptTemplate(recipe.prompt.instruction, background=True)
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
