@@ -246,6 +246,7 @@ _LOADER = ConfigLoader(
         "reading": READING,
         "prompt.form": "paper",
         "finetune.held_out": 0,
+        "requirements.counted": "generated",
     },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},

@@ -111,6 +111,16 @@ def whole_text(query: str | None, text: str, template: PromptTemplate = PLAIN) -
     return template.prefix + text if query is None else template.for_query(collapse(query)) + text
 
 
+def read_text(query: str | None, text: str, template: PromptTemplate = PLAIN) -> str:
+    """Return the text of the conversation that is read from a continuation, and its prompt.
+
+    What reading takes away, such as punctuation at a line's beginning, is gone (section 4.3). What
+    is no conversation is returned as it is.
+    """
+    messages = template.parse(whole := whole_text(query, text, template))
+    return whole if messages is None else template.for_session(messages)
+
+
 def parse(text: str) -> list[Message] | None:
     """Read a conversation's text; ``None`` when a line has no role (the ``format`` requirement).
 
