@@ -272,6 +272,7 @@ _LOADER = ConfigLoader(
         "prompt.strategies": False,
         "generate.background": BACKGROUND,
         "finetune.held_out": 0,
+        "requirements.counted": "generated",
     },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},

@@ -172,6 +172,23 @@ def whole_text(
     return template.for_query(collapse(query), background) + text
 
 
+def read_text(
+    query: str | None,
+    text: str,
+    template: PromptTemplate = PLAIN,
+    background: str | None = None,
+) -> str:
+    """Return the text of the conversation that is read from a continuation, and its prompt.
+
+    What reading takes away, such as punctuation at a line's beginning, is gone (section 4.3). What
+    is no conversation is returned as it is.
+    """
+    messages = template.parse(whole := whole_text(query, text, template, background))
+    if messages is None:
+        return whole
+    return template.for_session(messages, template.parse_background(whole))
+
+
 def parse(text: str) -> list[Message] | None:
     """Read a conversation's text; ``None`` when a line has no role (the ``format`` requirement).
 

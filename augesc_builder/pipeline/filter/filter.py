@@ -23,7 +23,7 @@ from augesc_builder.readers.chunks import Chunk
 from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
-from augesc_builder.text.prompts import PromptTemplate, collapse, whole_text
+from augesc_builder.text.prompts import PromptTemplate, collapse, read_text, whole_text
 from augesc_builder.text.safety import Scanner, count_flags, flag_sessions, scanner_of
 
 KEYS = ("query_id", "sample", "source")
@@ -55,7 +55,8 @@ class Filter:
     """The eight requirements, ready for worker processes.
 
     ``counter`` counts the tokens of texts that come without counts, behind the template's
-    instruction, which has room for their backgrounds; with ``recount``, of all.
+    instruction, which has room for their backgrounds; with ``recount``, of all. By it
+    ``requirements.counted`` is obeyed.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
     given; without ``scan`` they do not, and their flags are null. Rows that hold no generation are
     counted, or fatal where the filter is ``strict``.
@@ -69,6 +70,11 @@ class Filter:
     scan: bool = True
     strict: bool = False
     recount: bool = False
+
+    @property
+    def counted(self) -> str:
+        """Return which text session length is of: without a tokenizer, of what was generated."""
+        return "generated" if self.counter is None else self.limits.counted
 
     def chunk(self, chunk: Chunk) -> Filtered:
         """Measure and judge a chunk of anybody's generations."""
@@ -139,22 +145,32 @@ class Filter:
         )
 
     def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:
-        """Count tokens where they are missing, or of all texts, if there is a tokenizer."""
-        at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
-        if self.counter is None or not (totals.null_count or self.recount):
+        """Count tokens where they are missing, or of all texts; take off what reading takes away.
+
+        A model may write other tokens than its tokenizer would. So the tokens as generated stay,
+        and only those of what is taken away are subtracted.
+        """
+        if self.counter is None:
             return measured
-        texts = [
-            whole_text(query, text, self.template, collapse(background or "") or None)
+        at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
+        known = [None if self.recount else total for total in totals.to_pylist()]
+        given = [
+            (query, text, self.template, collapse(background or "") or None)
             for query, text, background in zip(
                 *(rows[name].to_pylist() for name in ("query", "text", "background")), strict=True
             )
         ]
-        values = [
-            n if known is None or self.recount else known
-            for known, n in zip(totals.to_pylist(), self.counter.count(texts), strict=True)
-        ]
+        texts = wholes = [whole_text(*of) for of in given]
+        if self.limits.counted == "stripped":
+            texts = [read_text(*of) for of in given]
+        asked = [n for n in range(len(known)) if known[n] is None or texts[n] != wholes[n]]
+        taken = [wholes[n] for n in asked if known[n] is not None]
+        before = iter(self.counter.count(taken))
+        for n, now in zip(asked, self.counter.count([texts[n] for n in asked]), strict=True):
+            as_generated = known[n]
+            known[n] = now if as_generated is None else as_generated - next(before) + now
         field = measured.field(at)
-        return measured.set_column(at, field, pa.array(values, field.type))
+        return measured.set_column(at, field, pa.array(known, field.type))
 
 
 def measured_schema(limits: Requirements) -> pa.Schema:
