@@ -22,8 +22,8 @@ SAFETY_FLAGS = [
         "end": Value("int32"),
     }
 ]
-"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0), and
-the span of its characters."""
+"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0; -1
+is the background), and the span of its characters."""
 
 QUERIES = Features(
     {
