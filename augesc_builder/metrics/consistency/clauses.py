@@ -41,7 +41,7 @@ _QUOTES = frozenset('"\u201c\u201d')
 _OPENS_CLAUSE = word_set("and but because so though although while when")
 _AUXILIARIES = frozenset(("do", "does", "did"))
 _CACHED = 1 << 16
-_LONGEST_WORD, _SHORTEST_WITH_E = 32, 4
+_LONGEST_WORD, _SHORTEST_WITH_E = 64, 4
 
 
 class Word(NamedTuple):
@@ -86,7 +86,7 @@ def stem_of(word: str) -> str:
     """Return a lowercase word without endings: the same for most forms of a word."""
     if known := STEMS.get(word):
         return known
-    stem = word[:_LONGEST_WORD]
+    stem = word
     for ending, shortest in (("ing", 3), ("ed", 2), ("es", 3), ("s", 3)):
         if stem.endswith(ending) and len(stem) - len(ending) >= shortest:
             if ending == "s" and stem[-2] in "su":
@@ -175,6 +175,7 @@ def _words(text: str) -> Iterator[Word]:
         if digit is not None:
             value, number = digit, Word(f"#{digit}", token, start, end, False)
         elif token[0].isdecimal():
+            token = token[:_LONGEST_WORD]
             yield Word(f"#{token.replace(',', '').lstrip('0') or 0}", token, start, end, False)
         else:
             yield from _plain(token, start, end, match[0][0].isupper())
@@ -202,7 +203,7 @@ def _joined(value: int, word: str) -> int | None:
 
 def _plain(token: str, start: int, end: int, capital: bool) -> Iterator[Word]:
     """Yield the words that a token means: ``don't`` is ``do`` and ``not``."""
-    whole, ending = _parts(token)
+    whole, ending = _parts(token[:_LONGEST_WORD])
     if whole:
         yield Word(stem_of(whole), whole, start, end, capital and whole != "i")
     if ending:
