@@ -42,7 +42,7 @@ _MORTAL = frozenset(map(stem_of, FEMALE | MALE | {"dog", "cat"}))
 _DIED = word_set("died passed dead deceased")
 _DOES = word_set("says tells thinks calls lives comes works likes loves wants asks knows keeps")
 _STATES = word_set("married pregnant single employed unemployed divorced vegetarian vegan retired")
-_SAME_LIFE = word_set("been have has had am is are was were")
+_AUXILIARIES = word_set("been have has had am is are was were do does did can")
 _SUBJECTS = word_set("i he she we they")
 _OBJECT_WORDS = 5
 _GREETINGS = word_set(
@@ -240,42 +240,36 @@ def _places(clause: Clause) -> Iterator[Fact]:
 
 
 def _deeds(clause: Clause) -> Iterator[Fact]:
-    """Yield what one does or does not do, likes or does not like: ``I VERB OBJECT``."""
-    words = [word for word in clause.words if word.stem not in ("really", "actually", "also")]
-    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), None)
-    if start is None:
-        return
-    denied, i = False, start + 1
-    tense = "now"
-    while i < len(words) and (
-        words[i].text in _SAME_LIFE
-        or words[i] in clause.negators
-        or words[i].text in ("do", "did", "does", "can")
-    ):
+    """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
+    words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
+    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), len(words))
+    denied, past, i = False, False, start + 1
+    while i < len(words) and (words[i].text in _AUXILIARIES or words[i] in clause.negators):
         denied ^= words[i] in clause.negators
-        tense = "past" if words[i].text in ("did", "had", "was", "were") else tense
+        past |= words[i].text in PAST
         i += 1
-    if i < len(words) and words[i].text in _ARTICLES and i > start + 1:
-        i -= 1  # it is no auxiliary: one has something, or is something
-    if i >= len(words) or words[i].stem in _VAGUE or words[i].text.endswith("ing"):
+    if i >= len(words):
         return
-    verb = words[i]
-    if verb.text in PAST or verb.text.endswith("ed"):
-        tense = "past"
-    objects = [w for w in words[i + 1 : i + 1 + _OBJECT_WORDS] if w.stem in clause.content]
+    verb, behind = words[i], words[i + 1 : i + 1 + _OBJECT_WORDS]
+    if verb.text in _ARTICLES:  # no auxiliary stands before it: one has something, or is something
+        verb = next((w for w in reversed(words[start:i]) if w not in clause.negators), verb)
+    objects = [word for word in behind if word.stem in clause.content]
     if not objects and verb.text in _STATES:
         objects = [verb]
-    if not objects or any(w in clause.negators for w in words[i + 1 :]):
+    vague = verb.stem in _VAGUE or verb.text.endswith("ing")
+    if vague or not objects or any(word in clause.negators for word in words[i + 1 :]):
         return
-    name = verb.stem
-    if name in _DISLIKES:
-        name, denied = "like", not denied
-    elif name in _LIKES:
-        name = "like"
-    about = (words[start].text, name, tense, *sorted({w.stem for w in objects}))
-    yield _fact(
-        "deed", about, "no" if denied else "yes", words[start : words.index(objects[-1]) + 1]
+    past |= verb.text in PAST or verb.text.endswith("ed")
+    likes = verb.stem in _LIKES or verb.stem in _DISLIKES
+    denied ^= verb.stem in _DISLIKES
+    about = (
+        words[start].text,
+        "like" if likes else verb.stem,
+        "past" if past else "now",
+        *sorted({word.stem for word in objects}),
     )
+    end = words.index(objects[-1]) + 1
+    yield _fact("deed", about, "no" if denied else "yes", words[start:end])
 
 
 _RULES = (_ages, _durations, _counts, _kin, _lives, _names, _selves, _places, _deeds)
