@@ -15,6 +15,7 @@ from typing import Protocol
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine import Continuation, OnStep, Prompt
 from augesc_builder.engine.sampling import stream_key
+from augesc_builder.metrics.consistency.measure import Consistency
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import PromptForm
 from augesc_builder.text.prompts import Message
@@ -26,8 +27,6 @@ end, or it contradicts the query."""
 
 def contradicts(query: str, background: str) -> bool:
     """Whether a background says what clashes with the query, by the rules of ``consistency``."""
-    from augesc_builder.metrics.consistency.consistency import Consistency
-
     said: list[Message] = [{"role": "user", "content": text} for text in (background, query)]
     (scored,) = Consistency().score([said])
     return bool(scored.session["contradictions"])
