@@ -91,6 +91,7 @@ CHOICES: tuple[Choice, ...] = (
         "prompt.background",
         unused=(None, False),
     ),
+    Choice("a background begins with a persona that is drawn from {}", "prompt.personas"),
     Choice(
         "the supporter's utterances begin with their strategies, which are taken out of the texts",
         "prompt.strategies",

@@ -24,7 +24,7 @@ def of_before(settings):
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
     del old["reading"]
-    for name in ("form", "background", "strategies"):
+    for name in ("form", "background", "personas", "strategies"):
         del old["prompt"][name]
     del old["generate"]["background"]
     old["generate"] |= backend
@@ -80,6 +80,7 @@ def test_a_run_of_one_stage_alone_has_the_form_that_there_was(caplog):
         "instruction": "Be kind.",
         "form": "paper",
         "background": False,
+        "personas": None,
         "strategies": False,
     }
     assert modernize({"extends": "x", "prompt": {}})["prompt"] == {}

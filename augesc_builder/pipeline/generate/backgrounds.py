@@ -124,7 +124,7 @@ class _Drafts:
         if draft.settled:
             ids = self._form.for_query(query["text"], draft.background)
             return Prompt(ids, stream_key(self._seed, *whose))
-        ids = self._form.for_background(query["text"])
+        ids = self._form.for_background(query["text"], draft.task.persona or "")
         stream = stream_key(self._seed, *whose, "background", len(draft.faults))
         limit = len(ids) + self._settings.max_tokens
         return Prompt(ids, stream, limit, self._form.line_ends)
@@ -136,6 +136,8 @@ class _Drafts:
             draft.settled = True  # the same will be said of the conversation
             return
         background = self._form.background(result.token_ids)
+        if draft.task.persona and background:
+            background = f"{draft.task.persona} {background}"
         fault = self._fault(draft.task.query["text"], background, result)
         if fault is None:
             draft.background, draft.settled = background, True
@@ -164,5 +166,6 @@ class _Drafts:
             background=draft.background,
             background_faults=draft.faults,
             n_background_tokens=draft.n_tokens,
+            persona=draft.task.persona,
             strategies=strategies,
         )
