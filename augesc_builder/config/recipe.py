@@ -125,13 +125,30 @@ _QUANTIZED = re.compile(r"([.-](I?Q\d\w*|B?F\d+))?\.gguf$", re.IGNORECASE)
 """How the name of a GGUF file ends, with the form of its weights: ``.Q4_1.gguf``."""
 
 
+_PERSONAS_ON_THE_HUB = re.compile(rf"hf://datasets/{ON_THE_HUB.pattern}@[0-9a-f]{{40}}")
+
+
 class Prompt(Section):
     """How a conversation is written for the model, and what stands before it."""
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
     background: bool = False
+    personas: PathText | None = None
     strategies: bool = False
+
+    @model_validator(mode="after")
+    def _personas_are_in_backgrounds(self) -> Prompt:
+        if self.personas is None:
+            return self
+        if not self.background:
+            raise ValueError("personas begin backgrounds; set background to true, or it to null")
+        if not _PERSONAS_ON_THE_HUB.fullmatch(self.personas) and "://" in self.personas:
+            raise ValueError(
+                f"personas: expected a file, or hf://datasets/USER/NAME@COMMIT with a commit of 40 "
+                f"hex digits, found {self.personas[:120]!r}"
+            )
+        return self
 
 
 class Lora(Section):
@@ -269,6 +286,7 @@ _LOADER = ConfigLoader(
         "quality": QUALITY,
         "prompt.form": "paper",
         "prompt.background": False,
+        "prompt.personas": None,
         "prompt.strategies": False,
         "generate.background": BACKGROUND,
         "finetune.held_out": 0,

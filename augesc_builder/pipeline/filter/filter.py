@@ -225,6 +225,7 @@ def _sessions(kept: pa.Table) -> pa.Table:
             "n_tokens": columns["total_tokens"],
             "safety_flags": [None] * len(made),
             "background": columns["background"],
+            "persona": columns["persona"],
             "strategies": [
                 names if names and messages and len(names) == len(messages) else None
                 for names, messages in zip(columns["strategies"], found, strict=True)

@@ -59,11 +59,27 @@ def standalone(
         inputs["checkpoint"] = content_of(checkpoint)
     else:  # with a checkpoint it is no matter which model a recipe would begin with
         backend.check(recipe)
+    inputs |= personas_digest(recipe)
     inputs |= {key: content_of(model) for key, model in backend.models(recipe).items()}
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if is_new(folder, "generate", progress):
             at = checkpoint or folder.path / layout.CHECKPOINT
             _generate(folder, recipe, files, at, ".", progress)
+
+
+def personas_digest(recipe: Recipe) -> dict[str, str]:
+    """Return a digest of the bank of personas, where it is on this disk, by the key that names it.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a bank that cannot be read.
+    """
+    from augesc_builder.readers.hub import is_on_the_hub
+    from augesc_builder.sources.personas import read_personas
+
+    where = recipe.prompt.personas
+    if where is None or is_on_the_hub(where):  # at a commit
+        return {}
+    read_personas(where)
+    return {"prompt.personas": digest([Path(where)])}
 
 
 def plan(recipe: Recipe, queries_at: Path) -> list[str]:
@@ -93,10 +109,18 @@ def _generate(
     from augesc_builder.pipeline.generate.backends import backend_of
     from augesc_builder.pipeline.generate.draws import drawn, merged, told
     from augesc_builder.pipeline.generate.progress import LiveLine
-    from augesc_builder.pipeline.generate.tasks import n_shards, read_queries, tasks
+    from augesc_builder.pipeline.generate.tasks import (
+        n_shards,
+        read_queries,
+        tasks,
+        with_personas,
+    )
+    from augesc_builder.sources.personas import read_personas
     from augesc_builder.tables import GENERATIONS, to_table
 
     todo = tasks(read_queries(queries_at), recipe.generate)
+    if recipe.prompt.personas is not None:
+        todo = with_personas(todo, read_personas(recipe.prompt.personas), recipe.seed)
     shards = n_shards(todo, recipe.generate.shard_size)
     unfinished: dict[int, dict[int, Any]] = {n: {} for n in folder.shards("generate", shards)}
     missing = [task for task in todo if task.shard in unfinished]

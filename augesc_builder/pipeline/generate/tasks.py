@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ Row = dict[str, Any]
 class Task:
     """One conversation to be generated: sample ``sample`` (from 0) of a row of the queries table.
 
-    Its row is number ``row`` of shard ``shard``, both from 0.
+    Its row is number ``row`` of shard ``shard``, both from 0. Its background, where it has one,
+    begins with the ``persona``.
     """
 
     query: Row
     sample: int
     shard: int
     row: int
+    persona: str | None = None
 
 
 def read_queries(paths: Iterable[Path]) -> list[Row]:
@@ -58,6 +60,21 @@ def tasks(queries: Sequence[Row], settings: Generate) -> list[Task]:
     return [
         Task(query, sample, *divmod(number, settings.shard_size))
         for number, (query, sample) in enumerate(samples)
+    ]
+
+
+def with_personas(some: Iterable[Task], bank: Sequence[str], seed: int) -> list[Task]:
+    """Return tasks with a persona of the bank each, drawn from the random stream of its row."""
+    from augesc_builder.engine.sampling import stream_key
+
+    return [
+        replace(
+            task,
+            persona=bank[
+                stream_key(seed, task.query["query_id"], task.sample, "persona") % len(bank)
+            ],
+        )
+        for task in some
     ]
 
 
