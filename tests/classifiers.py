@@ -37,9 +37,7 @@ def causal_backbone(folder: Path, layers: int = 2) -> Path:
 
 def classifier(folder: Path, labels: Sequence[str], seed: int = 1) -> Path:
     """Save a tiny classifier with random weights."""
-    model, tokenizer = load_to_train(
-        str(causal_backbone(folder)), None, None, labels, seed
-    )
+    model, tokenizer = load_to_train(str(causal_backbone(folder)), None, None, labels, seed)
     with torch.no_grad():
         model.score.weight.normal_(0, 3)
     model.save_pretrained(folder)
