@@ -22,8 +22,9 @@ And two kinds are near copies, lest nearness alone decides: an utterance and its
 (``copy``), and the same with its sense turned: negated, with another number or another relative
 (``turned copy``, a contradiction).
 
-Utterances are of the held-out part, of validation or of training by a hash of the first one, or of
-ESConv's own splits; a pair is never of two parts. Shown is what the held-out part says.
+Utterances are of the held-out part, of validation or of training by a hash of DECODE's first one,
+or by ESConv's own splits; a pair is never of two parts. To clash is mutual, and either utterance may
+come first. Shown is what the held-out part says.
 """
 
 from __future__ import annotations
@@ -295,7 +296,9 @@ def make_part(
     chosen += rng.sample(list(sessions), min(wanted["session"], len(sessions)))
     for kind, pairs in made.items():
         chosen += islice(pairs, wanted[kind])
-    return rng.sample(chosen, len(chosen))
+    # To clash is mutual: either may come first.
+    either = [Example(*rng.sample((e.first, e.second), 2), e.kind) for e in chosen]
+    return rng.sample(either, len(either))
 
 
 # -- what it does ---------------------------------------------------------------------------------
