@@ -54,7 +54,7 @@ class StrategyCounts:
         """Return the measurement."""
         whole, parts = _shares(self.turns.sum(0)), [_shares(row) for row in self.turns]
         n = int(self.turns.sum())
-        groups = {group: 0.0 for group in GROUPS.values()}
+        groups = dict.fromkeys(GROUPS.values(), 0.0)
         for strategy, share in zip(STRATEGIES, self.turns.sum(0) / max(n, 1), strict=True):
             groups[GROUPS[strategy]] += float(share)
         esconv = [_shares(row) for row in ESCONV]

@@ -18,11 +18,11 @@ KEY = "quality.support_strategies.model"
 class SupportStrategies:
     """ESConv's strategies of a supporter's turns; implements the protocol ``Measure``.
 
-    ``model`` is the folder of a classifier (``augesc train --config strategies``) or a name on the
-    Hub, at ``revision``. Labels are the likeliest strategy of a supporter's turn, and scores its
-    probability. Session numbers are the shares of turns of each group of
-    :data:`~augesc_builder.text.strategies.GROUPS` (``asks``, ``reflects``, ...), and ``strategies``,
-    the count of different ones; of a session without a supporter's turn shares are ``None``.
+    ``model`` is a classifier's folder (``augesc train --config strategies``), or a name on
+    the Hub, at ``revision``. Labels are the likeliest strategy of a supporter's turn, and scores
+    its probability. Session numbers are the shares of turns of each group of
+    :data:`~augesc_builder.text.strategies.GROUPS` (``asks``, ``reflects``, ...), and
+    ``strategies``, the count of different ones; of no turns shares are ``None``.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where the model cannot be loaded, or has
     other labels than ESConv's eight.
@@ -31,7 +31,8 @@ class SupportStrategies:
     name = "support_strategies"
 
     def __init__(self, model: str, revision: str | None = None, *, batch_size: int = 32) -> None:
-        self._classifier, self._batch_size = SequenceClassifier(model, revision, KEY), batch_size
+        self._classifier = SequenceClassifier(model, revision, KEY)
+        self._batch_size = batch_size
         known = {strategy.lower(): strategy for strategy in STRATEGIES}
         labels = self._classifier.labels
         if sorted(label.lower() for label in labels) != sorted(known):
@@ -76,6 +77,7 @@ def _numbers(labels: Sequence[str | None]) -> dict[str, float | None]:
     told = [label for label in labels if label is not None]
     groups = Counter(GROUPS[label] for label in told)
     shares = {
-        group: groups[group] / len(told) if told else None for group in dict.fromkeys(GROUPS.values())
+        group: groups[group] / len(told) if told else None
+        for group in dict.fromkeys(GROUPS.values())
     }
     return {**shares, "strategies": float(len(set(told)))}
