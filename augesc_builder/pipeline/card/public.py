@@ -15,7 +15,6 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.sources.sessions import find_sessions
 
-
 _SESSIONS = ("finetune.sessions", "quality.topic_drift.sessions")
 """Keys that name a source of sessions, or a path."""
 

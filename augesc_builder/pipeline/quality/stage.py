@@ -152,11 +152,12 @@ def _measure(
         read_table(folder.path / layout.shard_path(f"{place}/{_TABLE}", i, len(shards)), [*QUALITY])
         for i in range(len(shards))
     )
+    judges = own_judges(quality, sets)
     report = {
         **quality_report(tables, list(sets), seed),
         "measures": {measure.name: measure.settings() for measure in measuring.measures()},
         "not_measured": not_measured,
-        "own_judge": own_judges(quality, sets),
+        "own_judge": judges,
         "not_conversations": sum(fact["unread"] for fact in facts),
         "bad_lines": bad.report(),
     }
