@@ -34,6 +34,7 @@ from augesc_builder.config.plugins import import_modules, load_plugins, plugin_m
 from augesc_builder.config.published import ON_THE_HUB, is_local
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
+from augesc_builder.config.select import Select
 from augesc_builder.config.statistics import STATISTICS, Statistics
 
 
@@ -202,6 +203,7 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    select: Select | None
     statistics: Statistics
 
     @model_validator(mode="after")
@@ -215,13 +217,32 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_a_choice(self) -> Recipe:
+        per_query = None if self.select is None else self.select.per_query
+        samples = self.generate.samples_per_query
+        most = samples if isinstance(samples, int) else max(samples.values(), default=1)
+        if per_query is not None and most <= per_query:
+            raise ValueError(
+                f"select.per_query: the best {per_query} of generate.samples_per_query "
+                f"{samples} is no choice; give more samples, or set select to null"
+            )
+        return self
+
     def settings(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
 
     def fixed_settings(self) -> dict[str, Any]:
-        """Return the settings that a run keeps to its end: without the backend's free keys."""
+        """Return the settings that a run keeps to its end: without the backend's free keys.
+
+        How many sessions are kept is free too, and so is the budget for them; not whether so many
+        are, and of what.
+        """
         found = self.settings()
+        keep = self.generate.keep
+        found["generate"]["keep_budget"] = None
+        found["generate"]["keep"] = keep and (sorted(keep) if isinstance(keep, dict) else "so many")
         for name in self.generate.backend.free:
             del found["generate"]["backend"][name]
         return found
@@ -246,6 +267,9 @@ _LOADER = ConfigLoader(
         "reading": READING,
         "prompt.form": "paper",
         "finetune.held_out": 0,
+        "select": None,
+        "generate.keep": None,
+        "generate.keep_budget": None,
     },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},

@@ -68,7 +68,7 @@ def build(
         return True
     check_inputs(recipe)
     with RunFolder(folder, run_settings(recipe), progress) as run:
-        intact = _intact(run, wanted)
+        intact = _intact(run, recipe, wanted)
         if intact == set(wanted) and all(map(run.is_current, wanted)):
             return False
         run.keep(layout.RECIPE, dump_recipe(recipe))
@@ -86,13 +86,16 @@ def build(
     return True
 
 
-def _intact(run: RunFolder, wanted: Sequence[str]) -> set[str]:
+def _intact(run: RunFolder, recipe: Recipe, wanted: Sequence[str]) -> set[str]:
     """Return the stages that are complete, with every file as it was written.
 
     A checkpoint that has changed cannot be made again for conversations that are half generated,
     and nothing asks for it when they are complete.
     """
     generated = run.is_intact("generate")
+    if generated and not generate.is_enough(run, recipe):
+        run.forget("generate")
+        generated = False
     begun = bool(run.marks.names("generate"))
     if begun and not generated and "finetune" in run.marks:
         for file, what in run.marks.damage(run.marks.files(["finetune"])).items():

@@ -73,9 +73,13 @@ def judge_requests(judge: str) -> str:
     return f"requests-{judge}.jsonl"
 
 
-def shard_path(table: str, number: int, n_shards: int) -> str:
-    """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``."""
-    return f"{table}-{number:05d}-of-{n_shards:05d}.parquet"
+def shard_path(table: str, number: int, n_shards: int | None) -> str:
+    """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``.
+
+    Where nobody knows yet how many there will be, the name does not say it.
+    """
+    of = "" if n_shards is None else f"-of-{n_shards:05d}"
+    return f"{table}-{number:05d}{of}.parquet"
 
 
 def state_folder(states: Path, step: int) -> Path:

@@ -1,15 +1,13 @@
-"""What is to be generated: every sample of every query, each with its place in a shard."""
+"""What is to be generated: samples of queries, each with its place in a shard."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.generate import Generate
 from augesc_builder.errors import InputError
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.text.prompts import collapse
@@ -48,19 +46,6 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
     return rows
 
 
-def tasks(queries: Sequence[Row], settings: Generate) -> list[Task]:
-    """Return the conversations to generate: every sample of every query, in the queries' order."""
-    samples = (
-        (query, sample)
-        for query in queries
-        for sample in range(settings.samples_for(query["source"]))
-    )
-    return [
-        Task(query, sample, *divmod(number, settings.shard_size))
-        for number, (query, sample) in enumerate(samples)
-    ]
-
-
 def batches(some: Iterable[Task], size: int) -> list[list[Task]]:
     """Return the tasks of each query together, which share its prompt, at most ``size`` at a time.
 
@@ -94,8 +79,3 @@ def generation_row(
         "finish_reason": finish_reason,
         "seed": seed,
     }
-
-
-def n_shards(all_tasks: Sequence[Task], size: int) -> int:
-    """Return how many shards of ``size`` the tasks fill."""
-    return math.ceil(len(all_tasks) / size)
