@@ -129,6 +129,51 @@ MEASURED = Features(
 - ``seeker_mean_words``, ``supporter_mean_words``: their means; null where there is no utterance
 """
 
+QUALITY = Features(
+    {
+        "session_id": Value("string"),
+        "corpus": Value("string"),
+        "source": Value("string"),
+        "n_utterances": Value("int32"),
+        "numbers": [
+            {"measure": Value("string"), "name": Value("string"), "value": Value("float64")}
+        ],
+        "utterances": [
+            {
+                "measure": Value("string"),
+                "scores": [Value("float64")],
+                "labels": [Value("string")],
+            }
+        ],
+        "findings": [
+            {
+                "measure": Value("string"),
+                "kind": Value("string"),
+                "role": Value("string"),
+                "utterance": Value("int32"),
+                "start": Value("int32"),
+                "end": Value("int32"),
+                "score": Value("float64"),
+                "reason": Value("string"),
+                "other": Value("int32"),
+                "other_start": Value("int32"),
+                "other_end": Value("int32"),
+            }
+        ],
+    }
+)
+"""A row is what measures of quality say of one session (:mod:`augesc_builder.metrics.scored`).
+
+- ``session_id``, ``source``: as in the sessions table
+- ``corpus``: the set of sessions it is in, as it was named
+- ``n_utterances``: utterances of the session
+- ``numbers``: the session's numbers; ``value`` is null where a measure says nothing
+- ``utterances``: of each measure a score an utterance (null where it says nothing), and a class
+  an utterance, or null where it classifies none
+- ``findings``: what it points at: characters ``start`` to ``end`` of an ``utterance`` (from 0) that
+  a ``role`` said, how sure it is (0 to 1), why in words, and what it is held against, or null
+"""
+
 SESSIONS_AND_REJECTED = Features(
     {**SESSIONS, "text": Value("string"), "violations": [Value("string")]}
 )
@@ -145,6 +190,7 @@ TABLES = {
     "rejected": REJECTED,
     "rejected_posts": REJECTED_POSTS,
     "measured": MEASURED,
+    "quality": QUALITY,
 }
 
 

@@ -32,6 +32,7 @@ from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.published import ON_THE_HUB, is_local
+from augesc_builder.config.quality import QUALITY, Quality
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 from augesc_builder.config.select import Select
@@ -203,6 +204,7 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    quality: Quality
     select: Select | None
     statistics: Statistics
 
@@ -265,6 +267,7 @@ _LOADER = ConfigLoader(
         "statistics": STATISTICS,
         "statistics.count_query": STATISTICS["count_query"],
         "reading": READING,
+        "quality": QUALITY,
         "prompt.form": "paper",
         "finetune.held_out": 0,
         "select": None,

@@ -94,6 +94,8 @@ def load(
     try:
         with quiet_bars() if local else contextlib.nullcontext():
             config = pretrained.load_config(name, revision)
+            if any("ForSequenceClassification" in str(kind) for kind in config.architectures or ()):
+                raise ValueError("it tells labels of texts, and says nothing itself")
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model = pretrained.load_pretrained(kind, name, revision, dtype=getattr(torch, dtype))
     except Exception as error:

@@ -1,9 +1,9 @@
 """ESConv (Liu et al. 2021): 1,300 crowd-sourced emotional support sessions of 13 problem types.
 
-One JSON object a session, with ``problem_type`` and ``dialog``, a list of utterances with
-``speaker`` (``usr``, ``sys``) and ``text``: the lines of the Hub dataset ``thu-coai/esconv``. The
-names of the original release (``seeker``, ``supporter``, ``content``, one JSON list) work too. The
-bundled sample has the same form.
+One JSON object a session, with ``problem_type``, ``situation`` and ``dialog``, a list of utterances
+with ``speaker`` (``usr``, ``sys``), ``text`` and, of the supporter, ``strategy``: the lines of the
+Hub dataset ``thu-coai/esconv``. The names of the original release (``seeker``, ``supporter``,
+``content``, ``annotation``, one JSON list) work too. The bundled sample has the same form.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ def parse_session(
     dialog = value["dialog"]
     if not isinstance(dialog, list) or not dialog:
         raise fail(f"'dialog' must be a list with utterances, found {_brief(dialog)}")
-    problem = value.get("problem_type")
-    if problem is not None and not isinstance(problem, str):
-        raise fail(f"'problem_type' must be a text, found {_brief(problem)}")
+    for name in ("problem_type", "situation"):
+        if not isinstance(value.get(name), str | None):
+            raise fail(f"{name!r} must be a text, found {_brief(value[name])}")
     messages: list[Message] = []
+    strategies: list[str | None] = []
     for i, utterance in enumerate(dialog, 1):
         if not isinstance(utterance, dict):
             raise fail(f"utterance {i} must be an object, found {_brief(utterance)}")
@@ -76,10 +77,26 @@ def parse_session(
         if not text.strip():
             raise fail(f"utterance {i} has no words; remove it")
         if messages or keep_greetings or _ROLES[speaker] == "user":
+            strategy = _strategy(utterance) if _ROLES[speaker] == "assistant" else None
+            if not isinstance(strategy, str | None):
+                raise fail(f"utterance {i}: 'strategy' must be a text, found {_brief(strategy)}")
             messages.append({"role": _ROLES[speaker], "content": collapse(text)})
+            strategies.append(collapse(strategy or "") or None)
     if not any(message["role"] == "user" for message in messages):
         raise fail("no utterance of the seeker (usr); remove the session")
-    return Session(session_id, tuple(messages), problem.strip().lower() if problem else None)
+    return Session(
+        session_id,
+        tuple(messages),
+        problem.strip().lower() if (problem := value.get("problem_type")) else None,
+        situation=collapse(value.get("situation") or "") or None,
+        strategies=tuple(strategies) if any(strategies) else None,
+    )
+
+
+def _strategy(utterance: dict[str, Any]) -> Any:
+    """Return the strategy of a supporter's utterance, of the original release or the Hub's copy."""
+    annotation = utterance.get("annotation")
+    return (annotation if isinstance(annotation, dict) else utterance).get("strategy")
 
 
 def _sessions(revision: str | None) -> tuple[list[Session], str]:

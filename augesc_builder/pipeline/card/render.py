@@ -30,6 +30,7 @@ from augesc_builder.pipeline.card.metadata import (
     metadata,
 )
 from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.quality import quality_text
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
@@ -76,6 +77,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         recipe_yaml=markdown_block(dump_recipe(recipe).strip(), "yaml"),
         filter_table=filter_table(report, backend.label(recipe)),
         statistics_table=statistics_table(statistics, with_paper=True),
+        quality=quality_text(corpus, told),
         figures=_figures(corpus),
         kept_example=_kept_example(corpus),
         rejected_example=_rejected_example(corpus),
