@@ -221,7 +221,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _has_a_choice(self) -> Recipe:
-        per_query = None if self.select is None else self.select.per_query
+        if self.select is None:
+            return self
+        for name in sorted(self.select.measures - set(self.quality.measures)):
+            raise ValueError(
+                f"select goes by {name}, and quality.measures has "
+                f"{', '.join(self.quality.measures) or 'none'}; add it there"
+            )
+        per_query = self.select.per_query
         samples = self.generate.samples_per_query
         most = samples if isinstance(samples, int) else max(samples.values(), default=1)
         if per_query is not None and most <= per_query:

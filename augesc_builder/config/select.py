@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from augesc_builder.config.base import Positive, Section
+
+NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "consistency": ("contradiction", "contradictions", "role_confusions"),
+    "topic_drift": ("drift", "drifted"),
+    "informativeness": ("new_words", "new_facts", "new_share"),
+}
+"""The numbers that measures have for a session, and that sessions can be ranked by."""
+
+_BY = [f"{measure}.{name}" for measure, names in NUMBERS.items() for name in names]
+
+
+def _known(by: str) -> str:
+    if by not in _BY:
+        near = difflib.get_close_matches(by, _BY, n=1)
+        raise ValueError(
+            f"unknown number {by!r:.60}; expected one of {', '.join(_BY)}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
+    return by
 
 
 class Select(Section):
@@ -16,7 +37,7 @@ class Select(Section):
     ``consistency.contradiction``; the ``per_query`` best of each query are kept.
     """
 
-    by: Annotated[str, Field(pattern=r"^[a-z_]+\.[a-z_]+$")] | None = None
+    by: Annotated[str, AfterValidator(_known)] | None = None
     order: Literal["lowest", "highest"] = "lowest"
     per_query: Positive | None = None
     cut_at_drift: bool = False

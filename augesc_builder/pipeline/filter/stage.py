@@ -12,7 +12,7 @@ from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
 from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.generate.backends import backend_of
-from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests
+from augesc_builder.pipeline.inputs import SAFETY_LISTS, input_digests, sessions_by
 from augesc_builder.readers.chunks import count_rows
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.readers.records import USUAL, BadLines, Limits, merged
@@ -51,7 +51,8 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         strict=True,
     )
     label = backend_of(recipe).label(recipe)
-    _filter(folder, judge, generations, layout.CORPUS, progress, model=label)
+    sessions = layout.CANDIDATES if sessions_by(recipe) == "select" else None
+    _filter(folder, judge, generations, layout.CORPUS, progress, sessions=sessions, model=label)
 
 
 def standalone(
@@ -201,10 +202,12 @@ def _filter(
     num_proc: int | None = None,
     measured: Path | None = None,
     limits: Limits = USUAL,
+    sessions: str | None = None,
     model: str = "ours",
 ) -> None:
     """Split generations into sessions and rejected rows, in shards of some 20,000.
 
+    ``sessions`` is where the sessions go that are chosen from, and not yet the corpus.
     What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
     where the same generations were measured before. ``model`` names the rows of the report.
     """
@@ -248,7 +251,9 @@ def _filter(
                     f"none of the first {bad.count:,} rows can be read; {bad.examples[0]}", files[0]
                 )
             tables = {
-                f"{place}/{layout.DATA}/{layout.SPLIT}": [part.sessions for part in parts],
+                f"{sessions or f'{place}/{layout.DATA}'}/{layout.SPLIT}": [
+                    part.sessions for part in parts
+                ],
                 f"{place}/{layout.REJECTED}/{layout.SPLIT}": [part.rejected for part in parts],
                 f"{layout.MEASURED}/{layout.SPLIT}": [part.measured for part in parts],
             }
@@ -269,7 +274,7 @@ def _filter(
     folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
     folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
     flags = merge_counts(fact["safety"] for fact in facts)
-    folder.write_json(f"{place}/{layout.SAFETY_REPORT}", flags)
+    folder.write_json(f"{sessions or place}/{layout.SAFETY_REPORT}", flags)
     bad.say(progress.say)
     if flags["flagged"]:
         progress.say(
@@ -277,7 +282,8 @@ def _filter(
             f"`augesc safety` shows them"
         )
     rejected = report["total"] - report["retained"]
-    folder.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
+    kept = "sessions" if sessions is None else "candidates"
+    folder.complete("filter", tables={kept: report["retained"], "rejected": rejected})
 
 
 def _beside(
