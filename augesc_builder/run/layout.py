@@ -46,7 +46,7 @@ SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
 QUALITY, QUALITY_REPORT, QUALITY_MD = "quality", "quality.json", "quality.md"
 CANDIDATES, SCORED, NOT_SELECTED = "candidates", "scored", "not_selected"
-SELECTION, SELECTION_MD, SELECTION_FIGURE = "selection.json", "selection.md", "selection"
+SELECTION, SELECTION_MD = "selection.json", "selection.md"
 COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
 REQUESTS = "requests.jsonl"
 

@@ -132,8 +132,7 @@ def _select(
     folder.write_text(f"{place}/{layout.SELECTION_MD}", selection_markdown(report) + "\n")
     folder.write_json(f"{place}/{layout.SAFETY_REPORT}", count_flags(flags))
     if len(points) > 1:
-        drawn = f"{place}/{layout.FIGURES}/{layout.SELECTION_FIGURE}"
-        folder.write_folder(drawn, partial(draw, points))
+        folder.write_folder(f"{place}/{layout.FIGURES}", partial(draw, points))
     progress.say(
         f"  {len(flags):,} sessions are chosen of {len(candidates):,} that met the requirements"
         + (f"; {len(cuts):,} of them end where their topic changed" if cuts else "")
