@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
@@ -113,6 +114,12 @@ class Generate(Section):
             Quota(source, n, budgets.get(source, CANDIDATES_EACH * n))
             for source, n in _by_source(self.keep).items()
         ]
+
+    def n_candidates(self, queries: Mapping[str, int]) -> int:
+        """Return how many conversations are generated at most, of so many queries by source."""
+        if self.keep is not None:
+            return sum(quota.budget for quota in self.quotas())
+        return sum(n * self.samples_for(source) for source, n in queries.items())
 
     def most(self, n_conversations: int) -> str:
         """Say how many conversations are generated, where there are so many at most."""

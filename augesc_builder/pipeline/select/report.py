@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from augesc_builder.config.select import Select
 from augesc_builder.metrics.distinct import hash_of
@@ -23,10 +22,7 @@ from augesc_builder.metrics.lexical_diversity.counts import hashed_grams
 from augesc_builder.metrics.tokenized import Spoken, mean, spoken
 from augesc_builder.metrics.vendi import vendi_score
 from augesc_builder.pipeline.select.choose import Candidate, choose
-from augesc_builder.pipeline.statistics.drawing import caption, label, look, panels, save
 from augesc_builder.readers.parquet import read_table
-from augesc_builder.run.document import Table, markdown_document
-from augesc_builder.run.markdown import NOTHING
 
 Scores = dict[str, dict[str, float | None]]
 """The numbers of each session by its id, called ``MEASURE.NUMBER``."""
@@ -98,69 +94,6 @@ def cost(
     ]
 
 
-def selection_markdown(report: Mapping[str, Any]) -> str:
-    """Write a report as tables."""
-    points = report["cost"]
-    names = list(points[0]["numbers"]) if points else []
-    by = report["by"]
-
-    def row(title: str, values: Sequence[float | None]) -> list[str]:
-        return [title, *(NOTHING if value is None else f"{value:,.4g}" for value in values)]
-
-    rows = [
-        row("sessions kept", [point["sessions"] for point in points]),
-        row("tokens for each", [point["tokens"] for point in points]),
-        row("sessions compared", [point["compared"] for point in points]),
-        *(
-            row(
-                f"{_title(name)}{' (chosen by)' if name == by else ''}",
-                [point["numbers"][name] for point in points],
-            )
-            for name in names
-        ),
-    ]
-    header = ["", *(f"best of {point['k']}" for point in points)]
-    reasons = report["not_selected"]
-    beyond, n_cut = reasons.get("beyond_keep", 0), report["cut"]["sessions"]
-    said = (
-        f"{report['chosen']:,} sessions are kept of {report['candidates']:,} that met the "
-        f"requirements; {reasons.get('score', 0):,} were not the best of their query"
-        + (f", {beyond:,} more than were asked for" if beyond else "")
-        + (f"; {n_cut:,} end where their topic changed" if n_cut else "")
-        + "."
-    )
-    note = (
-        f"{said} Numbers are means over the same queries in every column. What the choice goes by "
-        f"is moved by the choice itself; see docs/choosing.md."
-    )
-    return markdown_document([Table("What choosing costs", header, rows, lambda _: note)])
-
-
-def draw(points: Sequence[Point], into: Path) -> None:
-    """Draw each number against the tokens (or samples) for a kept session."""
-    save(lambda: [("selection", _figure(points))], into)
-
-
-def _figure(points: Sequence[Point]) -> Figure:
-    names = [
-        name
-        for name in points[0].numbers
-        if all(point.numbers[name] is not None for point in points)
-    ]
-    columns = 3
-    figure, axes = panels(max(1, -(-len(names) // columns)), columns, width=2.6, height=2.0)
-    has_tokens = all(point.tokens is not None for point in points)
-    across = [point.tokens if has_tokens else point.k for point in points]
-    for ax, name in zip(axes, names, strict=False):
-        ax.plot(across, [point.numbers[name] for point in points], marker="o", **look(0))
-        ax.set_title(label(_title(name)))
-    for ax in axes[len(names) :]:
-        ax.set_visible(False)
-    what = "tokens for each kept session" if has_tokens else "samples of a query"
-    caption(figure, f"Across: {what}, one mark for the best of 1, of 2, and so on.")
-    return figure
-
-
 def _kept(candidates: Sequence[Candidate], settings: Select) -> list[Candidate]:
     verdicts = choose(candidates, settings.order, settings.per_query)
     return [one for one in candidates if verdicts[one.session_id].reason is None]
@@ -199,7 +132,3 @@ def _diversity(sessions: Sequence[Spoken]) -> dict[str, float | None]:
         **{f"distinct_{n}": mean(len(np.unique(of)), len(of)) for n, of in enumerate(grams, 1)},
         "vendi": vendi_score(sessions),
     }
-
-
-def _title(name: str) -> str:
-    return name.replace(".", ": ").replace("_", " ")

@@ -21,7 +21,8 @@ from augesc_builder.pipeline.quality.measure import Measuring
 from augesc_builder.pipeline.quality.stage import pinned, score
 from augesc_builder.pipeline.select.choose import Candidate, Verdict, choose
 from augesc_builder.pipeline.select.cut import cut
-from augesc_builder.pipeline.select.report import Scores, cost, draw, selection_markdown
+from augesc_builder.pipeline.select.report import Scores, cost
+from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.readers.chunks import count_rows
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.run import layout
@@ -132,6 +133,8 @@ def _select(
     folder.write_text(f"{place}/{layout.SELECTION_MD}", selection_markdown(report) + "\n")
     folder.write_json(f"{place}/{layout.SAFETY_REPORT}", count_flags(flags))
     if len(points) > 1:
+        from augesc_builder.pipeline.select.figure import draw
+
         folder.write_folder(f"{place}/{layout.FIGURES}", partial(draw, points))
     progress.say(
         f"  {len(flags):,} sessions are chosen of {len(candidates):,} that met the requirements"

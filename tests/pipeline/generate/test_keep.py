@@ -98,7 +98,7 @@ def test_a_budget_that_is_spent_says_why_and_a_larger_one_goes_on(kept, generate
 
 def test_a_run_with_a_number_is_not_one_without(generate):
     generate(*KEEP)
-    with pytest.raises(SettingsChangedError, match="generate.keep"):
+    with pytest.raises(SettingsChangedError, match=r"generate\.keep"):
         generate()
     with pytest.raises(SettingsChangedError, match="requirements"):
         generate(*KEEP, "requirements.session_length.max=300")

@@ -13,6 +13,13 @@ from augesc_builder.pipeline.generate.lanes import Lane, lanes_of
 
 QUERIES = [{"query_id": f"q{i}", "source": "a" if i % 3 else "b"} for i in range(6)]
 
+BY = "consistency.contradiction"
+BEST_OF_4 = [
+    "quality.measures=[consistency]",
+    f"select={{by: {BY}, per_query: 1}}",
+    "generate.samples_per_query=4",
+]
+
 
 def order(lane):
     return [(task.query["query_id"], task.sample) for task in lane.tasks]
@@ -44,8 +51,7 @@ def test_each_source_has_a_lane_and_no_two_share_a_shard():
 
 
 def test_the_best_of_some_need_whole_queries():
-    asked = ["select={by: x.y, per_query: 1}", "generate.samples_per_query=4"]
-    recipe = load_recipe("tiny", [*asked, "generate.keep=2", "generate.keep_budget=11"])
+    recipe = load_recipe("tiny", [*BEST_OF_4, "generate.keep=2", "generate.keep_budget=11"])
     (lane,) = lanes_of(QUERIES, recipe)
     assert order(lane) == [(f"q{i}", n) for i in range(2) for n in range(4)]
 
@@ -82,10 +88,14 @@ def test_what_no_candidate_can_give_is_refused(overrides, said):
         (["generate.keep={a: 2}", "generate.keep_budget={a: 1}"], "budget 1 of a is less than"),
         (["generate.keep=0"], "greater than or equal to 1"),
         (["generate.keep={}"], "at least 1"),
-        (["select={by: a.b, per_query: 1}"], "the best 1 of generate.samples_per_query 1 is no"),
-        (["select={by: a.b}"], "by and per_query go together"),
+        (BEST_OF_4[:2], "the best 1 of generate.samples_per_query 1 is no choice"),
+        ([*BEST_OF_4[:2], "generate.samples_per_query={a: 1}"], "is no choice"),
+        (BEST_OF_4[1:], "goes by consistency, and quality.measures has none; add it there"),
+        (["select={cut_at_drift: true}"], "goes by topic_drift, and quality.measures has none"),
+        ([f"select={{by: {BY}}}"], "by and per_query go together"),
         (["select={}"], "asks for nothing"),
-        (["select={by: a, per_query: 1}"], "should match pattern"),
+        (["select={by: a, per_query: 1}"], "unknown number 'a'; expected one of consistency"),
+        (["select={by: consistency.contradictin, per_query: 1}"], f"did you mean {BY}"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_in_a_line(overrides, said):
@@ -96,8 +106,7 @@ def test_what_cannot_be_asked_for_is_refused_in_a_line(overrides, said):
 
 def test_as_many_candidates_as_are_kept_may_do():
     load_recipe("tiny", ["generate.keep=10", "generate.keep_budget=10"])
-    asked = ["select={by: a.b, per_query: 1}", "generate.samples_per_query=2"]
-    load_recipe("tiny", asked)
+    load_recipe("tiny", [*BEST_OF_4, "generate.samples_per_query=2"])
 
 
 @given(
