@@ -291,6 +291,7 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
         "augesc_builder.pipeline.finetune.train", "augesc_builder.pipeline.filter.filter"
     )
     folder, marks = tmp_path / "run", tmp_path / "run" / ".complete"
+    stages = stages_of(tiny)
     interrupted, known, more = set(), set(), 0
     for _ in range(400):
         process = context.Process(target=_build_and_die, args=(tiny, folder, after + more))
@@ -299,9 +300,7 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        interrupted |= {
-            next((s for s in stages_of(tiny) if not (marks / f"{s}.json").exists()), "card")
-        }
+        interrupted |= {next((s for s in stages if not (marks / f"{s}.json").exists()), "card")}
         # Whatever stands at its final place is whole.
         for path in folder.glob("[!.]*/**/*.parquet"):
             pq.read_table(path)
@@ -311,9 +310,7 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
         found = {path.name for path in marks.glob("*.json")}
         known, more = found, more + 3 if found == known else 0
     assert process.exitcode == 0
-    assert interrupted | {"card"} == set(
-        stages_of(tiny)
-    )  # what got the figures through is enough for it
+    assert interrupted | {"card"} == set(stages)  # what got the figures through is enough for it
     assert corpus_of(folder) == corpus_of(built)
     assert not (folder / ".work").exists()
 

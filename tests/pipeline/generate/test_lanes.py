@@ -61,13 +61,7 @@ def test_the_best_of_some_need_whole_queries():
     [
         (["generate.keep={zzz: 2}"], "zzz has no query; the queries are from a, b"),
         (
-            *(
-                [
-                    "select={by: x.y, per_query: 1}",
-                    "generate.samples_per_query=4",
-                    "generate.keep=7",
-                ],
-            ),
+            [*BEST_OF_4, "generate.keep=7"],
             "7 sessions are more than select.per_query 1 of 6 queries can give",
         ),
     ],
