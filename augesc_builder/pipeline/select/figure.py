@@ -29,7 +29,7 @@ def _figure(points: Sequence[Point]) -> Figure:
     across = [point.tokens if has_tokens else point.k for point in points]
     for ax, name in zip(axes, names, strict=False):
         ax.plot(across, [point.numbers[name] for point in points], marker="o", **look(0))
-        ax.settitle_of(label(title_of(name)))
+        ax.set_title(label(title_of(name)))
     for ax in axes[len(names) :]:
         ax.set_visible(False)
     what = "tokens for each kept session" if has_tokens else "samples of a query"
