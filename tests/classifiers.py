@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from augesc_builder.models import causal_lm
 from augesc_builder.models.sequence_classifier import load_to_train
 from augesc_builder.sources.sample import read_sample_sessions
+
+WORDS = "i you went home today and then with my friend to see her dog"
 
 
 def causal_backbone(folder: Path, layers: int = 2) -> Path:
@@ -37,9 +39,7 @@ def causal_backbone(folder: Path, layers: int = 2) -> Path:
 
 def classifier(folder: Path, labels: Sequence[str], seed: int = 1) -> Path:
     """Save a tiny classifier with random weights."""
-    model, tokenizer = load_to_train(
-        str(causal_backbone(folder)), None, None, labels, seed
-    )
+    model, tokenizer = load_to_train(str(causal_backbone(folder)), None, None, labels, seed)
     with torch.no_grad():
         model.score.weight.normal_(0, 3)
     model.save_pretrained(folder)
@@ -48,9 +48,9 @@ def classifier(folder: Path, labels: Sequence[str], seed: int = 1) -> Path:
 
 
 def moods(path: Path, n: int = 64) -> Path:
-    """Write pairs of texts, a third of them of a group, of the labels ``glad`` and ``sad``."""
+    """Write pairs of texts of the labels ``glad`` and ``sad``."""
     rng = random.Random(1)
-    words = "i you went home today and then with my friend to see her dog".split()
+    words = WORDS.split()
     lines = ["text\ttext_pair\tlabel"]
     for i in range(n):
         label = ("glad", "sad")[i % 2]

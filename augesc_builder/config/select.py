@@ -14,6 +14,9 @@ NUMBERS: Mapping[str, tuple[str, ...]] = {
     "consistency": ("contradiction", "contradictions", "role_confusions"),
     "topic_drift": ("drift", "drifted"),
     "informativeness": ("new_words", "new_facts", "new_share"),
+    "support_strategies": (
+        *("asks", "reflects", "comforts", "suggests", "informs", "other", "strategies"),
+    ),
 }
 """The numbers that measures have for a session, and that sessions can be ranked by."""
 

@@ -26,13 +26,17 @@ _COLUMNS = ("text", "text_pair", "label", "group")
 
 @dataclass(frozen=True)
 class Labelled:
-    """A text or a pair with its label; ``unit`` is the session, or the group of rows, it is of."""
+    """A text or a pair with its label, and what it is of.
+
+    Examples of one ``unit`` depend on one another: those of a session, or of a group of rows.
+    """
 
     text: str
     text_pair: str | None
     label: str
     unit: str
     problem_type: str | None = None
+    of_session: bool = False
 
 
 def read_labelled(path: str, data: Data, examples: Examples) -> list[Labelled]:
@@ -107,7 +111,7 @@ def _of_session(value: Any, file: Path, number: int, settings: Examples) -> list
         first = 0 if settings.history_turns is None else max(0, turn - settings.history_turns)
         said = session.messages
         texts = as_texts(said[first:turn], said[turn]["content"])
-        found.append(Labelled(*texts, strategy, name, session.problem_type))
+        found.append(Labelled(*texts, strategy, name, session.problem_type, of_session=True))
     return found
 
 

@@ -51,10 +51,6 @@ class SequenceClassifier:
         check_folder(name)
         self.name = name
         self.commit = None if Path(name).is_dir() else resolve_model(name, revision, key)
-        if not is_classifier(name, self.commit):
-            raise CheckpointError(
-                f"{name}: no classifier of texts; give one of transformers' kinds ...{_KIND}"
-            )
         self.model, self.tokenizer = _load(name, self.commit)
         named = self.model.config.id2label
         self.labels = tuple(str(named[i]) for i in range(len(named)))
@@ -96,14 +92,11 @@ class SequenceClassifier:
 
 
 def is_classifier(name: str | Path, revision: str | None = None) -> bool:
-    """Whether a model's config says that it classifies texts.
-
-    Raises :class:`~augesc_builder.errors.CheckpointError` where it has no config.
-    """
+    """Whether a model's config says that it classifies texts; of one without a config it is not."""
     try:
         return _is_of_classifier(pretrained.load_config(name, revision))
-    except Exception as error:
-        raise CheckpointError(f"{name}: no config to be had: {brief(error)}") from error
+    except Exception:  # whoever loads it tells what is wrong
+        return False
 
 
 def _is_of_classifier(config: Any) -> bool:
@@ -145,8 +138,7 @@ def _load(
     try:
         with quiet_bars() if Path(name).is_dir() else contextlib.nullcontext(), _quiet():
             config = pretrained.load_config(name, revision)
-            is_one = _is_of_classifier(config)
-            further = is_one and (not labels or set(labels) == set(config.label2id))
+            further = _is_trained(config, labels)
             if not further:
                 config.id2label = dict(enumerate(labels))
                 config.label2id = {label: i for i, label in enumerate(labels)}
@@ -171,6 +163,18 @@ def _load(
             f"not belong together"
         )
     return model, tokens
+
+
+def _is_trained(config: Any, labels: Sequence[str]) -> bool:
+    """Whether a model has a head already: for ``labels``, or where none are given for any.
+
+    Raises ``ValueError`` for the latter where it has none.
+    """
+    if labels:
+        return _is_of_classifier(config) and set(labels) == set(config.label2id)
+    if not _is_of_classifier(config):
+        raise ValueError(f"it is none, of transformers' kinds ...{_KIND}")
+    return True
 
 
 def _check_body(model: Any, found: dict[str, Any], *, is_whole: bool) -> None:

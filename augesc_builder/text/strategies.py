@@ -18,9 +18,9 @@ GROUPS = {
 }
 """What a supporter does by each strategy, as ESConv's labels spell them.
 
-Of the groups, ``comforts`` holds what ESConv's framework has in its comforting stage; self-disclosure
-stands in all of its stages, and here with what says that somebody is not alone. ``other`` is mostly
-greetings and thanks.
+Of the groups, ``comforts`` holds what ESConv's framework has in its comforting stage;
+self-disclosure stands in all of its stages, and here with what says that somebody is not alone.
+``other`` is mostly greetings and thanks.
 """
 
 STRATEGIES = tuple(GROUPS)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import random
-
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import pipeline
 
 from augesc_builder.config.training import load_config
 from augesc_builder.dialog.folder import find_model
-from augesc_builder.dialog.labelled import Labelled, read_labelled
-from augesc_builder.errors import CheckpointError, InputError, RecipeError, TrainingError
+from augesc_builder.dialog.labelled import read_labelled
 from augesc_builder.models.sequence_classifier import (
     SequenceClassifier,
-    freeze_below,
-    load_to_train,
 )
 from augesc_builder.run.progress import Progress
-from augesc_builder.text.strategies import STRATEGIES
 from augesc_builder.training.run import train
 from tests import classifiers
-from tests.conftest import shared
-from tests.training.test_training import StopsAfter, assert_equal_weights, curve_of, weights_of
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from augesc_builder.metrics.consistency.vocabulary import (
     MALE,
     PAST,
     VAGUE_VERBS,
+    word_set,
 )
 
 _FEMALE, _MALE = frozenset(map(stem_of, FEMALE)), frozenset(map(stem_of, MALE))
@@ -29,13 +30,17 @@ _VAGUE = frozenset(map(stem_of, VAGUE_VERBS))
 
 _OWNERS = frozenset(("my", "our"))
 _OLDEST = 120
-_NO_LONGER = frozenset(
-    ["die", "died", "passed", "lost", "late", "ex", "former", "used", "divorced", "anymore", "another", "other", "future", "step", "yet", "longer", "split", "left", "ago"]
+_NO_LONGER = word_set(
+    "die died passed lost late ex former used divorced anymore another other future step yet "
+    "longer split left ago"
 )
 """Words beside which to have none is no contrary of to have had one."""
 
-_SAME_LIFE = frozenset(["been", "have", "has", "had", "am", "is", "are", "was", "were"])
+_SAME_LIFE = word_set("been have has had am is are was were")
+_SUBJECTS = word_set("i he she we they")
 _OBJECT_WORDS = 5
+_BEHIND_JOBS = word_set("and at in for who")
+_NO_PLACE = word_set("a an the my our this that one it here there same")
 _LEADS_TO_PLACE = frozenset((("live", "in"), ("be", "from"), ("come", "from"), ("bear", "in")))
 
 
@@ -46,7 +51,7 @@ class Fact(NamedTuple):
     """
 
     kind: str
-    about: str
+    about: tuple[str, ...]
     value: str
     said: str
     start: int
@@ -64,9 +69,10 @@ def facts_of(clauses: Sequence[Clause]) -> list[Fact]:
     ]
 
 
-def _fact(kind: str, about: str, value: str, words: Sequence[Word]) -> Fact:
+def _fact(kind: str, about: str | tuple[str, ...], value: str, words: Sequence[Word]) -> Fact:
     said = " ".join(dict.fromkeys(word.text for word in words))
-    return Fact(kind, about, value, said, words[0].start, words[-1].end)
+    key = (about,) if isinstance(about, str) else about
+    return Fact(kind, key, value, said, words[0].start, words[-1].end)
 
 
 def _number(word: Word) -> str | None:
@@ -83,24 +89,18 @@ def _ages(clause: Clause) -> Iterator[Fact]:
     words = clause.words
     for i, word in enumerate(words):
         age = _number(word)
-        if age is None or len(age) > len(str(_OLDEST)) or int(age) > _OLDEST:
+        if age is None or len(age) > len(str(_OLDEST)) or int(age) > _OLDEST or not i:
             continue
         behind = _stems(words, i + 1, 2)
         of_years = behind == ["year", "old"]
-        if (
-            i >= 2
-            and words[i - 1].text in ("am", "is", "turned", "are")
-            and (
-                not behind or of_years
-            )
-        ):
-            subject = words[i - 2]
-            if subject.text == "i":
-                yield _fact("age", "i", age, words[i - 2 : i + 1 + 2 * of_years])
-            elif i >= 3 and words[i - 3].text in _OWNERS and words[i - 1].text != "are":  # noqa: PLR2004
-                yield _fact("age", subject.stem, age, words[i - 3 : i + 1 + 2 * of_years])
-        if of_years and i and words[i - 1].text in _OWNERS and words[i + 3 : i + 4]:
-            yield _fact("age", words[i + 3].stem, age, words[i - 1 : i + 4])
+        end = i + 3 if of_years else i + 1
+        if words[i - 1].text in ("am", "is", "turned") and (not behind or of_years):
+            if i > 1 and words[i - 2].text == "i":
+                yield _fact("age", "i", age, words[i - 2 : end])
+            elif i > 1 and words[max(i - 3, 0)].text in _OWNERS:
+                yield _fact("age", words[i - 2].stem, age, words[i - 3 : end])
+        elif of_years and words[i - 1].text in _OWNERS and len(words) > end:
+            yield _fact("age", words[end].stem, age, words[i - 1 : end + 1])
 
 
 def _durations(clause: Clause) -> Iterator[Fact]:
@@ -121,28 +121,22 @@ def _durations(clause: Clause) -> Iterator[Fact]:
         if ago or any(w.text in ("been", "have", "has") for w in before):
             about = f"{subject or 'my'} {verb.stem} {'ago' if ago else 'for'}"
             days = f"{int(number) * unit:.2f}"
-            yield _fact("duration", about, days, words[verb_place(words, verb) : i + 2 + ago])
-
-
-def verb_place(words: Sequence[Word], verb: Word) -> int:
-    """Return where a word stands among others."""
-    return words.index(verb)
+            yield _fact("duration", about, days, words[words.index(verb) : i + 2 + ago])
 
 
 def _counts(clause: Clause) -> Iterator[Fact]:
     """Yield how many of what can be counted once for all one has."""
     words = clause.words
-    for i, word in enumerate(words):
-        if word.stem in _COUNTED and i >= 2:  # noqa: PLR2004
-            for back in (1, 2):
-                number = _number(words[i - back])
-                owner = words[i - back - 1] if i > back else None
-                if number is None or owner is None:
-                    continue
-                if owner.text in _OWNERS or owner.text in ("have", "got"):
-                    if not any(w.text in _NO_LONGER for w in words):
-                        yield _fact("count", word.stem, number, words[i - back - 1 : i + 1])
-                    break
+    if any(word.text in _NO_LONGER for word in words):
+        return
+    for i in range(1, len(words)):
+        number = _number(words[i])
+        if number is None or words[i - 1].text not in ("my", "our", "have", "got"):
+            continue
+        for k in range(i + 1, min(i + 3, len(words))):
+            if words[k].stem in _COUNTED:
+                yield _fact("count", words[k].stem, number, words[i - 1 : k + 1])
+                break
 
 
 def _kin(clause: Clause) -> Iterator[Fact]:
@@ -165,39 +159,47 @@ def _kin(clause: Clause) -> Iterator[Fact]:
             yield _fact("kinship", kin, "none" if none else "some", words[max(i - 4, 0) : i + 1])
 
 
-def _selves(clause: Clause) -> Iterator[Fact]:
-    """Yield a speaker's name, gender and work, and where they live."""
+def _names(clause: Clause) -> Iterator[Fact]:
+    """Yield what a speaker is called."""
     words = clause.words
-    texts = [word.text for word in words]
-    for i, word in enumerate(words):
-        if word.text == "name" and i and texts[i - 1] in _OWNERS and texts[i + 1 : i + 2] == ["is"]:
-            if words[i + 2 : i + 3] and not clause.negators:
-                yield _fact("name", "i", words[i + 2].stem, words[i - 1 : i + 3])
-        if texts[i : i + 2] == ["i", "am"] and not clause.negators:
-            article = next((k for k in (i + 2, i + 3) if texts[k : k + 1] in (["a"], ["an"])), None)
-            if article is None or "like" in texts[i:article]:
-                continue
-            for k in range(article + 1, min(article + 4, len(words))):
-                stem = words[k].stem
-                if stem in _FEMALE or stem in _MALE:
-                    value = "female" if stem in _FEMALE else "male"
-                    yield _fact("gender", "i", value, words[i : k + 1])
-                    break
-                last = k + 1 == len(words) or words[k + 1].text in ("and", "at", "in", "for", "who")
-                if stem in _JOBS and last:
-                    yield _fact("work", "i", stem, words[i : k + 1])
-                    break
-        if texts[i : i + 1] == ["i"] and tuple(_stems(words, i + 1, 2)) in _LEADS_TO_PLACE:
-            place = words[i + 3 : i + 5]
-            if place and place[0].text not in ("a", "an", "the", "my", "this", "that", "one"):
-                value = place[0].stem
-                yield _fact("place", words[i + 1].stem, value, words[i : i + 4])
+    for i in range(len(words) - 3):
+        if [word.text for word in words[i : i + 3]] == ["my", "name", "is"] and not clause.negators:
+            yield _fact("name", "i", words[i + 3].stem, words[i : i + 4])
+
+
+def _selves(clause: Clause) -> Iterator[Fact]:
+    """Yield a speaker's gender and work: ``I am a good man``."""
+    words, texts = clause.words, [word.text for word in clause.words]
+    for i in range(len(words)):
+        if texts[i : i + 2] != ["i", "am"] or clause.negators:
+            continue
+        article = next((k for k in (i + 2, i + 3) if texts[k : k + 1] in (["a"], ["an"])), None)
+        if article is None or "like" in texts[i:article]:
+            continue
+        for k in range(article + 1, min(article + 4, len(words))):
+            stem = words[k].stem
+            if stem in _FEMALE or stem in _MALE:
+                value = "female" if stem in _FEMALE else "male"
+                yield _fact("gender", "i", value, words[i : k + 1])
+                break
+            if stem in _JOBS and (k + 1 == len(words) or texts[k + 1] in _BEHIND_JOBS):
+                yield _fact("work", "i", stem, words[i : k + 1])
+                break
+
+
+def _places(clause: Clause) -> Iterator[Fact]:
+    """Yield where a speaker lives or is from."""
+    words = clause.words
+    for i in range(len(words) - 3):
+        leads = words[i].text == "i" and tuple(_stems(words, i + 1, 2)) in _LEADS_TO_PLACE
+        if leads and words[i + 3].text not in _NO_PLACE and not clause.negators:
+            yield _fact("place", words[i + 1].stem, words[i + 3].stem, words[i : i + 4])
 
 
 def _deeds(clause: Clause) -> Iterator[Fact]:
     """Yield what one does or does not do, likes or does not like: ``I VERB OBJECT``."""
     words = [word for word in clause.words if word.stem not in ("really", "actually", "also")]
-    start = next((i for i, word in enumerate(words) if word.text == "i"), None)
+    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), None)
     if start is None:
         return
     denied, i = False, start + 1
@@ -221,10 +223,10 @@ def _deeds(clause: Clause) -> Iterator[Fact]:
         name, denied = "like", not denied
     elif name in _LIKES:
         name = "like"
-    about = f"{name} {tense} {' '.join(sorted({w.stem for w in objects}))}"
+    about = (words[start].text, name, tense, *sorted({w.stem for w in objects}))
     yield _fact(
         "deed", about, "no" if denied else "yes", words[start : words.index(objects[-1]) + 1]
     )
 
 
-_RULES = (_ages, _durations, _counts, _kin, _selves, _deeds)
+_RULES = (_ages, _durations, _counts, _kin, _names, _selves, _places, _deeds)

@@ -119,11 +119,14 @@ def _measure(
         read_table(folder.path / layout.shard_path(table, i, len(facts)), [*QUALITY])
         for i in range(len(facts))
     )
+    measures = {measure.name: measure.settings() for measure in measuring.measures()}
+    if judges := own_judges(quality, sets):
+        measures["topic_drift"]["own_judge"] = True
     report = {
         **quality_report(tables, list(sets), seed),
-        "measures": {measure.name: measure.settings() for measure in measuring.measures()},
+        "measures": measures,
         "not_measured": not_measured,
-        "own_judge": own_judges(quality, sets),
+        "own_judge": judges,
         "not_conversations": sum(fact["unread"] for fact in facts),
         "bad_lines": bad.report(),
     }

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augesc_builder.config.generate import Quota
+from augesc_builder.config.quality import WITHOUT_A_MODEL
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.config.select import NUMBERS
 from augesc_builder.pipeline.quality.measures import measures_of
 from augesc_builder.pipeline.select.choose import Candidate, choose, ranked
+from augesc_builder.text.strategies import GROUPS
 
 
 def make(scores):
@@ -87,6 +89,7 @@ def test_what_can_be_chosen_by_is_what_measures_say():
         {"role": "assistant", "content": "I am sorry to hear that about your dog."},
     ]
     quality = load_recipe("tiny").quality
-    for measure in measures_of(quality, list(NUMBERS)):
+    assert set(NUMBERS["support_strategies"]) == {*GROUPS.values(), "strategies"}
+    for measure in measures_of(quality, WITHOUT_A_MODEL):
         (found,) = measure.score([session])
         assert set(found.session) - {"change_point"} == set(NUMBERS[measure.name])
