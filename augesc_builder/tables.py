@@ -205,6 +205,22 @@ SESSIONS_AND_REJECTED = Features(
 continuation, is null for sessions, whose ``violations`` are empty.
 """
 
+NOT_SELECTED = Features(
+    {
+        **SESSIONS,
+        "score": Value("float64"),
+        "reason": Value("string"),
+        "chosen": Value("string"),
+        "chosen_score": Value("float64"),
+    }
+)
+"""A row is a session that met the requirements, and others were chosen in its place.
+
+- ``score``: the number that the choice went by; null where the measure says nothing
+- ``reason``: ``score`` (others of its query are better) or ``beyond_keep`` (enough are kept)
+- ``chosen``, ``chosen_score``: the ``session_id`` of the best one of its query, and its number
+"""
+
 TABLES = {
     "queries": QUERIES,
     "generations": GENERATIONS,

@@ -23,13 +23,20 @@ SAFETY_LISTS = [LEXICONS / f"{name}.yaml" for name in ("safety", "danger", "medi
 def stages_of(recipe: Recipe) -> list[str]:
     """Return the stages that a build comes to, in order.
 
-    Not every backend needs fine-tuning, and quality is measured where a recipe asks for it.
+    Not every backend needs fine-tuning; quality is measured, and the best are chosen, where a
+    recipe asks for it.
     """
     optional = {
         "finetune": backend_of(recipe).needs_checkpoint,
+        "select": recipe.select is not None,
         "quality": bool(recipe.quality.measures),
     }
     return [name for name in layout.STAGES if optional.get(name, True)]
+
+
+def sessions_by(recipe: Recipe) -> str:
+    """Return the stage that writes the sessions of the corpus."""
+    return "filter" if recipe.select is None else "select"
 
 
 def run_settings(recipe: Recipe) -> dict[str, Any]:

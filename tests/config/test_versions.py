@@ -32,7 +32,8 @@ def of_before(settings):
     del old["statistics"]
     if not old["quality"]["measures"]:
         del old["quality"]
-    del old["finetune"]["held_out"]
+    del old["finetune"]["held_out"], old["select"]
+    del old["generate"]["keep"], old["generate"]["keep_budget"]
     return old
 
 

@@ -35,12 +35,14 @@ def filter_files(
     num_proc: int | None = None,
     measured: Path | None = None,
     limits: Limits = USUAL,
+    sessions: str | None = None,
     seed: int,
     model: str = "ours",
     counted: str | None = None,
 ) -> None:
     """Split generations into sessions and rejected rows, in shards of some 20,000.
 
+    ``sessions`` is where the sessions go that are chosen from, and not yet the corpus.
     What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
     where the same generations were measured before, and ``counted`` says which text their tokens
     are of. ``seed`` draws the sample of the report, whose rows are ``model``'s.
@@ -86,7 +88,9 @@ def filter_files(
                     f"none of the first {bad.count:,} rows can be read; {bad.examples[0]}", files[0]
                 )
             tables = {
-                f"{place}/{layout.DATA}/{layout.SPLIT}": [part.sessions for part in parts],
+                f"{sessions or f'{place}/{layout.DATA}'}/{layout.SPLIT}": [
+                    part.sessions for part in parts
+                ],
                 f"{place}/{layout.REJECTED}/{layout.SPLIT}": [part.rejected for part in parts],
                 f"{layout.MEASURED}/{layout.SPLIT}": [part.measured for part in parts],
             }
@@ -110,7 +114,7 @@ def filter_files(
     folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
     folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
     flags = merge_counts(fact["safety"] for fact in facts)
-    folder.write_json(f"{place}/{layout.SAFETY_REPORT}", flags)
+    folder.write_json(f"{sessions or place}/{layout.SAFETY_REPORT}", flags)
     bad.say(progress.say)
     if flags["flagged"]:
         progress.say(
@@ -118,7 +122,8 @@ def filter_files(
             f"`augesc safety` shows them"
         )
     rejected = report["total"] - report["retained"]
-    folder.complete("filter", tables={"sessions": report["retained"], "rejected": rejected})
+    kept = "sessions" if sessions is None else "candidates"
+    folder.complete("filter", tables={kept: report["retained"], "rejected": rejected})
 
 
 def _beside(

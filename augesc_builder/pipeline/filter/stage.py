@@ -9,7 +9,7 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.filter.judging import filter_files
 from augesc_builder.pipeline.generate.backends import backend_of
-from augesc_builder.pipeline.inputs import input_digests
+from augesc_builder.pipeline.inputs import input_digests, sessions_by
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
@@ -26,7 +26,8 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
-    counter, recount = build_counter(folder, recipe, generations)
+    checkpoint = folder.path / layout.CHECKPOINT
+    counter, recount = build_counter(folder, recipe, checkpoint, generations)
     judge = Filter(
         recipe.requirements,
         template=PromptTemplate(recipe.prompt.instruction, background=True),
@@ -36,7 +37,16 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         strict=True,
     )
     label = backend_of(recipe).label(recipe)
-    filter_files(folder, judge, generations, layout.CORPUS, progress, model=label, seed=recipe.seed)
+    filter_files(
+        folder,
+        judge,
+        generations,
+        layout.CORPUS,
+        progress,
+        sessions=layout.CANDIDATES if sessions_by(recipe) == "select" else None,
+        model=label,
+        seed=recipe.seed,
+    )
 
 
 def standalone(

@@ -1,15 +1,13 @@
-"""What is to be generated: every sample of every query, each with its place in a shard."""
+"""What is to be generated: samples of queries, each with its place in a shard."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.generate import Generate
 from augesc_builder.errors import InputError
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.text.prompts import collapse
@@ -48,19 +46,6 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
         if not table.num_rows:
             raise InputError("empty; expected a query a row", path)
     return rows
-
-
-def tasks(queries: Sequence[Row], settings: Generate) -> list[Task]:
-    """Return the conversations to generate: every sample of every query, in the queries' order."""
-    samples = (
-        (query, sample)
-        for query in queries
-        for sample in range(settings.samples_for(query["source"]))
-    )
-    return [
-        Task(query, sample, *divmod(number, settings.shard_size))
-        for number, (query, sample) in enumerate(samples)
-    ]
 
 
 def with_personas(some: Iterable[Task], bank: Sequence[str], seed: int) -> list[Task]:
@@ -114,8 +99,3 @@ def generation_row(
         "seed": seed,
         **grounds,
     }
-
-
-def n_shards(all_tasks: Sequence[Task], size: int) -> int:
-    """Return how many shards of ``size`` the tasks fill."""
-    return math.ceil(len(all_tasks) / size)
