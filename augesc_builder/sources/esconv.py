@@ -94,7 +94,8 @@ def _utterance(
     speaker = value.get("speaker")
     if not isinstance(speaker, str) or speaker not in _ROLES:
         raise fail(
-            f"utterance {number} is of no known speaker: expected usr or sys, found {_brief(speaker)}"
+            f"utterance {number} is of no known speaker: expected usr or sys, found "
+            f"{_brief(speaker)}"
         )
     if not text.strip():
         raise fail(f"utterance {number} has no words; remove it")
