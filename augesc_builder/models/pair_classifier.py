@@ -38,14 +38,19 @@ class PairClassifier:
     """Scores pairs of texts with a model; each as it would be alone, whatever it is batched with.
 
     ``name`` is a folder, or a model on the Hub at ``revision`` (of the default, :data:`REVISION`).
+    ``both_orders`` asks for each pair twice and takes the higher answer: to contradict is mutual,
+    what models say is not. It takes twice the time.
     Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not have it, and
     :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded or has other labels.
     """
 
-    def __init__(self, name: str = MODEL, revision: str | None = None) -> None:
+    def __init__(
+        self, name: str = MODEL, revision: str | None = None, *, both_orders: bool = False
+    ) -> None:
         if name == MODEL and revision is None:
             revision = REVISION
         self.name = name
+        self._both_orders = both_orders
         self.commit = None if Path(name).is_dir() else resolve_model(name, revision, "classifier")
         try:
             self._tokenizer = load_tokenizer(name, self.commit)
@@ -64,16 +69,20 @@ class PairClassifier:
 
     def settings(self) -> dict[str, Any]:
         """Return what its scores depend on."""
-        return {"model": self.name, "commit": self.commit, "longest": LONGEST}
+        return {
+            "model": self.name,
+            "commit": self.commit,
+            "longest": LONGEST,
+            "both_orders": self._both_orders,
+        }
 
     def contradictions(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return for each pair of texts how probable it is that they contradict, 0..1.
-
-        It is the higher one of both orders: to contradict is mutual, and what models say is not.
-        """
-        both = [*pairs, *((second, first) for first, second in pairs)]
-        scores = self._score(both)
-        return [max(scores[i], scores[i + len(pairs)]) for i in range(len(pairs))]
+        """Return for each pair of texts, the earlier first, how probably they contradict, 0..1."""
+        scores = self._score(pairs)
+        if self._both_orders:
+            turned = self._score([(second, first) for first, second in pairs])
+            scores = [max(each) for each in zip(scores, turned, strict=True)]
+        return scores
 
     @torch.inference_mode()
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:

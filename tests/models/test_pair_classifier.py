@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 
 def test_each_pair_is_scored_as_it_is_alone_and_in_both_orders(folder):
-    model = PairClassifier(str(folder))
+    model = PairClassifier(str(folder), both_orders=True)
     pairs = [("a b", "c"), ("a", "c d e f g h a b"), ("", "b"), ("h " * 300, "a"), ("c", "a b")]
     together = model.contradictions(pairs)
     alone = [model.contradictions([pair])[0] for pair in pairs]
@@ -65,7 +65,11 @@ def test_each_pair_is_scored_as_it_is_alone_and_in_both_orders(folder):
     assert len({round(score, 4) for score in together}) == 4
     assert all(0 < score < 1 for score in together)
     assert model.contradictions([]) == []
-    assert model.settings() == {"model": str(folder), "commit": None, "longest": 256}
+    one_way = PairClassifier(str(folder)).contradictions(pairs)
+    assert all(one <= both + 1e-6 for one, both in zip(one_way, together, strict=True))
+    assert one_way[0] != pytest.approx(one_way[4], abs=1e-6)
+    about = {"model": str(folder), "commit": None, "longest": 256, "both_orders": True}
+    assert model.settings() == about
 
 
 def test_the_label_of_a_contradiction_is_read(folder):
