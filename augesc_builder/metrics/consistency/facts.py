@@ -92,7 +92,8 @@ def _addressed(clauses: Sequence[Clause]) -> Iterator[Fact]:
         words = clause.words
         if len(words) <= _LONGEST_GREETING and all(w.text in _GREETINGS for w in words[:-1]):
             last = words[-1]
-            if last.capital and (words[:-1] or greeted) and last.stem not in _TIMES:
+            is_name = last.capital and last.text not in _GREETINGS and last.stem not in _TIMES
+            if is_name and (words[:-1] or greeted):
                 yield _fact("name", "you", last.stem, words)
         greeted = words if all(w.text in _GREETINGS for w in words) else ()
 
