@@ -37,7 +37,7 @@ _NO_LONGER = word_set(
 )
 """Words beside which to have none is no contrary of to have had one."""
 
-_NONE = word_set("no not never")
+_FARTHEST_OWNED = 4
 _MORTAL = frozenset(map(stem_of, FEMALE | MALE | {"dog", "cat"}))
 _DIED = word_set("died passed dead deceased")
 _DOES = word_set("says tells thinks calls lives comes works likes loves wants asks knows keeps")
@@ -178,7 +178,7 @@ def _kin(clause: Clause) -> Iterator[Fact]:
         kin = _KIN_CLASS.get(word.stem)
         if kin and k and texts[k - 1] in _OWNERS:
             yield _fact("kinship", kin, "some", words[k - 1 : k + 1])
-            if kin == "spouse":
+            if kin == "spouse" and word.text != "spouse":
                 yield _fact("kinship", "whom one is married to", word.stem, words[k - 1 : k + 1])
         elif k < speaker:
             continue
@@ -186,9 +186,19 @@ def _kin(clause: Clause) -> Iterator[Fact]:
             yield _fact("kinship", "spouse", "none", words[speaker : k + 1])
         elif _stems(words, k, 2) == ["only", "child"]:
             yield _fact("kinship", "siblings", "none", words[speaker : k + 2])
-        elif kin and _HAVE in _stems(words, max(k - 4, 0), min(k, 4)):
-            none = not _NONE.isdisjoint(texts[max(k - 5, 0) : k])
+        elif kin and (none := _lacks(clause, speaker, k)) is not None:
             yield _fact("kinship", kin, "none" if none else "some", words[speaker : k + 1])
+
+
+def _lacks(clause: Clause, speaker: int, kin: int) -> bool | None:
+    """Whether it is said to have none of somebody; ``None`` where nothing of the kind is said."""
+    words = clause.words
+    verb = speaker + 1
+    while verb < kin and (words[verb].text in ("do", "did") or words[verb] in clause.negators):
+        verb += 1
+    if words[verb].stem != _HAVE or kin - verb > _FARTHEST_OWNED:
+        return None
+    return any(word in clause.negators for word in words[speaker:kin])
 
 
 def _lives(clause: Clause) -> Iterator[Fact]:
