@@ -29,7 +29,7 @@ _SUPPORTS = (
 )
 _ASKS_HELP = (
     r"(?:can|could|will|would) you (?:please )?help me(?! (?:to )?understand)",
-    r"(?<!when )(?<!if )i (?:really |just )?need (?:your |some )?(?:help|advice|someone to talk to)",
+    r"(?<!when )(?<!if )i (?:really |just )?need (?:your |some )?(?:help|advice)",
     r"what should i do|what do you think i should do|what would you do if you were me",
     r"i (?:just |really )?do not know what (?:else )?to do",
     r"do you have any (?:advice|suggestions|tips) for me",
