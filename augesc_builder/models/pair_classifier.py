@@ -28,6 +28,7 @@ LONGEST = 256
 TOKENS_AT_ONCE = 4096
 """Tokens of a batch, padding counted."""
 
+_NO_LETTER = re.compile(r"[^a-z]")
 _CONTRADICTION = "contradiction"
 _OTHERS = frozenset(
     ("nocontradiction", "notcontradiction", "noncontradiction", "neutral", "entailment")
@@ -129,7 +130,7 @@ def contradiction_label(name: str, labels: Mapping[int, Any]) -> int:
 
     Raises :class:`~augesc_builder.errors.CheckpointError` for labels of another kind of model.
     """
-    plain = {number: re.sub(r"[^a-z]", "", str(label).lower()) for number, label in labels.items()}
+    plain = {number: _NO_LETTER.sub("", str(label).lower()) for number, label in labels.items()}
     found = [number for number, label in plain.items() if label == _CONTRADICTION]
     others = {label for label in plain.values() if label != _CONTRADICTION}
     is_nli = others == {"neutral", "entailment"}
