@@ -253,34 +253,41 @@ def _places(clause: Clause) -> Iterator[Fact]:
 def _deeds(clause: Clause) -> Iterator[Fact]:
     """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
     words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
-    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), len(words))
-    denied, past, i = False, False, start + 1
+    subjects = [i for i, word in enumerate(words) if word.text in _SUBJECTS]
+    for start, end in zip(subjects, [*subjects[1:], len(words)], strict=True):
+        if fact := _deed(words[start:end], clause):
+            yield fact
+
+
+def _deed(words: Sequence[Word], clause: Clause) -> Fact | None:
+    """Return what the first of the words does, if it does something to something."""
+    denied, past, i = False, False, 1
     while i < len(words) and (words[i].text in _AUXILIARIES or words[i] in clause.negators):
         denied ^= words[i] in clause.negators
         past |= words[i].text in PAST
         i += 1
     if i >= len(words):
-        return
+        return None
     verb, behind = words[i], words[i + 1 : i + 1 + _OBJECT_WORDS]
     if verb.text in _ARTICLES:  # no auxiliary stands before it: one has something, or is something
-        verb = next((w for w in reversed(words[start:i]) if w not in clause.negators), verb)
+        verb = next((word for word in reversed(words[:i]) if word not in clause.negators), verb)
     objects = [word for word in behind if word.stem in clause.content]
     if not objects and verb.text in _STATES:
         objects = [verb]
     vague = verb.stem in _VAGUE or verb.text.endswith("ing")
     if vague or not objects or any(word in clause.negators for word in words[i + 1 :]):
-        return
+        return None
     past |= verb.text in PAST or verb.text.endswith("ed")
     likes = verb.stem in _LIKES or verb.stem in _DISLIKES
     denied ^= verb.stem in _DISLIKES
     about = (
-        words[start].text,
+        words[0].text,
         "like" if likes else verb.stem,
         "past" if past else "now",
         *sorted({word.stem for word in objects}),
     )
-    end = words.index(objects[-1]) + 1
-    yield _fact("deed", about, "no" if denied else "yes", words[start:end])
+    value = "no" if denied else "yes"
+    return _fact("deed", about, value, words[: words.index(objects[-1]) + 1])
 
 
 _RULES = (_ages, _durations, _counts, _kin, _lives, _names, _selves, _places, _deeds)
