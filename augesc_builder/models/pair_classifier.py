@@ -46,7 +46,12 @@ class PairClassifier:
     """
 
     def __init__(
-        self, name: str = MODEL, revision: str | None = None, *, both_orders: bool = False
+        self,
+        name: str = MODEL,
+        revision: str | None = None,
+        device: str | None = None,
+        *,
+        both_orders: bool = False,
     ) -> None:
         if name == MODEL and revision is None:
             revision = REVISION
@@ -62,7 +67,7 @@ class PairClassifier:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
         self._label = contradiction_label(name, model.config.id2label)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
