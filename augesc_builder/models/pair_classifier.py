@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, DownloadError
 from augesc_builder.models.pretrained import load_pretrained, load_tokenizer
 from augesc_builder.readers.hub import resolve_model
 
@@ -65,6 +65,12 @@ class PairClassifier:
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            if self.commit and isinstance(error, OSError):
+                raise DownloadError(
+                    f"{name} cannot be had from the Hub ({reason}); fetch it where there is a "
+                    f"network (hf download {name} --revision {self.commit}), give a folder, or "
+                    f"score by the rules alone"
+                ) from error
             raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
         self._label = contradiction_label(name, model.config.id2label)
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
