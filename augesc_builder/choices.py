@@ -187,6 +187,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
     Choice(
+        "kept sessions are measured beyond their form, and none is dropped for it: {}",
+        "quality.measures",
+        unused=(None, []),
+    ),
+    Choice(
         "figure 3 takes the mean of the utterances behind the query; whether the paper's holds the "
         "query is not said",
         "statistics.count_query",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field, create_model, model_validator
 
@@ -15,6 +15,8 @@ from augesc_builder.config.vllm import VllmSettings
 
 class LocalSettings(BackendSettings):
     """Our own engine, on the machine's GPUs or CPU cores."""
+
+    obeys: ClassVar[frozenset[str]] = frozenset({"background", "strategies"})
 
     type: Literal["local"]
     engine: Literal["continuous", "static"]
@@ -51,6 +53,17 @@ class LocalSettings(BackendSettings):
         return self
 
 
+class Background(Section):
+    """How backgrounds are drawn, where the prompt has them (``prompt.background``)."""
+
+    max_tokens: Positive
+    attempts: Positive
+
+
+BACKGROUND = {"max_tokens": 100, "attempts": 4}
+"""What files of before had there been such a section hold."""
+
+
 class Generate(Section):
     """Sampling of conversations (section 4.1, Inference)."""
 
@@ -63,6 +76,7 @@ class Generate(Section):
     min_p: Fraction
     greedy: bool
     shard_size: Positive
+    background: Background
     backend: BackendSettings
 
     def samples_for(self, source: str) -> int:

@@ -27,11 +27,18 @@ from augesc_builder.config.base import (
     Section,
     Seed,
 )
-from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
+from augesc_builder.config.generate import (
+    BACKGROUND,
+    MOVED,
+    RENAMED,
+    Generate,
+    generate_model,
+)
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
 from augesc_builder.config.published import ON_THE_HUB, is_local
+from augesc_builder.config.quality import QUALITY, Quality
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
 from augesc_builder.config.statistics import STATISTICS, Statistics
@@ -123,6 +130,8 @@ class Prompt(Section):
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
+    background: bool = False
+    strategies: bool = False
 
 
 class Lora(Section):
@@ -202,6 +211,7 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    quality: Quality
     statistics: Statistics
 
     @model_validator(mode="after")
@@ -213,6 +223,18 @@ class Recipe(Section):
                 "prompt.form=chat takes the chat template of what backbone.name loads, and "
                 "backbone.from_scratch has none; set it to paper"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_backend_obeys_the_prompt(self) -> Recipe:
+        backend = self.generate.backend
+        for name in ("background", "strategies"):
+            if getattr(self.prompt, name) and name not in backend.obeys:
+                raise ValueError(
+                    f"prompt.{name} is for texts of the fine-tuned model, and the backend "
+                    f"{backend.type} cannot do it; set it to false, or generate.backend.type to "
+                    f"local"
+                )
         return self
 
     def settings(self) -> dict[str, Any]:
@@ -244,8 +266,13 @@ _LOADER = ConfigLoader(
         "statistics": STATISTICS,
         "statistics.count_query": STATISTICS["count_query"],
         "reading": READING,
+        "quality": QUALITY,
         "prompt.form": "paper",
+        "prompt.background": False,
+        "prompt.strategies": False,
+        "generate.background": BACKGROUND,
         "finetune.held_out": 0,
+        "requirements.counted": "generated",
     },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},

@@ -320,6 +320,9 @@ def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
         yield f"{layout.STATISTICS}, sessions", statistics["sessions"], kept
         for name, part in statistics["by_source"].items():
             yield f"{layout.STATISTICS}, sessions of {name}", part["sessions"], sources[name]
+    if (corpus / layout.QUALITY_REPORT).is_file():
+        measured = load_report(corpus, "quality")
+        yield f"{layout.QUALITY_REPORT}, sessions", measured["sessions"], kept
     found = count_flags(flags)
     for key, claimed in load_report(corpus, "safety").items():
         yield f"{layout.SAFETY_REPORT}, {key}", claimed, found[key]

@@ -3,11 +3,12 @@
 ::
 
     queries ──┐
-              ├─► generate ──► filter ──► statistics ──► card
+              ├─► generate ──► filter ──► quality ──► statistics ──► card
     finetune ─┘
 
 Each stage reads the tables of those before it and writes its own; nothing flows back. A stage with
-a completion mark is not run again. Only a backend that needs a checkpoint has one fine-tuned.
+a completion mark is not run again. Only a backend that needs a checkpoint has one fine-tuned, and
+only a recipe that names measures has quality measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from augesc_builder.pipeline.filter import stage as filter_
 from augesc_builder.pipeline.finetune import stage as finetune
 from augesc_builder.pipeline.generate import stage as generate
 from augesc_builder.pipeline.inputs import check_inputs, run_settings, stages_of
+from augesc_builder.pipeline.quality import stage as quality
 from augesc_builder.pipeline.queries import stage as queries
 from augesc_builder.pipeline.statistics import stage as statistics
 from augesc_builder.run import layout
@@ -38,6 +40,7 @@ STAGES: Mapping[str, Stage] = {
     "finetune": finetune.run,
     "generate": generate.run,
     "filter": filter_.run,
+    "quality": quality.run,
     "statistics": statistics.run,
     "card": card.run,
 }

@@ -85,6 +85,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
             f"{generate_gb:.1f} GB" if backend.needs_checkpoint else NOTHING,
         ),
         ("filter", f"{n_generated:,} texts", "", judging, ""),
+        ("quality", f"at most {n_generated:,} sessions", "", NOTHING, ""),
         (
             "statistics",
             f"at most {n_generated:,} sessions",

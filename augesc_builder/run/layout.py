@@ -17,6 +17,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       generations/  measured/           raw continuations, and the numbers behind every decision
       requests.jsonl                    the requests to an endpoint, with answers and cost, if any
       corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
+      corpus/quality/                   what measures of quality say, where they are asked for
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
 FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
+QUALITY, QUALITY_REPORT, QUALITY_MD = "quality", "quality.json", "quality.md"
 COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
 REQUESTS = "requests.jsonl"
 
@@ -58,14 +60,17 @@ STUDY, ITEMS, EVENTS, TOKENS, STUDY_LOCK = (
 STUDY_REPORT, STUDY_REPORT_MD, STUDY_REPORT_TEX = "report.json", "report.md", "report.tex"
 JUDGE_LOCK = ".judge.lock"
 
-STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
+STAGES = ("queries", "finetune", "generate", "filter", "quality", "statistics", "card")
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
 
 SPLIT = "train"
 """The split that tables of a corpus are written as."""
 
-_REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STATISTICS}
+_REPORTS = {
+    **{"filter": FILTER_REPORT, "safety": SAFETY_REPORT},
+    **{"quality": QUALITY_REPORT, "statistics": STATISTICS},
+}
 
 
 def judge_requests(judge: str) -> str:
@@ -141,7 +146,7 @@ def run_of(corpus: Path) -> Path:
     return corpus.parent if is_of_build else corpus
 
 
-def load_report(corpus: Path, name: Literal["filter", "safety", "statistics"]) -> Any:
+def load_report(corpus: Path, name: Literal["filter", "safety", "quality", "statistics"]) -> Any:
     """Read a report of a corpus folder.
 
     Raises :class:`~augesc_builder.errors.InputError` where the stage has not written it.

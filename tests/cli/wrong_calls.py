@@ -252,6 +252,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "generate": ("{queries}", "--checkpoint", "{model}", "--out", "out", "--recipe", "{recipe}"),
     "filter": ("{texts}", "--out", "out"),
     "stats": ("{sessions}", "--out", "out"),
+    "quality": ("{sessions}", "--out", "out"),
     "card": ("{run}",),
     "push": ("{run}", "--repo", "someone/corpus"),
     "safety": ("{run}",),

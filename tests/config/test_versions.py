@@ -10,6 +10,7 @@ import shutil
 import pytest
 import yaml
 
+from augesc_builder.config.quality import QUALITY
 from augesc_builder.config.recipe import dump_recipe, load_recipe, make_recipe, modernize
 from augesc_builder.config.statistics import STATISTICS
 from augesc_builder.errors import RecipeError
@@ -26,6 +27,8 @@ def of_before(settings):
     del old["reading"], old["prompt"]["form"]
     old["generate"] |= backend
     del old["statistics"]
+    if not old["quality"]["measures"]:
+        del old["quality"]
     del old["finetune"]["held_out"]
     return old
 
@@ -68,7 +71,9 @@ def test_a_run_of_an_earlier_version_is_resumed(built, tiny, tmp_path):
 
 
 def test_what_older_recipes_lack_is_as_shipped():
-    assert load_recipe("paper").statistics.model_dump() == STATISTICS
+    recipe = load_recipe("paper")
+    assert recipe.statistics.model_dump() == STATISTICS
+    assert recipe.quality.model_dump() == QUALITY
 
 
 def test_a_run_of_one_stage_alone_has_the_form_that_there_was(caplog):

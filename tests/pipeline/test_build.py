@@ -40,7 +40,7 @@ def test_the_stages_stand_where_the_design_says(built):
     }
     assert {p.name for p in (built / "corpus").iterdir()} == {
         *("data", "rejected", "README.md", "filter_report.json", "filter_report.md", "figures"),
-        *("safety_report.json", "statistics.json"),
+        *("safety_report.json", "statistics.json", "quality", "quality.json", "quality.md"),
     }
     names = (
         *("session_statistics", "lexical_diversity", "query_effect", "duplication", "novelty"),
@@ -77,6 +77,7 @@ def test_tables_have_the_columns_they_promise(built):
         "sessions": "corpus/data/*.parquet",
         "rejected": "corpus/rejected/*.parquet",
         "measured": "measured/*.parquet",
+        "quality": "corpus/quality/*.parquet",
     }
     assert set(places) == set(tables.TABLES)
     for name, place in places.items():

@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Apply the requirements to the generations of a build."""
     from augesc_builder.pipeline.filter.filter import Filter
-    from augesc_builder.pipeline.filter.tokens import backbone_counter, requirements_counter
+    from augesc_builder.pipeline.filter.tokens import build_counter
 
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
-    counter = requirements_counter(folder, recipe)
+    counter, recount = build_counter(folder, recipe, generations)
     judge = Filter(
         recipe.requirements,
-        template=PromptTemplate(recipe.prompt.instruction),
-        counter=counter or backbone_counter(recipe, generations),
-        recount=counter is not None,
+        template=PromptTemplate(recipe.prompt.instruction, background=True),
+        counter=counter,
+        recount=recount,
         classifier=classifier,
         strict=True,
     )
@@ -73,7 +73,11 @@ def standalone(
     """
     from augesc_builder.models.token_counter import load_counter
     from augesc_builder.pipeline.filter.filter import Filter
-    from augesc_builder.pipeline.filter.tokens import lacks_counts, requirements_counter
+    from augesc_builder.pipeline.filter.tokens import (
+        counts_stripped,
+        lacks_counts,
+        requirements_counter,
+    )
 
     files = generations_files(generations)
     settings: dict[str, Any] = {
@@ -94,7 +98,7 @@ def standalone(
             place, revision = place_of(recipe.backbone), recipe.backbone.revision
         counter = load_counter(place, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
-    template = PromptTemplate(recipe.prompt.instruction)
+    template = PromptTemplate(recipe.prompt.instruction, background=True)
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
@@ -110,7 +114,7 @@ def standalone(
             )
             folder.record(files=[str(file.resolve()) for file in files])
             _filter(folder, judge, files, ".", progress, num_proc=num_proc, limits=limits)
-    _say(load_json(out / layout.FILTER_REPORT), progress)
+    _say(load_json(out / layout.FILTER_REPORT), progress, stripped=counts_stripped(recipe))
 
 
 def refilter(
@@ -142,8 +146,9 @@ def refilter(
         raise RunFolderError(f"{done}: its filtering is not finished; finish it first")
     kept = [f"requirements={json.dumps(before['requirements'])}"] if recipe is None else []
     limits = load_recipe(recipe or "paper", [*kept, *overrides]).requirements
-    for key in ("role_words", "tokenizer"):
-        if limits.settings().get(key) != before["requirements"].get(key):
+    then = {"counted": "generated", **before["requirements"]}
+    for key in ("role_words", "tokenizer", "counted"):
+        if limits.settings().get(key) != then.get(key):
             raise RecipeError(
                 f"requirements.{key} changes what is measured, and not only what is decided; "
                 f"filter again without --reuse"
@@ -186,6 +191,7 @@ def refilter(
                 progress,
                 num_proc=num_proc,
                 measured=done / layout.MEASURED,
+                counted=_counted(done),
                 limits=Limits(**settings.get("reading", {})),
             )
     _say(load_json(out / layout.FILTER_REPORT), progress)
@@ -202,11 +208,13 @@ def _filter(
     measured: Path | None = None,
     limits: Limits = USUAL,
     model: str = "ours",
+    counted: str | None = None,
 ) -> None:
     """Split generations into sessions and rejected rows, in shards of some 20,000.
 
     What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
-    where the same generations were measured before. ``model`` names the rows of the report.
+    where the same generations were measured before, and ``counted`` says which text their tokens
+    are of. ``model`` names the rows of the report.
     """
     import pyarrow as pa
 
@@ -266,6 +274,7 @@ def _filter(
     report = filter_report((fact["counts"] for fact in facts), names)
     bad = merged(BadLines(**fact["bad_lines"]) for fact in facts if "bad_lines" in fact)
     report["bad_lines"] = bad.report()
+    report["counted"] = counted or judge.counted
     folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
     folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
     flags = merge_counts(fact["safety"] for fact in facts)
@@ -312,7 +321,14 @@ def _generations_of(done: Path, manifest: Mapping[str, Any]) -> list[Path]:
     return files
 
 
-def _say(report: Mapping[str, Any], progress: Progress) -> None:
+def _counted(done: Path) -> str:
+    """Return which text the tokens were counted of; runs of before counted what was generated."""
+    corpus = done / layout.CORPUS
+    report = load_json((corpus if corpus.is_dir() else done) / layout.FILTER_REPORT)
+    return str(report.get("counted", "generated"))
+
+
+def _say(report: Mapping[str, Any], progress: Progress, *, stripped: bool = False) -> None:
     from augesc_builder.pipeline.filter.report import filter_table
 
     progress.say(filter_table(report))
@@ -321,4 +337,9 @@ def _say(report: Mapping[str, Any], progress: Progress) -> None:
         progress.say(
             f"session_length was not measured for {missing:,} of them, which have no token counts: "
             f"give --tokenizer NAME or DIR, or --recipe for that of its model."
+        )
+    elif stripped and report["counted"] == "generated":
+        progress.say(
+            "session_length is of the tokens as generated. The paper counts them without what is "
+            "taken away at lines' beginnings: give --tokenizer NAME or DIR for that."
         )

@@ -91,6 +91,7 @@ def _generate(
 ) -> None:
     """Generate what is missing; finished shards are never made again."""
     from augesc_builder.pipeline.generate.backends import backend_of
+    from augesc_builder.pipeline.generate.draws import drawn, merged, told
     from augesc_builder.pipeline.generate.progress import LiveLine
     from augesc_builder.pipeline.generate.tasks import n_shards, read_queries, tasks
     from augesc_builder.tables import GENERATIONS, to_table
@@ -136,6 +137,7 @@ def _generate(
                 {f"{place}/{layout.GENERATIONS}": table},
                 tokens=sum(n or 0 for n in table["n_tokens"].to_pylist()),
                 finish_reasons=dict(sorted(ended.items())),
+                **({"backgrounds": drawn(table)} if recipe.prompt.background else {}),
             )
             del unfinished[task.shard]
     facts = folder.shard_facts("generate", shards)
@@ -146,10 +148,15 @@ def _generate(
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
     counted = f", {total:,} tokens" if total else ""
     progress.say(f"  {len(todo):,} conversations{counted}; ended by: {ends}")
+    backgrounds = {}
+    if recipe.prompt.background:
+        backgrounds = {"backgrounds": merged([fact["backgrounds"] for fact in facts])}
+        progress.say(f"  {told(backgrounds['backgrounds'])}")
     folder.complete(
         "generate",
         tables={"generations": len(todo)},
         tokens=total,
         finish_reasons=dict(reasons),
+        **backgrounds,
         **backend.facts(),
     )

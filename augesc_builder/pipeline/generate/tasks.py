@@ -78,10 +78,12 @@ def generation_row(
     finish_reason: str = "eos",
     n_prompt_tokens: int | None = None,
     n_tokens: int | None = None,
+    **grounds: Any,
 ) -> Row:
     """Return the row of a task: ``text`` is what follows the prompt, nothing stripped.
 
-    Token counts are null where nothing counted them.
+    Token counts are null where nothing counted them. ``grounds`` are columns of the table that
+    only some recipes fill.
     """
     return {
         "query_id": task.query["query_id"],
@@ -93,6 +95,7 @@ def generation_row(
         "n_tokens": n_tokens,
         "finish_reason": finish_reason,
         "seed": seed,
+        **grounds,
     }
 
 

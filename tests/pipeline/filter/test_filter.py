@@ -27,7 +27,7 @@ from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import parse_generations, read_generations, shards_of
 from augesc_builder.sources.sample import read_sample_sessions
-from augesc_builder.text.prompts import render, whole_text
+from augesc_builder.text.prompts import read_text, render
 from tests.conftest import SOAK, often, rows_of, shared
 
 EMOJI = [
@@ -128,7 +128,7 @@ def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):
         texts = [
             render(row["messages"])
             if form == "messages"
-            else whole_text(row.get("query"), row["text"])
+            else read_text(row.get("query"), row["text"])
             for row in rows
         ]
         assert found == [
