@@ -169,5 +169,6 @@ def test_outside_code_may_hold_these_paths():
     folders = {path.parent.name for path in Path(metrics.__file__).parent.glob("*/counts.py")}
     assert folders == {
         *("duplication", "informativeness", "lexical_diversity", "novelty"),
-        *("query_effect", "session_statistics", "topic_correlates", "topic_drift"),
+        *("query_effect", "session_statistics", "support_strategies", "topic_correlates"),
+        "topic_drift",
     }

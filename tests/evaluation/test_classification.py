@@ -75,7 +75,8 @@ def evaluated(augesc, out, *arguments):
 
 def test_one_is_tested_against_the_majority_class(augesc, trained, moods, tmp_path):
     report, text = evaluated(augesc, tmp_path / "out", trained, "--sessions", moods)
-    rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").open()]
+    lines = (tmp_path / "out" / "responses.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     whole = report["groups"]["all"]
     assert report["models"] == [MAJORITY, str(trained)]
     assert report["unit"] == "group of rows"
