@@ -239,6 +239,7 @@ def _read_rejected(path: str) -> Iterator[pa.Table]:
                     "n_tokens": row["n_prompt_tokens"] + row["n_tokens"],
                     "text": row["text"],
                     "background": row.get("background"),
+                    "persona": row.get("persona"),
                     "strategies": row.get("strategies"),
                     "violations": row["violations"],
                 }

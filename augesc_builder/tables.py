@@ -22,8 +22,8 @@ SAFETY_FLAGS = [
         "end": Value("int32"),
     }
 ]
-"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0), and
-the span of its characters."""
+"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0; -1
+is the background), and the span of its characters."""
 
 QUERIES = Features(
     {
@@ -64,6 +64,7 @@ GENERATIONS = Features(
         "background": Value("string"),
         "background_faults": [Value("string")],
         "n_background_tokens": Value("int32"),
+        "persona": Value("string"),
         "strategies": [Value("string")],
     }
 )
@@ -86,6 +87,8 @@ GENERATIONS = Features(
 - ``background_faults``: why each draw of a background that was not kept was not, in their order:
   ``empty``, ``unfinished`` or ``contradiction`` (with the query); null without prompt.background
 - ``n_background_tokens``: tokens that all these draws took, beside ``n_tokens``; null as above
+- ``persona``: the persona that was drawn for the row, with which each draw of its background
+  begins; null without ``prompt.personas``
 - ``strategies``: the strategy that the model named before an utterance, one a message (the query
   is the first) and null where there is none; null without prompt.strategies, and where the text
   is no conversation
@@ -100,6 +103,7 @@ SESSIONS = Features(
         "n_tokens": Value("int32"),
         "safety_flags": SAFETY_FLAGS,
         "background": Value("string"),
+        "persona": Value("string"),
         "strategies": [Value("string")],
     }
 )
@@ -112,6 +116,7 @@ SESSIONS = Features(
 - ``n_tokens``: tokens of prompt and continuation together, or null where no model wrote it
 - ``safety_flags``: what the safety pass found, or null where it did not run
 - ``background``: the seeker's story that the conversation was generated from, or null
+- ``persona``: the persona that was drawn for it, or null
 - ``strategies``: the supporter's strategy of each message, null where there is none, or null
 """
 
@@ -198,6 +203,22 @@ SESSIONS_AND_REJECTED = Features(
 
 ``messages`` of a rejected text are null where it is no conversation; ``text``, the raw
 continuation, is null for sessions, whose ``violations`` are empty.
+"""
+
+NOT_SELECTED = Features(
+    {
+        **SESSIONS,
+        "score": Value("float64"),
+        "reason": Value("string"),
+        "chosen": Value("string"),
+        "chosen_score": Value("float64"),
+    }
+)
+"""A row is a session that met the requirements, and others were chosen in its place.
+
+- ``score``: the number that the choice went by; null where the measure says nothing
+- ``reason``: ``score`` (others of its query are better) or ``beyond_keep`` (enough are kept)
+- ``chosen``, ``chosen_score``: the ``session_id`` of the best one of its query, and its number
 """
 
 TABLES = {

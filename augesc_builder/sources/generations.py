@@ -44,7 +44,7 @@ _SHARD = 20_000
 _OURS = ("query_id", "sample", "source", "query", "text")
 """What is filled in every row that augesc generated."""
 
-_GROUNDS = ("background", "background_faults", "n_background_tokens", "strategies")
+_GROUNDS = ("background", "background_faults", "n_background_tokens", "persona", "strategies")
 """What only some recipes fill; tables of earlier versions have none of it."""
 
 _TOKENS = ("n_prompt_tokens", "n_tokens")
@@ -180,7 +180,8 @@ def _row(
     if sum(row[name] or 0 for name in _TOKENS) > _INT32:
         raise fail(f"columns {' and '.join(_TOKENS)}: more than {_INT32:,} tokens in all")
     row["finish_reason"] = _text(value, "finish_reason", fail)
-    row["background"] = _text(value, "background", fail)
+    for name in ("background", "persona"):
+        row[name] = _text(value, name, fail)
     for name in ("background_faults", "strategies"):
         row[name] = _names(value, name, fail)
     if "messages" in value:

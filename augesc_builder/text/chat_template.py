@@ -77,7 +77,7 @@ class ChatTemplate:
             return self.prefix
         check_background(background, self.background)
         opening, closing = self.prefix[: self.place], self.prefix[self.place :]
-        if closing in f"{background}{closing}"[:-1]:
+        if closing and closing in f"{background}{closing}"[:-1]:
             raise ValueError(f"a background that holds {closing!r}, which ends a system message")
         return f"{opening}\n{BACKGROUND}: {background}{closing}"
 
@@ -108,8 +108,12 @@ class ChatTemplate:
         opening, closing = self.prefix[: self.place], self.prefix[self.place :]
         cue = f"{opening}\n{BACKGROUND}: "
         if self.place is not None and text.startswith(cue):
-            background, end, _ = text[len(cue) :].partition(closing)
-            if end and background and "\n" not in background and background == background.strip():
+            rest = text[len(cue) :]
+            if not closing:  # a control token begins the first turn
+                closing = next(iter(CONTROL.findall(rest)), "")
+            background, end, _ = rest.partition(closing) if closing else (rest, "", "")
+            fits = background and "\n" not in background and background == background.strip()
+            if fits and (end or not closing):
                 return background
         if not text.startswith(self.prefix):
             raise ValueError(f"expected {self.prefix[:60]!r} first, found {text[:60]!r}")
@@ -180,7 +184,7 @@ def read_chat_template(
         start, before, after = _marks(codec)
     except _TemplateError as error:
         raise CheckpointError(f"{name}: its chat template {error}; {WAY_OUT}") from None
-    if background and not start[1]:
+    if background and not start[1] and not CONTROL.match(before["user"]):
         raise CheckpointError(
             f"{name}: its chat template writes nothing behind the system message, by which the end "
             f"of a background could be told; {WAY_OUT}"

@@ -111,9 +111,8 @@ def prompt_form(prompt: Prompt, tokenizer: Any, name: str | Path) -> PromptForm:
     """
     codec = TokenCodec(tokenizer)
     if prompt.form == "paper":
-        plain = template_of(prompt)
-        front, end = tuple(codec.front()), int(tokenizer.eos_token_id)
-        return PromptForm(plain, codec, front, end, prompt.strategies)
+        plain, front = template_of(prompt), tuple(codec.front())
+        return PromptForm(plain, codec, front, int(tokenizer.eos_token_id), prompt.strategies)
     if not tokenizer.chat_template:
         raise CheckpointError(f"{name}: its tokenizer has no chat template; {WAY_OUT}")
     chat = read_chat_template(codec, prompt.instruction, name, background=prompt.background)

@@ -15,6 +15,9 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.sources.sessions import find_sessions
 
+_SESSIONS = ("finetune.sessions", "quality.topic_drift.sessions")
+"""Keys that name a source of sessions, or a path."""
+
 
 @dataclass(frozen=True)
 class PublicRun:
@@ -34,7 +37,7 @@ class PublicRun:
         def is_path(key: str, text: str) -> bool | None:
             if key == "backbone.name" and is_finetuned and not is_packaged(text):
                 return "backbone" not in revisions  # what is loaded from the Hub has a commit
-            named = key == "finetune.sessions" and find_sessions(text) is not None
+            named = key in _SESSIONS and find_sessions(text) is not None
             return False if named or text in revisions else None
 
         paths = local_places(recipe, is_path)

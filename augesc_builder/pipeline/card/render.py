@@ -35,6 +35,7 @@ from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.draws import told as draws_told
+from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
@@ -55,6 +56,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     licence = licence_of(made_of)
     title = f"AugESC, regenerated ({recipe.name})"
     safety = load_report(corpus, "safety")
+    selection = None if recipe.select is None else load_report(corpus, "select")
     return render(
         "template.md",
         metadata=_yaml(metadata(title, licence, made_of, corpus)),
@@ -80,6 +82,8 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         filter_table=filter_table(report, backend.label(recipe)),
         statistics_table=statistics_table(statistics, with_paper=True),
         quality=quality_text(corpus, told),
+        selection=selection,
+        selection_text=selection and selection_markdown(selection),
         figures=_figures(corpus),
         kept_example=_kept_example(corpus),
         rejected_example=_rejected_example(corpus),

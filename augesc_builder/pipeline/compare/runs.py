@@ -122,7 +122,9 @@ class Run:
         Raises :class:`~augesc_builder.errors.InputError` where one is not as it was written.
         """
         above = self.folder if place == layout.MEASURED else self.corpus
-        return Marks(self.folder).table(above / place, "filter")
+        marks = Marks(self.folder)
+        stage = "select" if place == layout.DATA and "select" in marks else "filter"
+        return marks.table(above / place, stage)
 
     def trained_on(self) -> tuple[str, ...] | str:
         """Return the utterances that its model was fine-tuned on, or why they are not known."""

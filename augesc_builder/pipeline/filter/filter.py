@@ -30,6 +30,8 @@ KEYS = ("query_id", "sample", "source")
 
 _BARE = PromptTemplate(background=True)
 
+_MEASURED_OF = ("query", "text", "n_prompt_tokens", "n_tokens")
+
 
 @dataclass(frozen=True)
 class Filtered:
@@ -106,6 +108,14 @@ class Filter:
         if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):
             raise InputError("not the rows that were measured; filter them anew", chunk.path)
         return self.judge(rows, table, bad)
+
+    def violations(self, rows: pa.Table) -> list[list[str]]:
+        """Return the names of the requirements that each generation fails; nothing is scanned."""
+        columns = measure(rows.select(_MEASURED_OF).to_pydict(), self.limits)
+        keys = {name: rows[name] for name in KEYS}
+        measured = pa.table({**keys, **columns}, schema=measured_schema(self.limits))
+        measured = self._with_tokens(rows, measured)
+        return decide(measured.to_pydict(), self.limits.settings())["violations"]
 
     def n_good(self, chunk: Chunk) -> int:
         """Return how many rows of a chunk hold a generation."""
@@ -225,6 +235,7 @@ def _sessions(kept: pa.Table) -> pa.Table:
             "n_tokens": columns["total_tokens"],
             "safety_flags": [None] * len(made),
             "background": columns["background"],
+            "persona": columns["persona"],
             "strategies": [
                 names if names and messages and len(names) == len(messages) else None
                 for names, messages in zip(columns["strategies"], found, strict=True)

@@ -13,7 +13,6 @@ from augesc_builder.models.token_counter import TokenCounter, load_counter
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.readers.chunks import PARQUET
 from augesc_builder.readers.parquet import open_table
-from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.provenance import pin_tokenizer
 
@@ -25,18 +24,19 @@ def requirements_counter(folder: RunFolder, recipe: Recipe) -> TokenCounter | No
 
 
 def build_counter(
-    folder: RunFolder, recipe: Recipe, files: Sequence[Path]
+    folder: RunFolder, recipe: Recipe, checkpoint: Path, files: Sequence[Path] = ()
 ) -> tuple[TokenCounter | None, bool]:
     """Return what counts the tokens of a build's texts, and whether it counts all of them anew.
 
     It is ``requirements.tokenizer``, or else the tokenizer that is in the checkpoint, or that of a
-    backbone with a name where rows come without counts; ``None`` where all keep their own.
+    backbone with a name where rows of ``files`` come without counts; ``None`` where all keep their
+    own.
     """
     if (asked := requirements_counter(folder, recipe)) is not None:
         return asked, True
     if counts_stripped(recipe) and backend_of(recipe).needs_checkpoint:
-        return load_counter(folder.path / layout.CHECKPOINT), False
-    if recipe.backbone.name is None or not lacks_counts(files):
+        return load_counter(checkpoint), False
+    if recipe.backbone.name is None or not files or not lacks_counts(files):
         return None, False
     return load_counter(place_of(recipe.backbone), recipe.backbone.revision), False
 

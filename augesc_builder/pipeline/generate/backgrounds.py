@@ -15,6 +15,7 @@ from typing import Protocol
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine import Continuation, OnStep, Prompt
 from augesc_builder.engine.sampling import stream_key
+from augesc_builder.metrics.consistency.measure import Consistency
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import PromptForm
 from augesc_builder.text.prompts import Message
@@ -26,8 +27,6 @@ end, or it contradicts the query."""
 
 def contradicts(query: str, background: str) -> bool:
     """Whether a background says what clashes with the query, by the rules of ``consistency``."""
-    from augesc_builder.metrics.consistency.consistency import Consistency
-
     said: list[Message] = [{"role": "user", "content": text} for text in (background, query)]
     (scored,) = Consistency().score([said])
     return bool(scored.session["contradictions"])
@@ -125,7 +124,7 @@ class _Drafts:
         if draft.settled:
             ids = self._form.for_query(query["text"], draft.background)
             return Prompt(ids, stream_key(self._seed, *whose))
-        ids = self._form.for_background(query["text"])
+        ids = self._form.for_background(query["text"], draft.task.persona or "")
         stream = stream_key(self._seed, *whose, "background", len(draft.faults))
         limit = len(ids) + self._settings.max_tokens
         return Prompt(ids, stream, limit, self._form.line_ends)
@@ -137,6 +136,8 @@ class _Drafts:
             draft.settled = True  # the same will be said of the conversation
             return
         background = self._form.background(result.token_ids)
+        if draft.task.persona and background:
+            background = f"{draft.task.persona} {background}"
         fault = self._fault(draft.task.query["text"], background, result)
         if fault is None:
             draft.background, draft.settled = background, True
@@ -165,5 +166,6 @@ class _Drafts:
             background=draft.background,
             background_faults=draft.faults,
             n_background_tokens=draft.n_tokens,
+            persona=draft.task.persona,
             strategies=strategies,
         )

@@ -113,9 +113,14 @@ def _causal_model(settings: Quality) -> str | Path:
 
 
 def _consistency(settings: Quality) -> Measure:
-    from augesc_builder.metrics.consistency.consistency import Consistency
+    from augesc_builder.metrics.consistency.measure import Consistency
 
-    return Consistency()
+    asked = settings.consistency.classifier
+    if asked is None:
+        return Consistency()
+    from augesc_builder.pipeline.quality.pairs import PairsFrom
+
+    return Consistency(PairsFrom(asked.model, asked.revision, asked.threshold))
 
 
 def _topic_drift(settings: Quality) -> Measure:
@@ -162,7 +167,8 @@ def _informativeness(_: Quality) -> Measure:
 def _support_strategies(settings: Quality) -> Measure:
     from augesc_builder.metrics.support_strategies.measure import SupportStrategies
 
-    return SupportStrategies(settings.support_strategies.model)
+    asked = settings.support_strategies
+    return SupportStrategies(str(asked.model), asked.revision)
 
 
 _MAKE: Mapping[MeasureName, Callable[[Quality], Measure]] = {

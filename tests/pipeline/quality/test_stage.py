@@ -10,18 +10,24 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augesc_builder.config.quality import WITHOUT_A_MODEL
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import DownloadError, InputError, RecipeError
+from augesc_builder.metrics.consistency.measure import THRESHOLD
 from augesc_builder.pipeline.quality import measure, stage
 from augesc_builder.pipeline.quality.measures import measures_of, own_judges, to_be_had
+from augesc_builder.pipeline.quality.pairs import rescaled
 from augesc_builder.pipeline.quality.report import BELIEVE, quality_markdown, quality_report
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.sample import SESSIONS
+from augesc_builder.sources.sessions import iterate_sessions
 from augesc_builder.tables import QUALITY, plain_schema, to_table
+from augesc_builder.text.strategies import STRATEGIES
+from tests.classifiers import causal_backbone, classifier
+from tests.conftest import often
 
 QUIET = Progress(quiet=True)
 COMMIT = "a" * 40
@@ -97,6 +103,7 @@ def test_a_killed_run_goes_on_where_it_was(whole, monkeypatch, tmp_path):
     assert len(taken) == 8 + math.ceil(100 / 7) - 2 * 3  # no shard that was whole is made again
 
 
+@settings(max_examples=often(20))
 @given(st.lists(st.integers(0, 100), max_size=5))
 def test_a_report_is_the_same_of_any_pieces(whole, cuts):
     rows, report, _ = whole
@@ -277,6 +284,127 @@ def test_a_model_that_the_hub_does_not_know_is_a_mistake(monkeypatch):
     monkeypatch.setattr("augesc_builder.readers.hub.hub_answers", lambda: True)
     with pytest.raises(DownloadError, match="nobody/nothing"):
         to_be_had(settings)
+
+
+# -- with models ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Tiny models with random weights, by the measure that takes them."""
+    folder = tmp_path_factory.mktemp("models")
+    encoder = causal_backbone(folder / "encoder")
+    return {
+        "encoder": encoder,
+        "causal": causal_backbone(folder / "causal"),
+        "pairs": classifier(folder / "pairs", ["ENTAILMENT", "NEUTRAL", "CONTRADICTION"]),
+        "moods": classifier(folder / "moods", ["glad", "sad"]),
+        "strategies": classifier(folder / "strategies", STRATEGIES),
+    }
+
+
+def asked_of(models, scorer="likelihood", threshold=0.5):
+    drift = {"likelihood": "causal", "encoder": "encoder"}[scorer]
+    return {
+        "measures": ["consistency", "topic_drift", "support_strategies"],
+        "overrides": [
+            f"quality.consistency.classifier.model={models['pairs']}",
+            "quality.consistency.classifier.revision=null",
+            f"quality.consistency.classifier.threshold={threshold}",
+            f"quality.topic_drift.scorer={scorer}",
+            f"quality.topic_drift.model={models[drift]}",
+            "quality.topic_drift.distractors=3",
+            f"quality.support_strategies.model={models['strategies']}",
+            "quality.batch_size=2",
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """The first of the bundled sessions."""
+    path = tmp_path_factory.mktemp("few") / "few.jsonl"
+    path.write_text("".join(SESSIONS.read_text().splitlines(keepends=True)[:4]))
+    return path
+
+
+@pytest.mark.parametrize("scorer", ["likelihood", "encoder"])
+def test_models_measure_in_one_process_and_are_named(few, models, tmp_path, scorer, monkeypatch):
+    monkeypatch.setattr(stage, "_SHARD_OF_MODELS", 2)
+    asked = asked_of(models, scorer)
+    rows, report, text = quality(few, out=tmp_path / "out", num_proc=2, **asked)
+    assert len(rows) == 4
+    assert len(list((tmp_path / "out" / "quality").iterdir())) == 2
+    told = report["measures"]
+    assert told["consistency"]["classifier"]["model"] == str(models["pairs"])
+    assert told["consistency"]["classifier"]["threshold"] == 0.5
+    assert told["topic_drift"]["scorer"] == scorer
+    assert told["support_strategies"]["model"] == str(models["strategies"])
+    (column,) = report["by_source"].values()
+    labels = column["labels"]["support_strategies"]
+    assert set(labels) <= set(STRATEGIES)
+    assert sum(of["share"] for of in labels.values()) == pytest.approx(1)
+    roles = [m["role"] for m in next(iterate_sessions(few))[1]]
+    (of,) = [u for u in rows[0]["utterances"] if u["measure"] == "support_strategies"]
+    assert [label is not None for label in of["labels"]] == [r == "assistant" for r in roles]
+    assert "## Support strategies by progress" in text
+    inputs = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["inputs"]
+    assert set(inputs) == {
+        *("quality.consistency.classifier", "quality.topic_drift", "quality.support_strategies")
+    }
+
+
+def test_models_go_on_where_they_were_killed(few, models, tmp_path, monkeypatch):
+    asked = asked_of(models)
+    alone = quality(few, out=tmp_path / "whole", **asked)
+    monkeypatch.setattr(stage, "_SHARD_OF_MODELS", 2)
+    part, taken = measure.Measuring.part, []
+
+    def killed(self, one):
+        taken.append(one)
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        return part(self, one)
+
+    monkeypatch.setattr(measure.Measuring, "part", killed)
+    with pytest.raises(KeyboardInterrupt):
+        quality(few, out=tmp_path / "out", **asked)
+    assert quality(few, out=tmp_path / "out", **asked) == alone
+    assert len(taken) == 2 + 1
+
+
+def test_labels_of_another_kind_of_model_are_refused(refused, few, models, tmp_path):
+    wrong = asked_of({**models, "pairs": models["moods"]})["overrides"]
+    asked = [part for override in wrong for part in ("--set", override)]
+    told = refused("quality", few, "--out", tmp_path / "a", "--measure", "consistency", *asked)
+    assert "its labels are glad, sad; expected contradiction, neutral and entailment" in told
+    wrong = asked_of({**models, "strategies": models["pairs"]})["overrides"]
+    asked = [part for override in wrong for part in ("--set", override)]
+    told = refused(
+        "quality", few, "--out", tmp_path / "a", "--measure", "support_strategies", *asked
+    )
+    assert "expected ESConv's strategies" in told
+    assert not (tmp_path / "a").exists()
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_pair_at_the_threshold_is_as_sure_as_a_rule_at_its_own(probability, threshold):
+    score = rescaled(probability, threshold)
+    assert 0 <= score <= 1
+    assert (score >= THRESHOLD) == (probability >= threshold)
+    assert rescaled(threshold, threshold) == (THRESHOLD if threshold < 1 else 1.0)
+    assert rescaled(probability, THRESHOLD) == pytest.approx(probability)
+
+
+def test_the_threshold_of_the_classifier_decides_what_is_found(few, models, tmp_path):
+    found = {}
+    for threshold in (0.0, 1.0):
+        rows, _, _ = quality(
+            few, out=tmp_path / str(threshold), **asked_of(models, threshold=threshold)
+        )
+        kinds = [finding["kind"] for row in rows for finding in row["findings"]]
+        found[threshold] = kinds.count("model")
+    assert found[0.0] > found[1.0]
 
 
 # -- settings -------------------------------------------------------------------------------------
