@@ -27,7 +27,13 @@ from augesc_builder.config.base import (
     Section,
     Seed,
 )
-from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
+from augesc_builder.config.generate import (
+    BACKGROUND,
+    MOVED,
+    RENAMED,
+    Generate,
+    generate_model,
+)
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
@@ -35,6 +41,7 @@ from augesc_builder.config.published import ON_THE_HUB, is_local
 from augesc_builder.config.quality import QUALITY, Quality
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
+from augesc_builder.config.select import Select
 from augesc_builder.config.statistics import STATISTICS, Statistics
 
 
@@ -119,11 +126,30 @@ _QUANTIZED = re.compile(r"([.-](I?Q\d\w*|B?F\d+))?\.gguf$", re.IGNORECASE)
 """How the name of a GGUF file ends, with the form of its weights: ``.Q4_1.gguf``."""
 
 
+_PERSONAS_ON_THE_HUB = re.compile(rf"hf://datasets/{ON_THE_HUB.pattern}@[0-9a-f]{{40}}")
+
+
 class Prompt(Section):
     """How a conversation is written for the model, and what stands before it."""
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
+    background: bool = False
+    personas: PathText | None = None
+    strategies: bool = False
+
+    @model_validator(mode="after")
+    def _personas_are_in_backgrounds(self) -> Prompt:
+        if self.personas is None:
+            return self
+        if not self.background:
+            raise ValueError("personas begin backgrounds; set background to true, or it to null")
+        if not _PERSONAS_ON_THE_HUB.fullmatch(self.personas) and "://" in self.personas:
+            raise ValueError(
+                f"personas: expected a file, or hf://datasets/USER/NAME@COMMIT with a commit of 40 "
+                f"hex digits, found {self.personas[:120]!r}"
+            )
+        return self
 
 
 class Lora(Section):
@@ -204,6 +230,7 @@ class Recipe(Section):
     requirements: Requirements
     safety: Safety
     quality: Quality
+    select: Select | None
     statistics: Statistics
 
     @model_validator(mode="after")
@@ -217,13 +244,51 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_backend_obeys_the_prompt(self) -> Recipe:
+        backend = self.generate.backend
+        for name in ("background", "strategies"):
+            if getattr(self.prompt, name) and name not in backend.obeys:
+                raise ValueError(
+                    f"prompt.{name} is for texts of the fine-tuned model, and the backend "
+                    f"{backend.type} cannot do it; set it to false, or generate.backend.type to "
+                    f"local"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_choice(self) -> Recipe:
+        if self.select is None:
+            return self
+        for name in sorted(self.select.measures - set(self.quality.measures)):
+            raise ValueError(
+                f"select goes by {name}, and quality.measures has "
+                f"{', '.join(self.quality.measures) or 'none'}; add it there"
+            )
+        per_query = self.select.per_query
+        samples = self.generate.samples_per_query
+        most = samples if isinstance(samples, int) else max(samples.values(), default=1)
+        if per_query is not None and most <= per_query:
+            raise ValueError(
+                f"select.per_query: the best {per_query} of generate.samples_per_query "
+                f"{samples} is no choice; give more samples, or set select to null"
+            )
+        return self
+
     def settings(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
 
     def fixed_settings(self) -> dict[str, Any]:
-        """Return the settings that a run keeps to its end: without the backend's free keys."""
+        """Return the settings that a run keeps to its end: without the backend's free keys.
+
+        How many sessions are kept is free too, and so is the budget for them; not whether so many
+        are, and of what.
+        """
         found = self.settings()
+        keep = self.generate.keep
+        found["generate"]["keep_budget"] = None
+        found["generate"]["keep"] = keep and (sorted(keep) if isinstance(keep, dict) else "so many")
         for name in self.generate.backend.free:
             del found["generate"]["backend"][name]
         return found
@@ -248,7 +313,15 @@ _LOADER = ConfigLoader(
         "reading": READING,
         "quality": QUALITY,
         "prompt.form": "paper",
+        "prompt.background": False,
+        "prompt.personas": None,
+        "prompt.strategies": False,
+        "generate.background": BACKGROUND,
         "finetune.held_out": 0,
+        "requirements.counted": "generated",
+        "select": None,
+        "generate.keep": None,
+        "generate.keep_budget": None,
     },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},

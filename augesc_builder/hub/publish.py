@@ -46,6 +46,7 @@ from augesc_builder.text.safety import count_flags
 
 _PUBLISHED = (
     *(f"{layout.DATA}/*.parquet", f"{layout.REJECTED}/*.parquet"),
+    *(f"{layout.NOT_SELECTED}/*.parquet", layout.SELECTION),
     *(f"{layout.FIGURES}/*.png", f"{layout.FIGURES}/*.svg"),
     *(layout.STATISTICS, "*_report.json"),
 )
@@ -146,10 +147,9 @@ def corpus_files(folder: Path) -> dict[str, Content]:
                 found[name] = path
     if (review := corpus / layout.SAFETY_REVIEW).is_file():
         found[layout.SAFETY_REVIEW] = review
-    if not _n_rows(corpus / layout.REJECTED):  # `datasets` cannot load a split of nothing
-        found = {
-            name: at for name, at in found.items() if not name.startswith(f"{layout.REJECTED}/")
-        }
+    for table in (layout.REJECTED, layout.NOT_SELECTED):
+        if not _n_rows(corpus / table):  # `datasets` cannot load a split of nothing
+            found = {name: at for name, at in found.items() if not name.startswith(f"{table}/")}
     return found
 
 
@@ -303,7 +303,12 @@ def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield what the reports claim and what the data holds: (where, claimed, found)."""
     report = load_report(corpus, "filter")
     kept, rejected = _n_rows(corpus / layout.DATA), _n_rows(corpus / layout.REJECTED)
-    yield f"{layout.FILTER_REPORT}, retained", report["retained"], kept
+    met = kept
+    if (corpus / layout.SELECTION).is_file():
+        chosen = load_report(corpus, "select")
+        met += _n_rows(corpus / layout.NOT_SELECTED)
+        yield f"{layout.SELECTION}, chosen", chosen["chosen"], kept
+    yield f"{layout.FILTER_REPORT}, retained", report["retained"], met
     yield f"{layout.FILTER_REPORT}, rejected", report["total"] - report["retained"], rejected
     violations: Counter[str] = Counter()
     for row in _rows(corpus / layout.REJECTED):

@@ -25,7 +25,16 @@ from augesc_builder.run.progress import duration, line_of
 
 _COMMANDS = {"build": "build", "statistics": "stats", "report": "study report"} | {
     name: name
-    for name in ("train", "queries", "finetune", "generate", "filter", "quality", "compare")
+    for name in (
+        "train",
+        "queries",
+        "finetune",
+        "generate",
+        "filter",
+        "select",
+        "quality",
+        "compare",
+    )
 }
 """What fills a folder, and the command for it."""
 
@@ -33,6 +42,7 @@ _TABLES = {
     "queries": ("queries",),
     "generate": ("generations",),
     "filter": ("sessions", "rejected"),
+    "select": ("sessions", "not_selected"),
     "quality": ("quality",),
 }
 """The tables whose rows tell how much a stage made."""

@@ -73,6 +73,11 @@ SCRIPTS = {
         "int8 against float32",
     ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
+    "contradictions.py": [
+        *("decode", "turned copy", "style", "same side", "session", "copy"),
+        *("decode against style", "decode against same side", "decode against session"),
+        *("decode against copy", "turned copy against copy", "all against all"),
+    ],
     "generation.py": RAGGED,
     "generation.py --processes": [
         f"augesc, {kind}, {way}"
@@ -91,7 +96,7 @@ SCRIPTS = {
 }
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
-    *("finetuning.py", "quantization.py"),
+    *("finetuning.py", "quantization.py", "contradictions.py"),
 }
 
 

@@ -253,6 +253,8 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "filter": ("{texts}", "--out", "out"),
     "stats": ("{sessions}", "--out", "out"),
     "quality": ("{sessions}", "--out", "out"),
+    "select": ("{sessions}", "--out", "out"),
+    "pairs": ("{run}", "--out", "out"),
     "card": ("{run}",),
     "push": ("{run}", "--repo", "someone/corpus"),
     "safety": ("{run}",),

@@ -18,8 +18,11 @@ from augesc_builder.sources.base import SourceInfo
 BEGIN = "<!-- augesc: begin. This part is written by the run; what stands outside it is kept. -->"
 END = "<!-- augesc: end -->"
 
-CONFIGS = {"default": layout.DATA, "rejected": layout.REJECTED}
-"""The folder of each configuration's files."""
+CONFIGS = {
+    **{"default": layout.DATA, "rejected": layout.REJECTED},
+    "not_selected": layout.NOT_SELECTED,
+}
+"""The folder of each configuration's files; the last is there where the best were chosen."""
 
 
 def metadata(
@@ -31,7 +34,9 @@ def metadata(
     the files, so that two corpora with the same patterns would be taken for one. The digest in
     each description keeps them apart.
     """
-    infos = {name: dataset_info(name, corpus / folder) for name, folder in CONFIGS.items()}
+    chose = bool(layout.parquet_files(corpus / layout.NOT_SELECTED))
+    there = {name: folder for name, folder in CONFIGS.items() if chose or name != "not_selected"}
+    infos = {name: dataset_info(name, corpus / folder) for name, folder in there.items()}
     n = infos["default"]["splits"][0]["num_examples"]
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     # `datasets` cannot load a split of nothing.
@@ -56,7 +61,7 @@ def metadata(
                     {"split": layout.SPLIT, "path": f"{folder}/{layout.SPLIT}-*.parquet"}
                 ],
             }
-            for name, folder in CONFIGS.items()
+            for name, folder in there.items()
             if name in loadable or name == "default"
         ],
         "dataset_info": [infos[name] for name in loadable],

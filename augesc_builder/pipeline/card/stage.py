@@ -18,8 +18,9 @@ def run(folder: RunFolder, _: Recipe | None, __: Progress) -> None:
     for stage in layout.STAGES[:-1]:
         if folder.is_complete(stage):  # not every backend needs fine-tuning
             folder.use(stage)
-    for table in (layout.DATA, layout.REJECTED):
-        folder.use("filter", f"{layout.CORPUS}/{table}")
+    chosen = folder.is_complete("select")
+    folder.use("select" if chosen else "filter", f"{layout.CORPUS}/{layout.DATA}")
+    folder.use("filter", f"{layout.CORPUS}/{layout.REJECTED}")
     card = render_card(folder.path, folder.path / layout.CORPUS, folder.manifest)
     folder.write_text(f"{layout.CORPUS}/{layout.CARD}", card)
     folder.complete("card")

@@ -12,7 +12,7 @@ import pyarrow as pa
 from augesc_builder.config.quality import MODEL_SECTIONS, WITHOUT_A_MODEL, Quality
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import DownloadError, InputError
-from augesc_builder.pipeline.inputs import distractors_here
+from augesc_builder.pipeline.inputs import distractors_here, sessions_by
 from augesc_builder.pipeline.quality.measure import Measured, Measuring, Part
 from augesc_builder.pipeline.quality.measures import own_judges, to_be_had
 from augesc_builder.pipeline.quality.report import quality_markdown, quality_report
@@ -38,7 +38,7 @@ _SHARD, _SHARD_OF_MODELS = 5_000, 128
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Measure the sessions of a build."""
-    sets = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
+    sets = {layout.CORPUS: folder.use(sessions_by(recipe), f"{layout.CORPUS}/{layout.DATA}")}
     _measure(folder, recipe.quality, sets, layout.CORPUS, progress, recipe.seed, strict=True)
 
 
@@ -107,14 +107,56 @@ def _measure(
     num_proc: int | None = None,
 ) -> None:
     """Measure sets of sessions in shards, and sum up."""
-    quality, not_measured = _pinned(folder, quality, progress)
+    quality, not_measured = pinned(folder, quality, progress)
     measuring = Measuring(quality, strict)
+    table = f"{place}/{layout.QUALITY}/{layout.SPLIT}"
+    facts = score(
+        folder, measuring, sets, "quality", table, progress, limits=limits, num_proc=num_proc
+    )
+    bad = merged(BadLines(**fact["bad_lines"]) for fact in facts)
+    bad.say(progress.say)
+    tables = (
+        read_table(folder.path / layout.shard_path(table, i, len(facts)), [*QUALITY])
+        for i in range(len(facts))
+    )
+    measures = {measure.name: measure.settings() for measure in measuring.measures()}
+    if judges := own_judges(quality, sets):
+        measures["topic_drift"]["own_judge"] = True
+    report = {
+        **quality_report(tables, list(sets), seed),
+        "measures": measures,
+        "not_measured": not_measured,
+        "own_judge": judges,
+        "not_conversations": sum(fact["unread"] for fact in facts),
+        "bad_lines": bad.report(),
+    }
+    folder.write_json(f"{place}/{layout.QUALITY_REPORT}", report)
+    folder.write_text(f"{place}/{layout.QUALITY_MD}", quality_markdown(report) + "\n")
+    folder.complete("quality", tables={"quality": report["sessions"]})
+
+
+def score(
+    folder: RunFolder,
+    measuring: Measuring,
+    sets: Sets,
+    stage: str,
+    table: str,
+    progress: Progress,
+    *,
+    limits: Limits = USUAL,
+    num_proc: int | None = None,
+) -> list[dict[str, Any]]:
+    """Write what the measures say of sets of sessions, as shards of a stage; give their facts.
+
+    Raises :class:`~augesc_builder.errors.InputError` where no session can be read.
+    """
+    quality = measuring.settings
     needs_model = bool(quality.models())
     size = quality.batch_size if needs_model else _CHUNK
     shards = _shards(sets, size, _SHARD_OF_MODELS if needs_model else _SHARD, limits)
     if not shards:
         raise InputError("no sessions to measure", next(iter(sets.values()))[0])
-    missing = set(folder.shards("quality", len(shards)))
+    missing = set(folder.shards(stage, len(shards)))
     total = sum(rows for _, rows in shards)
     numbers = (number for number, (n_parts, _) in enumerate(shards) for _ in range(n_parts))
     results = ordered_map(
@@ -138,40 +180,17 @@ def _measure(
                     next(iter(sets.values()))[0],
                 )
             folder.write_shard(
-                "quality",
+                stage,
                 number,
                 len(shards),
-                {f"{place}/{_TABLE}": pa.concat_tables(one.table for one in found)},
+                {table: pa.concat_tables(one.table for one in found)},
                 unread=sum(one.unread for one in found),
                 bad_lines=bad.report(),
             )
-    facts = folder.shard_facts("quality", len(shards))
-    bad = merged(BadLines(**fact["bad_lines"]) for fact in facts)
-    bad.say(progress.say)
-    tables = (
-        read_table(folder.path / layout.shard_path(f"{place}/{_TABLE}", i, len(shards)), [*QUALITY])
-        for i in range(len(shards))
-    )
-    measures = {measure.name: measure.settings() for measure in measuring.measures()}
-    if judges := own_judges(quality, sets):
-        measures["topic_drift"]["own_judge"] = True
-    report = {
-        **quality_report(tables, list(sets), seed),
-        "measures": measures,
-        "not_measured": not_measured,
-        "own_judge": judges,
-        "not_conversations": sum(fact["unread"] for fact in facts),
-        "bad_lines": bad.report(),
-    }
-    folder.write_json(f"{place}/{layout.QUALITY_REPORT}", report)
-    folder.write_text(f"{place}/{layout.QUALITY_MD}", quality_markdown(report) + "\n")
-    folder.complete("quality", tables={"quality": report["sessions"]})
+    return folder.shard_facts(stage, len(shards))
 
 
-_TABLE = f"{layout.QUALITY}/{layout.SPLIT}"
-
-
-def _pinned(
+def pinned(
     folder: RunFolder, quality: Quality, progress: Progress
 ) -> tuple[Quality, Mapping[str, str]]:
     """Return what can be measured, its models at commits, and why the rest cannot be.
