@@ -64,12 +64,20 @@ SCRIPTS = {
         *(f"scaled:{n}e6" for n in (20, 35, 46, 60, 100)),
         *("uninformative:0.01", "uninformative:0.1"),
     ],
+    "quality_speed.py": [
+        *("informativeness", "topic drift by words", "topic drift by likelihood"),
+    ],
     "quantization.py": [
         "bfloat16 against float32",
         "int8 against bfloat16",
         "int8 against float32",
     ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
+    "contradictions.py": [
+        *("decode", "turned copy", "style", "same side", "session", "copy"),
+        *("decode against style", "decode against same side", "decode against session"),
+        *("decode against copy", "turned copy against copy", "all against all"),
+    ],
     "generation.py": RAGGED,
     "generation.py --processes": [
         f"augesc, {kind}, {way}"
@@ -88,7 +96,7 @@ SCRIPTS = {
 }
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
-    *("finetuning.py", "quantization.py"),
+    *("finetuning.py", "quantization.py", "contradictions.py"),
 }
 
 

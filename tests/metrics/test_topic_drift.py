@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from augesc_builder.metrics.topic_drift import topic_drift
 from augesc_builder.metrics.topic_drift.change_point import change_point
 from augesc_builder.metrics.topic_drift.counts import DriftCounts
 from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn, TurnSample
-from augesc_builder.metrics.topic_drift.measure import CHANGE, TopicDrift
+from augesc_builder.metrics.topic_drift.measure import CHANGE, N, TopicDrift
 from augesc_builder.metrics.topic_drift.scorers.base import Question
 from augesc_builder.metrics.topic_drift.scorers.words import Words
 from augesc_builder.text.words import count
@@ -190,16 +192,21 @@ def test_a_sample_of_turns_is_bounded_and_merges_in_any_order(sessions, cut, siz
     ],
 )
 def test_where_ranks_begin_to_be_lower(ranks, where):
-    assert change_point(ranks, CHANGE) == where
+    assert change_point(ranks, N, CHANGE) == where
 
 
 def test_both_sides_of_the_change():
-    z = (12 * 8 / 4) ** 0.5 / 2  # four ranks of 1, then four of 0.5
     ranks = [1.0] * 4 + [0.5] * 4
-    assert change_point(ranks, z - 1e-9) == 4
-    assert change_point(ranks, z + 1e-9) is None
-    exact = [1.0, 1.0, 0.0, 0.0]
-    assert change_point(exact, 12**0.5) == 2
+    spread = np.std([0, 0.25, 0.5, 0.75, 1])  # of a rank among four others
+    z = 0.5 / (spread * math.sqrt(1 / 4 + 1 / 4))
+    assert change_point(ranks, 4, z - 1e-9) == 4
+    assert change_point(ranks, 4, z + 1e-9) is None
+
+
+def test_by_chance_one_session_in_twenty_changes():
+    rng = np.random.default_rng(0)
+    found = [change_point([*(rng.integers(0, N + 1, 12) / N)], N, CHANGE) for _ in range(2000)]
+    assert 0.03 < np.mean([where is not None for where in found]) < 0.08
 
 
 def test_a_change_is_pointed_at():
