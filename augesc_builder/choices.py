@@ -84,6 +84,19 @@ CHOICES: tuple[Choice, ...] = (
         "the paper says so of its Table 2",
         when=_finetuned,
     ),
+    Choice(
+        "a background stands before every conversation: in fine-tuning the situation that a "
+        "session's seeker wrote beforehand, and at generation what the model first continues the "
+        "query into",
+        "prompt.background",
+        unused=(None, False),
+    ),
+    Choice("a background begins with a persona that is drawn from {}", "prompt.personas"),
+    Choice(
+        "the supporter's utterances begin with their strategies, which are taken out of the texts",
+        "prompt.strategies",
+        unused=(None, False),
+    ),
     Choice("AdamW's weight decay is {}", "finetune.weight_decay"),
     Choice("gradients are clipped to the norm {}", "finetune.max_grad_norm"),
     Choice("fine-tuning computes in {}", "finetune.mixed_precision", unused=(None, "no", "auto")),

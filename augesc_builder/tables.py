@@ -22,8 +22,8 @@ SAFETY_FLAGS = [
         "end": Value("int32"),
     }
 ]
-"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0), and
-the span of its characters."""
+"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0; -1
+is the background), and the span of its characters."""
 
 QUERIES = Features(
     {
@@ -61,14 +61,20 @@ GENERATIONS = Features(
         "n_tokens": Value("int32"),
         "finish_reason": Value("string"),
         "seed": Value("int64"),
+        "background": Value("string"),
+        "background_faults": [Value("string")],
+        "n_background_tokens": Value("int32"),
+        "persona": Value("string"),
+        "strategies": [Value("string")],
     }
 )
 """A row is one raw continuation of one prompt (section 4.1, Inference).
 
 - ``query_id``, ``source``, ``query``: the trigger, as in the queries table
 - ``sample``: the number of the sample for this query, from 0
-- ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped
-- ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
+- ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped but the tags of
+  strategies
+- ``n_prompt_tokens``: tokens of the conversation's prompt (instruction, background, query, ``AI:``)
 - ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted; both counts are null
   where no tokenizer of ours wrote it
 - ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
@@ -76,6 +82,16 @@ GENERATIONS = Features(
   said no word); of an endpoint also ``content_filter``, ``refused``, ``empty``, ``wrong_format``
   (no speaker in front), ``failed`` (never answered; the text is empty) and ``other``
 - ``seed``: the seed of the random streams
+- ``background``: what the model wrote of the seeker's story before the conversation, which
+  continues it; null where it wrote none, or none that was fit
+- ``background_faults``: why each draw of a background that was not kept was not, in their order:
+  ``empty``, ``unfinished`` or ``contradiction`` (with the query); null without prompt.background
+- ``n_background_tokens``: tokens that all these draws took, beside ``n_tokens``; null as above
+- ``persona``: the persona that was drawn for the row, with which each draw of its background
+  begins; null without ``prompt.personas``
+- ``strategies``: the strategy that the model named before an utterance, one a message (the query
+  is the first) and null where there is none; null without prompt.strategies, and where the text
+  is no conversation
 """
 
 SESSIONS = Features(
@@ -86,6 +102,9 @@ SESSIONS = Features(
         "messages": MESSAGES,
         "n_tokens": Value("int32"),
         "safety_flags": SAFETY_FLAGS,
+        "background": Value("string"),
+        "persona": Value("string"),
+        "strategies": [Value("string")],
     }
 )
 """A row is one conversation.
@@ -96,6 +115,9 @@ SESSIONS = Features(
 - ``messages``: utterances in order; ``user`` is the seeker, ``assistant`` the supporter
 - ``n_tokens``: tokens of prompt and continuation together, or null where no model wrote it
 - ``safety_flags``: what the safety pass found, or null where it did not run
+- ``background``: the seeker's story that the conversation was generated from, or null
+- ``persona``: the persona that was drawn for it, or null
+- ``strategies``: the supporter's strategy of each message, null where there is none, or null
 """
 
 REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})

@@ -218,7 +218,7 @@ def filter_(
             "augesc_builder.pipeline.filter.filter", [path for path in (generations, reuse) if path]
         )
     from augesc_builder.config.recipe import load_recipe
-    from augesc_builder.pipeline.filter import stage
+    from augesc_builder.pipeline.filter import again, stage
 
     progress = Progress(quiet=quiet)
     if reuse is not None:
@@ -226,7 +226,7 @@ def filter_(
             raise typer.BadParameter(
                 "--reuse measures nothing: give neither a file nor how to read"
             )
-        stage.refilter(reuse, override or (), recipe, out, progress, num_proc)
+        again.refilter(reuse, override or (), recipe, out, progress, num_proc)
         return
     if generations is None or out is None:
         raise typer.BadParameter("expected GENERATIONS and --out DIR, or --reuse DIR")

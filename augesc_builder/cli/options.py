@@ -32,8 +32,8 @@ RecipeOption = Annotated[
         "--recipe",
         metavar="NAME|FILE",
         parser=name_or_path,
-        help="A shipped recipe (quickstart, smollm2, paper, paper-lora, paper-blender, tiny) "
-        "or a file.",
+        help="A shipped recipe (quickstart, smollm2, paper, paper-lora, paper-grounded, "
+        "paper-blender, tiny) or a file.",
     ),
 ]
 SetOption = Annotated[

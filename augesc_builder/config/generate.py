@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field, create_model, model_validator
 
@@ -17,6 +17,8 @@ from augesc_builder.config.vllm import VllmSettings
 
 class LocalSettings(BackendSettings):
     """Our own engine, on the machine's GPUs or CPU cores."""
+
+    obeys: ClassVar[frozenset[str]] = frozenset({"background", "strategies"})
 
     type: Literal["local"]
     engine: Literal["continuous", "static"]
@@ -53,6 +55,17 @@ class LocalSettings(BackendSettings):
         return self
 
 
+class Background(Section):
+    """How backgrounds are drawn, where the prompt has them (``prompt.background``)."""
+
+    max_tokens: Positive
+    attempts: Positive
+
+
+BACKGROUND = {"max_tokens": 100, "attempts": 4}
+"""What files of before had there been such a section hold."""
+
+
 CANDIDATES_EACH = 20
 """Candidates for each session that is to be kept, at most, where a recipe gives no budget."""
 
@@ -78,6 +91,7 @@ class Generate(Section):
     min_p: Fraction
     greedy: bool
     shard_size: Positive
+    background: Background
     keep: Positive | Annotated[dict[str, Positive], Field(min_length=1)] | None
     keep_budget: Positive | dict[str, Positive] | None
     backend: BackendSettings

@@ -27,7 +27,13 @@ from augesc_builder.config.base import (
     Section,
     Seed,
 )
-from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
+from augesc_builder.config.generate import (
+    BACKGROUND,
+    MOVED,
+    RENAMED,
+    Generate,
+    generate_model,
+)
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
@@ -120,11 +126,30 @@ _QUANTIZED = re.compile(r"([.-](I?Q\d\w*|B?F\d+))?\.gguf$", re.IGNORECASE)
 """How the name of a GGUF file ends, with the form of its weights: ``.Q4_1.gguf``."""
 
 
+_PERSONAS_ON_THE_HUB = re.compile(rf"hf://datasets/{ON_THE_HUB.pattern}@[0-9a-f]{{40}}")
+
+
 class Prompt(Section):
     """How a conversation is written for the model, and what stands before it."""
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
+    background: bool = False
+    personas: PathText | None = None
+    strategies: bool = False
+
+    @model_validator(mode="after")
+    def _personas_are_in_backgrounds(self) -> Prompt:
+        if self.personas is None:
+            return self
+        if not self.background:
+            raise ValueError("personas begin backgrounds; set background to true, or it to null")
+        if not _PERSONAS_ON_THE_HUB.fullmatch(self.personas) and "://" in self.personas:
+            raise ValueError(
+                f"personas: expected a file, or hf://datasets/USER/NAME@COMMIT with a commit of 40 "
+                f"hex digits, found {self.personas[:120]!r}"
+            )
+        return self
 
 
 class Lora(Section):
@@ -220,6 +245,18 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_backend_obeys_the_prompt(self) -> Recipe:
+        backend = self.generate.backend
+        for name in ("background", "strategies"):
+            if getattr(self.prompt, name) and name not in backend.obeys:
+                raise ValueError(
+                    f"prompt.{name} is for texts of the fine-tuned model, and the backend "
+                    f"{backend.type} cannot do it; set it to false, or generate.backend.type to "
+                    f"local"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _has_a_choice(self) -> Recipe:
         if self.select is None:
             return self
@@ -276,7 +313,12 @@ _LOADER = ConfigLoader(
         "reading": READING,
         "quality": QUALITY,
         "prompt.form": "paper",
+        "prompt.background": False,
+        "prompt.personas": None,
+        "prompt.strategies": False,
+        "generate.background": BACKGROUND,
         "finetune.held_out": 0,
+        "requirements.counted": "generated",
         "select": None,
         "generate.keep": None,
         "generate.keep_budget": None,

@@ -42,20 +42,22 @@ class PairClassifier:
     :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded or has other labels.
     """
 
-    def __init__(self, name: str = MODEL, revision: str | None = None, device: str = "cpu") -> None:
+    def __init__(self, name: str = MODEL, revision: str | None = None) -> None:
         if name == MODEL and revision is None:
             revision = REVISION
         self.name = name
         self.commit = None if Path(name).is_dir() else resolve_model(name, revision, "classifier")
         try:
             self._tokenizer = load_tokenizer(name, self.commit)
-            model = load_pretrained(AutoModelForSequenceClassification, name, self.commit)
+            model = load_pretrained(
+                AutoModelForSequenceClassification, name, self.commit, dtype=torch.float32
+            )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
         self._label = contradiction_label(name, model.config.id2label)
-        self._device = device
-        self._model = model.to(device).eval()
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = model.to(self._device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         model.config.pad_token_id = self._tokenizer.pad_token_id

@@ -65,6 +65,8 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
     files |= _files_beside(recipe) | distractors_here(recipe.quality)
+    if recipe.prompt.personas is not None and not is_on_the_hub(recipe.prompt.personas):
+        files["prompt.personas"] = [Path(recipe.prompt.personas)]
     found = {key: digest(paths) for key, paths in files.items()}
     if backend.needs_checkpoint and (gguf := gguf_on_disk(recipe.backbone)) is not None:
         found["finetune.backbone"] = sha256_of(gguf)[:16]
@@ -118,6 +120,7 @@ def check_inputs(recipe: Recipe) -> None:
     Raises :class:`~augesc_builder.errors.InputError` for too few sessions and for a file that is
     not there, and what the backend's check raises.
     """
+    from augesc_builder.sources.personas import read_personas
     from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 
     backend = backend_of(recipe)
@@ -130,6 +133,8 @@ def check_inputs(recipe: Recipe) -> None:
                 recipe.finetune.sessions,
             )
     _files_beside(recipe)
+    if recipe.prompt.personas is not None:
+        read_personas(recipe.prompt.personas)
     if backend.needs_checkpoint:
         check_backbone(recipe.backbone)
     backend.check(recipe)

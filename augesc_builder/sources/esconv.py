@@ -9,6 +9,7 @@ Hub dataset ``thu-coai/esconv``. The names of the original release (``seeker``, 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +67,10 @@ def parse_session(
     messages: list[Message] = []
     strategies: list[str | None] = []
     for i, utterance in enumerate(dialog, 1):
-        if not isinstance(utterance, dict):
-            raise fail(f"utterance {i} must be an object, found {_brief(utterance)}")
-        text = utterance.get("text", utterance.get("content"))
-        if not isinstance(text, str):
-            raise fail(f"utterance {i} lacks 'text', found {_brief(utterance)}")
-        speaker = utterance.get("speaker")
-        if not isinstance(speaker, str) or speaker not in _ROLES:
-            raise fail(f"utterance {i}: expected the speaker usr or sys, found {_brief(speaker)}")
-        if not text.strip():
-            raise fail(f"utterance {i} has no words; remove it")
-        if messages or keep_greetings or _ROLES[speaker] == "user":
-            strategy = _strategy(utterance) if _ROLES[speaker] == "assistant" else None
-            if not isinstance(strategy, str | None):
-                raise fail(f"utterance {i}: 'strategy' must be a text, found {_brief(strategy)}")
-            messages.append({"role": _ROLES[speaker], "content": collapse(text)})
-            strategies.append(collapse(strategy or "") or None)
+        message, strategy = _utterance(utterance, lambda what, i=i: fail(f"utterance {i} {what}"))
+        if messages or keep_greetings or message["role"] == "user":
+            messages.append(message)
+            strategies.append(strategy)
     if not any(message["role"] == "user" for message in messages):
         raise fail("no utterance of the seeker (usr); remove the session")
     return Session(
@@ -93,10 +82,25 @@ def parse_session(
     )
 
 
-def _strategy(utterance: dict[str, Any]) -> Any:
-    """Return the strategy of a supporter's utterance, of the original release or the Hub's copy."""
-    annotation = utterance.get("annotation")
-    return (annotation if isinstance(annotation, dict) else utterance).get("strategy")
+def _utterance(value: Any, fail: Callable[[str], InputError]) -> tuple[Message, str | None]:
+    """Check an utterance, and return it with its strategy, where the supporter's has one."""
+    if not isinstance(value, dict):
+        raise fail(f"must be an object, found {_brief(value)}")
+    text = value.get("text", value.get("content"))
+    if not isinstance(text, str):
+        raise fail(f"lacks 'text', found {_brief(value)}")
+    speaker = value.get("speaker")
+    if not isinstance(speaker, str) or speaker not in _ROLES:
+        raise fail(f"is of no known speaker: expected usr or sys, found {_brief(speaker)}")
+    if not text.strip():
+        raise fail("has no words; remove it")
+    role, strategy = _ROLES[speaker], None
+    if role == "assistant":  # in the original release it stands in the annotation
+        annotation = value.get("annotation")
+        strategy = (annotation if isinstance(annotation, dict) else value).get("strategy")
+    if not isinstance(strategy, str | None):
+        raise fail(f"needs a text as 'strategy', found {_brief(strategy)}")
+    return {"role": role, "content": collapse(text)}, collapse(strategy or "") or None
 
 
 def _sessions(revision: str | None) -> tuple[list[Session], str]:

@@ -24,7 +24,10 @@ def of_before(settings):
     backend = old["generate"].pop("backend")
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
-    del old["reading"], old["prompt"]["form"]
+    del old["reading"]
+    for name in ("form", "background", "personas", "strategies"):
+        del old["prompt"][name]
+    del old["generate"]["background"]
     old["generate"] |= backend
     del old["statistics"]
     if not old["quality"]["measures"]:
@@ -79,7 +82,13 @@ def test_what_older_recipes_lack_is_as_shipped():
 
 def test_a_run_of_one_stage_alone_has_the_form_that_there_was(caplog):
     before = {"stage": "generate", "prompt": {"instruction": "Be kind."}}
-    assert modernize(before)["prompt"] == {"instruction": "Be kind.", "form": "paper"}
+    assert modernize(before)["prompt"] == {
+        "instruction": "Be kind.",
+        "form": "paper",
+        "background": False,
+        "personas": None,
+        "strategies": False,
+    }
     assert modernize({"extends": "x", "prompt": {}})["prompt"] == {}
     assert not caplog.records
 

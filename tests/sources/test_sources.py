@@ -80,15 +80,18 @@ class TestEsconv:
             ({"dialog": "hello"}, "'dialog' must be a list"),
             ({"dialog": ["hello"]}, "utterance 1 must be an object"),
             ({"dialog": [{"speaker": "usr"}]}, "utterance 1 lacks 'text'"),
-            ({"dialog": [{"speaker": "bob", "text": "hi"}]}, 'speaker usr or sys, found "bob"'),
-            ({"dialog": [{"text": "hi"}]}, "speaker usr or sys, found null"),
+            (
+                {"dialog": [{"speaker": "bob", "text": "hi"}]},
+                'utterance 1 is of no known speaker: expected usr or sys, found "bob"',
+            ),
+            ({"dialog": [{"text": "hi"}]}, "expected usr or sys, found null"),
             ({"dialog": [{"speaker": "usr", "text": " "}]}, "utterance 1 has no words"),
             ({"dialog": [{"speaker": "sys", "text": "hi"}]}, "no utterance of the seeker"),
             ({"problem_type": 3, "dialog": GOOD["dialog"]}, "'problem_type' must be a text"),
             ({"situation": ["x"], "dialog": GOOD["dialog"]}, "'situation' must be a text"),
             (
                 {"dialog": [*GOOD["dialog"], {"speaker": "sys", "text": "a", "strategy": 3}]},
-                "utterance 4: 'strategy' must be a text, found 3",
+                "utterance 4 needs a text as 'strategy', found 3",
             ),
         ],
     )
@@ -120,7 +123,11 @@ class TestEsconv:
         assert {session.messages[0]["role"] for session in sessions} == {"user"}
         assert len({session.problem_type for session in sessions}) == 13
         assert all(session.situation and session.strategies for session in sessions)
-        told = [(m["role"], s) for x in sessions for m, s in zip(x.messages, x.strategies or ())]
+        told = [
+            (message["role"], strategy)
+            for session in sessions
+            for message, strategy in zip(session.messages, session.strategies or (), strict=True)
+        ]
         assert {role for role, strategy in told if strategy} == {"assistant"}
         assert len({strategy for role, strategy in told if role == "assistant"}) == 8
 

@@ -13,6 +13,7 @@ SURENESS = {
     "duration": 0.6,
     "count": 0.7,
     "kinship": 0.7,
+    "life": 0.6,
     "name": 0.8,
     "gender": 0.9,
     "work": 0.5,
@@ -66,6 +67,8 @@ def _clash(fact: Fact, before: Fact) -> bool:
     """Whether two facts of one key cannot both be so."""
     if fact.value == before.value:
         return False
+    if fact.kind == "life":
+        return before.value == "dead"
     if fact.kind == "duration":
         short, long = sorted((float(fact.value), float(before.value)))
         return short < _SAME_DURATION * long

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from augesc_builder.metrics.consistency.vocabulary import (
+    BASES,
     ENDINGS,
     HAVE_IS_BEHIND,
     NEGATORS,
     NOT_WITHOUT_APOSTROPHE,
-    STEMS,
     STOP_WORDS,
     TENS,
     UNITS,
@@ -39,6 +39,10 @@ _SENTENCE_ENDS = frozenset(".!?;\n")
 _CLAUSE_ENDS = frozenset(",:")
 _QUOTES = frozenset('"\u201c\u201d')
 _OPENS_CLAUSE = word_set("and but because so though although while when")
+_ASKING = word_set(
+    "do does did is are was were am can could would will should have has what why how when where "
+    "who whose which"
+)
 _AUXILIARIES = frozenset(("do", "does", "did"))
 _CACHED = 1 << 16
 _LONGEST_WORD, _SHORTEST_WITH_E = 64, 4
@@ -84,9 +88,11 @@ class Said(NamedTuple):
 @functools.lru_cache(_CACHED)
 def stem_of(word: str) -> str:
     """Return a lowercase word without endings: the same for most forms of a word."""
-    if known := STEMS.get(word):
-        return known
-    stem = word
+    stem = _without_ending(BASES.get(word, word.removesuffix("'s")))
+    return _without_ending(BASES[stem]) if stem in BASES else stem
+
+
+def _without_ending(stem: str) -> str:
     for ending, shortest in (("ing", 3), ("ed", 2), ("es", 3), ("s", 3)):
         if stem.endswith(ending) and len(stem) - len(ending) >= shortest:
             if ending == "s" and stem[-2] in "su":
@@ -99,7 +105,7 @@ def stem_of(word: str) -> str:
         stem = stem[:-1]
     if stem.endswith("i") and len(stem) >= _SHORTEST_WITH_E:
         stem = f"{stem[:-1]}y"
-    return STEMS.get(stem, stem)
+    return stem
 
 
 def read(text: str) -> Said:
@@ -133,9 +139,12 @@ def _clauses(text: str) -> Iterator[Clause]:
 
 
 def _finished(sentence: list[list[Word]], *, asks: bool) -> Iterator[Clause]:
-    """Yield the clauses of a sentence."""
-    first = next((words[0] for words in sentence if words), None)
-    for spoken in filter(None, sentence):
+    """Yield the clauses of a sentence. A question is its last one, and what begins as one does."""
+    clauses = [words for words in sentence if words]
+    if not clauses:
+        return
+    first, last = clauses[0][0], clauses[-1]
+    for spoken in clauses:
         words = [word._replace(capital=word.capital and word != first) for word in spoken]
         denies = [_denies(words, i) for i in range(len(words))]
         bare = tuple(
@@ -146,7 +155,8 @@ def _finished(sentence: list[list[Word]], *, asks: bool) -> Iterator[Clause]:
         )
         content = frozenset(w.stem for w in bare if w.text not in STOP_WORDS and w.stem != "#1")
         negators = tuple(word for word, denied in zip(words, denies, strict=True) if denied)
-        yield Clause(tuple(words), bare, negators, content, asks)
+        asked = asks and (spoken is last or words[0].text in _ASKING)
+        yield Clause(tuple(words), bare, negators, content, asked)
 
 
 def _denies(words: list[Word], i: int) -> bool:
@@ -222,5 +232,5 @@ def _parts(token: str) -> tuple[str, str]:
     if tail == "s":
         if head == "let":
             return head, "us"
-        return head, "is" if head in HAVE_IS_BEHIND else ""
+        return (head, "is") if head in HAVE_IS_BEHIND else (f"{head}'s", "")
     return head, ENDINGS[tail]

@@ -19,6 +19,8 @@ _OPPOSITES = frozenset(frozenset(map(stem_of, pair)) for pair in OPPOSITES)
 _COUNTERPARTS = frozenset(frozenset(map(stem_of, pair)) for pair in COUNTERPARTS)
 _TIMES = frozenset(map(stem_of, TIMES))
 
+_NAME_IS = [stem_of("name"), stem_of("is")]
+
 _COPY = 0.75
 """Likeness from which an utterance says another one again."""
 
@@ -113,7 +115,7 @@ def _kind_of(put: Sequence[Word], gone: Sequence[Word], pair: Pair) -> tuple[str
         ("number", 1.0, one_for_one and put[0].stem[0] == gone[0].stem[0] == "#"),
         ("gender", 0.8, one_for_one and ends in _COUNTERPARTS),
         ("opposite", 1.0, one_for_one and ends in _OPPOSITES),
-        ("name", 1.0, all(w.capital for w in (*put, *gone)) or before == ["name", "be"]),
+        ("name", 1.0, all(w.capital for w in (*put, *gone)) or before == _NAME_IS),
         ("place", 0.9, before[-1:] in (["from"], ["in"])),
         ("time", 0.8, not _TIMES.isdisjoint(w.stem for w in put)),
     )

@@ -17,6 +17,7 @@ from augesc_builder.metrics.consistency.vocabulary import (
     LIKES,
     MALE,
     PAST,
+    TIMES,
     VAGUE_VERBS,
     word_set,
 )
@@ -36,12 +37,26 @@ _NO_LONGER = word_set(
 )
 """Words beside which to have none is no contrary of to have had one."""
 
-_SAME_LIFE = word_set("been have has had am is are was were")
+_NONE = word_set("no not never")
+_MORTAL = frozenset(map(stem_of, FEMALE | MALE | {"dog", "cat"}))
+_DIED = word_set("died passed dead deceased")
+_DOES = word_set("says tells thinks calls lives comes works likes loves wants asks knows keeps")
+_STATES = word_set("married pregnant single employed unemployed divorced vegetarian vegan retired")
+_AUXILIARIES = word_set("been have has had am is are was were do does did can")
 _SUBJECTS = word_set("i he she we they")
 _OBJECT_WORDS = 5
+_GREETINGS = word_set(
+    "hi hello hey thank thanks you well yes no ok okay oh sure bye dear good morning"
+)
+_LONGEST_GREETING = 4
+_TIMES = frozenset(map(stem_of, TIMES))
 _BEHIND_JOBS = word_set("and at in for who")
 _NO_PLACE = word_set("a an the my our this that one it here there same")
-_LEADS_TO_PLACE = frozenset((("live", "in"), ("be", "from"), ("come", "from"), ("bear", "in")))
+_LEADS_TO_PLACE = frozenset(
+    (stem_of(verb), where) for verb, where in (("live", "in"), ("be", "from"), ("come", "from"))
+)
+_HAVE = stem_of("have")
+_ARTICLES = frozenset(("a", "an", "any", "the"))
 
 
 class Fact(NamedTuple):
@@ -60,17 +75,30 @@ class Fact(NamedTuple):
 
 def facts_of(clauses: Sequence[Clause]) -> list[Fact]:
     """Return what an utterance claims; questions and what might be claim nothing."""
-    return [
+    claims = [
         fact
         for clause in clauses
         if not clause.asks and not any(word.text in HYPOTHETICAL for word in clause.words)
         for rule in _RULES
         for fact in rule(clause)
     ]
+    return claims + list(_addressed(clauses))
+
+
+def _addressed(clauses: Sequence[Clause]) -> Iterator[Fact]:
+    """Yield what a speaker calls the other: ``hi Randy``, ``Thank you, David``."""
+    greeted: Sequence[Word] = ()
+    for clause in clauses:
+        words = clause.words
+        if len(words) <= _LONGEST_GREETING and all(w.text in _GREETINGS for w in words[:-1]):
+            last = words[-1]
+            if last.capital and (words[:-1] or greeted) and last.stem not in _TIMES:
+                yield _fact("name", "you", last.stem, words)
+        greeted = words if all(w.text in _GREETINGS for w in words) else ()
 
 
 def _fact(kind: str, about: str | tuple[str, ...], value: str, words: Sequence[Word]) -> Fact:
-    said = " ".join(dict.fromkeys(word.text for word in words))
+    said = " ".join(word.text for word in words)
     key = (about,) if isinstance(about, str) else about
     return Fact(kind, key, value, said, words[0].start, words[-1].end)
 
@@ -141,22 +169,37 @@ def _counts(clause: Clause) -> Iterator[Fact]:
 
 def _kin(clause: Clause) -> Iterator[Fact]:
     """Yield whom one has and whom one has none of."""
-    words = clause.words
-    if any(word.text in _NO_LONGER for word in words):
+    words, texts = clause.words, [word.text for word in clause.words]
+    if not _NO_LONGER.isdisjoint(texts):
         return
-    for i, word in enumerate(words):
+    speaker = texts.index("i") if "i" in texts else len(texts)
+    for k, word in enumerate(words):
         kin = _KIN_CLASS.get(word.stem)
-        if word.text == "married" and clause.negators and any(w.text == "i" for w in words[:i]):
-            yield _fact("kinship", "spouse", "none", words)
-        if _stems(words, i, 2) == ["only", "child"] and "i" in [w.text for w in words[:i]]:
-            yield _fact("kinship", "siblings", "none", words[i : i + 2])
-        elif kin is None or not i:
+        if kin and k and texts[k - 1] in _OWNERS:
+            yield _fact("kinship", kin, "some", words[k - 1 : k + 1])
+            if kin == "spouse":
+                yield _fact("kinship", "whom one is married to", word.stem, words[k - 1 : k + 1])
+        elif k < speaker:
             continue
-        elif words[i - 1].text in _OWNERS:
-            yield _fact("kinship", kin, "some", words[i - 1 : i + 1])
-        elif "i" in [w.text for w in words[:i]] and "have" in _stems(words, max(i - 4, 0), 4):
-            none = any(word.text in ("no", "not", "never") for word in words[max(i - 5, 0) : i])
-            yield _fact("kinship", kin, "none" if none else "some", words[max(i - 4, 0) : i + 1])
+        elif word.text == "married" and clause.negators:
+            yield _fact("kinship", "spouse", "none", words[speaker : k + 1])
+        elif _stems(words, k, 2) == ["only", "child"]:
+            yield _fact("kinship", "siblings", "none", words[speaker : k + 2])
+        elif kin and _HAVE in _stems(words, max(k - 4, 0), min(k, 4)):
+            none = not _NONE.isdisjoint(texts[max(k - 5, 0) : k])
+            yield _fact("kinship", kin, "none" if none else "some", words[speaker : k + 1])
+
+
+def _lives(clause: Clause) -> Iterator[Fact]:
+    """Yield who has died, and who does what the living do."""
+    words, texts = clause.words, [word.text for word in clause.words]
+    for k in range(1, len(words) - 1):
+        owned = texts[k - 1] in _OWNERS and not texts[k].endswith("'s")
+        if owned and words[k].stem in _MORTAL:
+            if not _DIED.isdisjoint(texts[k + 1 : k + 4]) and not clause.negators:
+                yield _fact("life", words[k].stem, "dead", words[k - 1 : k + 4])
+            elif texts[k + 1] in _DOES and not clause.negators:
+                yield _fact("life", words[k].stem, "alive", words[k - 1 : k + 2])
 
 
 def _names(clause: Clause) -> Iterator[Fact]:
@@ -197,36 +240,36 @@ def _places(clause: Clause) -> Iterator[Fact]:
 
 
 def _deeds(clause: Clause) -> Iterator[Fact]:
-    """Yield what one does or does not do, likes or does not like: ``I VERB OBJECT``."""
-    words = [word for word in clause.words if word.stem not in ("really", "actually", "also")]
-    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), None)
-    if start is None:
-        return
-    denied, i = False, start + 1
-    tense = "now"
-    while i < len(words) and (
-        words[i].text in _SAME_LIFE or words[i] in clause.negators or words[i].text in ("do", "did")
-    ):
+    """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
+    words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
+    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), len(words))
+    denied, past, i = False, False, start + 1
+    while i < len(words) and (words[i].text in _AUXILIARIES or words[i] in clause.negators):
         denied ^= words[i] in clause.negators
-        tense = "past" if words[i].text in ("did", "had", "was", "were") else tense
+        past |= words[i].text in PAST
         i += 1
-    if i >= len(words) or words[i].stem in _VAGUE or words[i].text.endswith("ing"):
+    if i >= len(words):
         return
-    verb = words[i]
-    if verb.text in PAST or verb.text.endswith("ed"):
-        tense = "past"
-    objects = [w for w in words[i + 1 : i + 1 + _OBJECT_WORDS] if w.stem in clause.content]
-    if not objects or any(w in clause.negators for w in words[i + 1 :]):
+    verb, behind = words[i], words[i + 1 : i + 1 + _OBJECT_WORDS]
+    if verb.text in _ARTICLES:  # no auxiliary stands before it: one has something, or is something
+        verb = next((w for w in reversed(words[start:i]) if w not in clause.negators), verb)
+    objects = [word for word in behind if word.stem in clause.content]
+    if not objects and verb.text in _STATES:
+        objects = [verb]
+    vague = verb.stem in _VAGUE or verb.text.endswith("ing")
+    if vague or not objects or any(word in clause.negators for word in words[i + 1 :]):
         return
-    name = verb.stem
-    if name in _DISLIKES:
-        name, denied = "like", not denied
-    elif name in _LIKES:
-        name = "like"
-    about = (words[start].text, name, tense, *sorted({w.stem for w in objects}))
-    yield _fact(
-        "deed", about, "no" if denied else "yes", words[start : words.index(objects[-1]) + 1]
+    past |= verb.text in PAST or verb.text.endswith("ed")
+    likes = verb.stem in _LIKES or verb.stem in _DISLIKES
+    denied ^= verb.stem in _DISLIKES
+    about = (
+        words[start].text,
+        "like" if likes else verb.stem,
+        "past" if past else "now",
+        *sorted({word.stem for word in objects}),
     )
+    end = words.index(objects[-1]) + 1
+    yield _fact("deed", about, "no" if denied else "yes", words[start:end])
 
 
-_RULES = (_ages, _durations, _counts, _kin, _names, _selves, _places, _deeds)
+_RULES = (_ages, _durations, _counts, _kin, _lives, _names, _selves, _places, _deeds)

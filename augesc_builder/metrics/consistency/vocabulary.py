@@ -60,7 +60,7 @@ _IRREGULAR = {
     "child": "children", "wife": "wives", "man": "men", "woman": "women", "kid": "kids",
     "mother": "mom mum mommy mummy mama momma mam", "father": "dad daddy papa", "dog": "puppy",
 }  # fmt: skip
-STEMS = {form: word for word, forms in _IRREGULAR.items() for form in (word, *forms.split())}
+BASES = {form: word for word, forms in _IRREGULAR.items() for form in forms.split()}
 
 PAST = word_set(
     "was were became began broke brought bought caught chose came did drank drove ate fell felt "
@@ -141,7 +141,7 @@ LIKES, DISLIKES = word_set("love lov like enjoy adore"), word_set("hate dislike"
 
 VAGUE_VERBS = word_set(
     "know think guess mean feel want see say tell try hope need get seem look do make let thank "
-    "help understand wish believe remember worry be wonder talk have"
+    "help understand wish believe remember worry wonder talk"
 )
 """Verbs that people deny and affirm of different things from one utterance to the next."""
 

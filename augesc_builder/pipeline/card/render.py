@@ -34,6 +34,7 @@ from augesc_builder.pipeline.card.quality import quality_text
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.generate.draws import told as draws_told
 from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
@@ -71,6 +72,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         finetuning=describe_finetuning(told) if backend.needs_checkpoint else None,
         triggers=_triggers(told),
         generation=_generation(told),
+        backgrounds=_backgrounds(told),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
         differences="\n".join(
@@ -178,6 +180,12 @@ def _at_commit(name: str, commit: str | None) -> str:
 def _generation(told: PublicRun) -> str:
     n_rows = told.manifest["tables"]["generations"]
     return f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
+
+
+def _backgrounds(told: PublicRun) -> str | None:
+    """Return how many have a background; ``None`` where the recipe has none."""
+    found = told.manifest["stages"]["generate"].get("backgrounds")
+    return draws_told(found) if found else None
 
 
 def _ingredients(told: PublicRun) -> str:

@@ -22,7 +22,7 @@ from augesc_builder.pipeline.statistics.sets import name_and_path
 from augesc_builder.run import layout
 from augesc_builder.run.disk import MEND, sha256
 from augesc_builder.run.folder import read_manifest
-from augesc_builder.run.marks import Marks, marks_above
+from augesc_builder.run.marks import Marks, checked, marks_above
 from augesc_builder.sources.generations import generations_files
 
 _Amount = Annotated[float, Field(ge=0, le=1e15)]
@@ -187,10 +187,14 @@ def _run(name: str | None, path: Path) -> Run:
     backend = maker.settings.generate.get("backend")
     kind = str(backend.get("type")) if made_in and isinstance(backend, dict) else None
     requirements = manifest.settings.requirements.model_dump(exclude_none=True)
+    corpus = folder / layout.CORPUS if is_build else folder
+    checked(corpus / layout.FILTER_REPORT)
+    report = layout.load_report(corpus, "filter")
+    requirements["counted"] = report.get("counted", "generated")
     return Run(
         name=name or folder.resolve().name,
         folder=folder,
-        corpus=folder / layout.CORPUS if is_build else folder,
+        corpus=corpus,
         requirements={k: v for k, v in requirements.items() if k != "tokenizer"},
         tokenizer=requirements.get("tokenizer"),
         counter=_counter(manifest.settings, maker, made_in, kind),

@@ -15,9 +15,10 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.models.backbone import place_of
 from augesc_builder.models.token_counter import load_counter
 from augesc_builder.pipeline.filter.filter import Filter
-from augesc_builder.pipeline.filter.tokens import requirements_counter
+from augesc_builder.pipeline.filter.tokens import build_counter
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
+from augesc_builder.pipeline.generate.draws import drawn
 from augesc_builder.pipeline.generate.lanes import STAGE, Lane
 from augesc_builder.pipeline.generate.progress import LiveLine
 from augesc_builder.pipeline.generate.tasks import Row, Task
@@ -124,6 +125,7 @@ class Making:
             {self.table: table},
             tokens=sum(n or 0 for n in table["n_tokens"].to_pylist()),
             finish_reasons=dict(sorted(ended.items())),
+            **({"backgrounds": drawn(table)} if self.recipe.prompt.background else {}),
             **({"violations": lane.failed(number, len(rows))} if keeps else {}),
         )
 
@@ -147,12 +149,12 @@ class Making:
 
     @cached_property
     def _judge(self) -> Filter:
-        counter = requirements_counter(self.folder, self.recipe)
+        counter, recount = build_counter(self.folder, self.recipe, self.checkpoint)
         return Filter(
             self.recipe.requirements,
-            template=PromptTemplate(self.recipe.prompt.instruction),
+            template=PromptTemplate(self.recipe.prompt.instruction, background=True),
             counter=counter,
-            recount=counter is not None,
+            recount=recount,
             strict=True,
         )
 

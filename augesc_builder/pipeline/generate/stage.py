@@ -60,6 +60,7 @@ def standalone(
         inputs["checkpoint"] = content_of(checkpoint)
     else:  # with a checkpoint it is no matter which model a recipe would begin with
         backend.check(recipe)
+    inputs |= personas_digest(recipe)
     inputs |= {key: content_of(model) for key, model in backend.models(recipe).items()}
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
         if folder.is_complete("generate") and not is_enough(folder, recipe):
@@ -67,6 +68,21 @@ def standalone(
         if is_new(folder, "generate", progress):
             at = checkpoint or folder.path / layout.CHECKPOINT
             _generate(folder, recipe, files, at, ".", progress)
+
+
+def personas_digest(recipe: Recipe) -> dict[str, str]:
+    """Return a digest of the bank of personas, where it is on this disk, by the key that names it.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a bank that cannot be read.
+    """
+    from augesc_builder.readers.hub import is_on_the_hub
+    from augesc_builder.sources.personas import read_personas
+
+    where = recipe.prompt.personas
+    if where is None or is_on_the_hub(where):  # at a commit
+        return {}
+    read_personas(where)
+    return {"prompt.personas": digest([Path(where)])}
 
 
 def plan(recipe: Recipe, queries_at: Path) -> list[str]:
@@ -100,12 +116,18 @@ def _generate(
     progress: Progress,
 ) -> None:
     """Generate what is missing; finished shards are never made again."""
+    from augesc_builder.pipeline.generate.draws import merged, told
     from augesc_builder.pipeline.generate.lanes import lanes_of
     from augesc_builder.pipeline.generate.making import Making
-    from augesc_builder.pipeline.generate.tasks import read_queries
+    from augesc_builder.pipeline.generate.tasks import read_queries, with_personas
+    from augesc_builder.sources.personas import read_personas
 
     making = Making(folder, recipe, checkpoint, f"{place}/{layout.GENERATIONS}", progress)
     lanes = lanes_of(read_queries(queries_at), recipe)
+    if recipe.prompt.personas is not None:
+        bank = read_personas(recipe.prompt.personas)
+        for lane in lanes:
+            lane.tasks = with_personas(lane.tasks, bank, recipe.seed)
     for lane in lanes:
         making.make(lane)
     shards = [shard for lane in lanes for shard in lane.written]
@@ -124,11 +146,16 @@ def _generate(
     if recipe.generate.keep is not None:
         kept = {"keep": recipe.generate.keep}
         progress.say(f"  {sum(lane.n_kept for lane in lanes):,} sessions are kept of them")
+    backgrounds = {}
+    if recipe.prompt.background:
+        backgrounds = {"backgrounds": merged([fact["backgrounds"] for fact in facts])}
+        progress.say(f"  {told(backgrounds['backgrounds'])}")
     folder.complete(
         "generate",
         tables={"generations": n_rows},
         tokens=total,
         finish_reasons=dict(reasons),
+        **backgrounds,
         **kept,
         **making.facts,
     )

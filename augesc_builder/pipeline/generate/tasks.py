@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ Row = dict[str, Any]
 class Task:
     """One conversation to be generated: sample ``sample`` (from 0) of a row of the queries table.
 
-    Its row is number ``row`` of shard ``shard``, both from 0.
+    Its row is number ``row`` of shard ``shard``, both from 0. Its background, where it has one,
+    begins with the ``persona``.
     """
 
     query: Row
     sample: int
     shard: int
     row: int
+    persona: str | None = None
 
 
 def read_queries(paths: Iterable[Path]) -> list[Row]:
@@ -46,6 +48,21 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
     return rows
 
 
+def with_personas(some: Iterable[Task], bank: Sequence[str], seed: int) -> list[Task]:
+    """Return tasks with a persona of the bank each, drawn from the random stream of its row."""
+    from augesc_builder.engine.sampling import stream_key
+
+    return [
+        replace(
+            task,
+            persona=bank[
+                stream_key(seed, task.query["query_id"], task.sample, "persona") % len(bank)
+            ],
+        )
+        for task in some
+    ]
+
+
 def batches(some: Iterable[Task], size: int) -> list[list[Task]]:
     """Return the tasks of each query together, which share its prompt, at most ``size`` at a time.
 
@@ -63,10 +80,12 @@ def generation_row(
     finish_reason: str = "eos",
     n_prompt_tokens: int | None = None,
     n_tokens: int | None = None,
+    **grounds: Any,
 ) -> Row:
     """Return the row of a task: ``text`` is what follows the prompt, nothing stripped.
 
-    Token counts are null where nothing counted them.
+    Token counts are null where nothing counted them. ``grounds`` are columns of the table that
+    only some recipes fill.
     """
     return {
         "query_id": task.query["query_id"],
@@ -78,4 +97,5 @@ def generation_row(
         "n_tokens": n_tokens,
         "finish_reason": finish_reason,
         "seed": seed,
+        **grounds,
     }

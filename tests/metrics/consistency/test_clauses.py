@@ -27,7 +27,8 @@ def stems(text):
         ("3,000 euros", "3000 euros"),
         ("a dozen eggs", "a 12 eggs"),
         ("my mom", "my mother"),
-        ("he took hikes", "he takes a hike".replace(" a", "")),
+        ("he took hikes", "he takes hike"),
+        ("here it comes", "here it came"),
         ("we can't go", "we cannot go"),
         ("she won't go", "she will not go"),
     ],
@@ -57,8 +58,12 @@ def test_what_is_quoted_is_not_said_of_oneself():
     ]
 
 
-def test_a_question_asks_in_all_its_clauses():
-    assert [clause.asks for clause in read("If so, why? I do.").clauses] == [True, True, False]
+def test_what_is_asked_is_not_claimed():
+    def asks(text):
+        return [clause.asks for clause in read(text).clauses]
+
+    assert asks("Do you, if I may ask? I do.") == [True, True, False]
+    assert asks("I am from Ohio, and you?") == [False, True]
 
 
 def test_long_clauses_are_cut():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ PHRASES = (
     "I have 3 kids",
     "my dog is 14",
     "my dog is 13.",
-    "I do not like cats",
+    "I don't like cats",
     "I like cats",
     "my husband",
     "she left",
@@ -84,10 +83,9 @@ def test_each_session_is_scored_as_it_is_alone(one, other):
 
 @settings(max_examples=often(50))
 @given(SESSIONS)
-def test_white_space_and_curly_apostrophes_change_no_decision(messages):
-    plain = [{**m, "content": re.sub(r"\s", " ", m["content"])} for m in messages]
-    wide = [{**m, "content": m["content"].replace(" ", "  ")} for m in plain]
-    first, second = Consistency().score([plain, wide])
+def test_curly_apostrophes_change_no_decision(messages):
+    curly = [{**m, "content": m["content"].replace("'", "\u2019")} for m in messages]
+    first, second = Consistency().score([messages, curly])
     assert first.scores == second.scores
 
 
