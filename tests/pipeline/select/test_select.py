@@ -177,6 +177,7 @@ def test_what_was_not_chosen_can_be_chosen_anew(chosen, augesc, refused, tmp_pat
     assert "select is null" in refused("select", chosen, "--out", tmp_path / "no")
 
 
+@pytest.mark.slow
 def test_exactly_so_many_are_chosen(tiny_file, tmp_path):
     recipe = load_recipe(tiny_file, [*BEST, "generate.keep=3"])
     assert build(recipe, tmp_path / "run", QUIET)
