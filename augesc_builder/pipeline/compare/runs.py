@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from augesc_builder.config.recipe import Backbone, modernize
+from augesc_builder.config.backbone import Backbone
+from augesc_builder.config.recipe import modernize
 from augesc_builder.errors import AugescError, InputError, RunFolderError
 from augesc_builder.pipeline.filter.tokens import lacks_counts
 from augesc_builder.pipeline.statistics.sets import name_and_path
