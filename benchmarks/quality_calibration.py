@@ -44,13 +44,14 @@ from benchmarks.quality_data import (
 )
 from benchmarks.quality_fit import Calibration
 from benchmarks.quality_judges import TABLES, judge_table, with_judge
-from benchmarks.quality_signals import Signal, readings, signals_of
+from benchmarks.quality_signals import Signal, baselines, readings
 from benchmarks.quality_tasks import Question, Table, answered
 
 CALIBRATION = Path(__file__).with_suffix(".json")
 """What was fitted on the development parts of the data that the documented figures are of."""
 
 FAILED = "succeeded"
+RATINGS = "Ratings of support"
 Reader = Callable[[Path], list[Judged]]
 
 
@@ -168,19 +169,19 @@ def show_judges(path: Path, judge: Path | None, n: int) -> None:
         judged = with_judge(judged, judge)
     for title, statistic in TABLES.items():
         header, rows = judge_table(judged, statistic, n)
-        print(f"\nRatings of support, {len(judged)} conversations: {title.lower()}\n")
+        print(f"\n{RATINGS}, {len(judged)} conversations: {title.lower()}\n")
         print(markdown_table(header, rows), flush=True)
 
 
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
-    signals = signals_of()
+    signals = baselines()
     for question in questions(given):
         if given.only.lower() in question.title.lower():
             show(question, signals, kept, given.n)
     others = (given.planted, given.abceval, given.fed, given.scored, given.failed)
-    if given.judged or not any(others):
+    if given.judged or not any(others) and given.only.lower() in RATINGS.lower():
         show_judges(given.data / made.LEND_AN_EAR_FILE, given.judged, given.n)
     if given.save:
         kept.save(given.save, {"by": "python benchmarks/quality_calibration.py"})

@@ -105,8 +105,8 @@ class Signal:
         return not self.about or question == "all" or question in self.about
 
 
-def signals_of() -> list[Signal]:
-    """Return what takes no measure, then the measures."""
+def baselines() -> list[Signal]:
+    """Return what takes no measure."""
     about: dict[str, tuple[tuple[str, ...], bool]] = {
         OVERLAP: (("contradiction", "repeats"), True),
         REPEATED: (("repeats", "information"), True),
