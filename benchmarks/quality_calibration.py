@@ -44,7 +44,16 @@ from benchmarks.quality_data import (
 )
 from benchmarks.quality_fit import Calibration
 from benchmarks.quality_judges import TABLES, judge_table, with_judge
-from benchmarks.quality_signals import Signal, baselines, readings
+from benchmarks.quality_signals import (
+    CONTRADICTION,
+    EVERYTHING,
+    INFORMATION,
+    RELEVANCE,
+    REPEATS,
+    baselines,
+    measures,
+    readings,
+)
 from benchmarks.quality_tasks import Question, Table, answered
 
 CALIBRATION = Path(__file__).with_suffix(".json")
@@ -62,14 +71,18 @@ def planted(judged: Sequence[Judged]) -> list[Question]:
     """
     whole = [replace(one, turn=None) for one in judged]
     return [
-        answered("Planted contradictions, last utterances", PLANTED, judged, "contradiction"),
-        answered("Planted contradictions, whole dialogs", PLANTED, whole, "contradiction"),
+        answered("Planted contradictions, last utterances", PLANTED, judged, CONTRADICTION),
+        answered("Planted contradictions, whole dialogs", PLANTED, whole, CONTRADICTION),
     ]
 
 
 def abceval(judged: Sequence[Judged]) -> list[Question]:
     """Return what is asked of ABC-Eval's turns."""
-    about = {"self contradiction": "contradiction", "irrelevant": "drift", "redundant": "repeats"}
+    about = {
+        "self contradiction": CONTRADICTION,
+        "irrelevant": RELEVANCE,
+        "redundant": REPEATS,
+    }
     return [answered(f"ABC-Eval, {name}", name, judged, about[name]) for name in about]
 
 
@@ -77,9 +90,9 @@ def fed(judged: Sequence[Judged]) -> list[Question]:
     """Return what is asked of FED's turns and dialogs, whose ratings are higher for better."""
     turns = [one for one in judged if one.turn is not None]
     wholes = [one for one in judged if one.turn is None]
-    about = {"Consistent": "contradiction", "Coherent": "drift", "Informative": "information"}
+    about = {"Consistent": CONTRADICTION, "Coherent": RELEVANCE, "Informative": INFORMATION}
     return [
-        answered("FED, turns: relevant", "Relevant", turns, "drift", better=True),
+        answered("FED, turns: relevant", "Relevant", turns, RELEVANCE, better=True),
         *(
             answered(f"FED, dialogs: {name.lower()}", name, wholes, about[name], better=True)
             for name in about
@@ -90,7 +103,7 @@ def fed(judged: Sequence[Judged]) -> list[Question]:
 def survey(judged: Sequence[Judged]) -> list[Question]:
     """Return what ESConv's seekers were asked."""
     return [
-        answered(f"ESConv's survey, {name}", name, judged, "all", better=True)
+        answered(f"ESConv's survey, {name}", name, judged, EVERYTHING, better=True)
         for name in made.SURVEY
     ]
 
@@ -102,7 +115,7 @@ def scored(judged: Sequence[Judged]) -> list[Question]:
         for kind, of in (("turns", True), ("conversations", False)):
             some = [one for one in judged if name in one.ratings and (one.turn is not None) is of]
             if some:
-                found.append(answered(f"{kind}: {name}", name, some, "all", better=True))
+                found.append(answered(f"{kind}: {name}", name, some, EVERYTHING, better=True))
     return found
 
 
@@ -113,7 +126,7 @@ def failed(good: Sequence[Judged], bad: Sequence[Judged]) -> list[Question]:
         for i, some in enumerate((bad, good))
         for one in some
     ]
-    return [answered("Sessions that did not fail", FAILED, both, "all", better=True)]
+    return [answered("Sessions that did not fail", FAILED, both, EVERYTHING, better=True)]
 
 
 def esconv(folder: Path) -> list[Judged]:
@@ -152,8 +165,9 @@ def questions(given: argparse.Namespace) -> Iterator[Question]:
     print("Sessions that failed (--failed) are not at hand: nothing is said of them.")
 
 
-def show(question: Question, signals: Sequence[Signal], kept: Calibration, n: int) -> None:
+def show(question: Question, kept: Calibration, n: int) -> None:
     """Print the table of a question."""
+    signals = [*baselines(), *measures(question.judged)]
     table = Table(question, readings(question.judged, signals), signals, kept, n)
     print(f"\n{question.title}: {table.size()}\n")
     print(markdown_table(table.header, table.rows()), flush=True)
@@ -176,12 +190,11 @@ def show_judges(path: Path, judge: Path | None, n: int) -> None:
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
-    signals = baselines()
     for question in questions(given):
         if given.only.lower() in question.title.lower():
-            show(question, signals, kept, given.n)
+            show(question, kept, given.n)
     others = (given.planted, given.abceval, given.fed, given.scored, given.failed)
-    if given.judged or not any(others) and given.only.lower() in RATINGS.lower():
+    if given.judged or (not any(others) and given.only.lower() in RATINGS.lower()):
         show_judges(given.data / made.LEND_AN_EAR_FILE, given.judged, given.n)
     if given.save:
         kept.save(given.save, {"by": "python benchmarks/quality_calibration.py"})

@@ -14,8 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from augesc_builder.metrics.consistency.consistency import Consistency
+from augesc_builder.metrics.informativeness.measure import Informativeness
 from augesc_builder.metrics.intervals import Numbers
 from augesc_builder.metrics.scored import Measure, Scored
+from augesc_builder.metrics.topic_drift.distractors import Distractors
+from augesc_builder.metrics.topic_drift.measure import TopicDrift
+from augesc_builder.metrics.topic_drift.scorers.words import Words
 from augesc_builder.text.prompts import Message
 from benchmarks.quality_data import Judged
 
@@ -25,6 +30,18 @@ WORDS, POSITION, OVERLAP, REPEATED = (
     "words in common with an earlier utterance",
     "share of words that the speaker said before",
 )
+RULES, DRIFT, NEW = (
+    "consistency, by rules",
+    "topic drift, by words",
+    "informativeness, new words",
+)
+
+CONTRADICTION, RELEVANCE, REPEATS, INFORMATION, EVERYTHING = (
+    *("contradiction", "relevance", "repeats", "information"),
+    "everything",
+)
+"""What people are asked about, and what signals tell of."""
+
 _WORD = re.compile(r"\w+")
 
 Session = Sequence[Message]
@@ -86,9 +103,13 @@ BASELINES: tuple[Plain, ...] = (
 )
 
 
+Whole = Callable[[Scored, Session], float | None]
+"""What a measure says of a whole dialog."""
+
+
 @dataclass(frozen=True)
 class Signal:
-    """A number of a measure; ``whole`` names the session's.
+    """A number of a measure for each utterance, and ``whole`` for a dialog.
 
     ``about`` is what it tells of, nothing where it tells of all; ``worse`` whether more of it is
     worse, ``None`` where it is neither.
@@ -96,22 +117,48 @@ class Signal:
 
     name: str
     measure: Measure
-    whole: str
+    whole: Whole
     about: tuple[str, ...] = ()
     worse: bool | None = None
 
     def is_of(self, question: str) -> bool:
         """Whether it may tell what is asked."""
-        return not self.about or question == "all" or question in self.about
+        return not self.about or question == EVERYTHING or question in self.about
+
+
+def number(name: str) -> Whole:
+    """Return a session's number by its name."""
+    return lambda scored, _: scored.session.get(name)
+
+
+def of_supporter(scored: Scored, session: Session) -> float | None:
+    """Return the mean of a measure's numbers for the supporter's turns."""
+    known = [
+        score
+        for score, message in zip(scored.scores, session, strict=True)
+        if score is not None and message["role"] == "assistant"
+    ]
+    return float(np.mean(known)) if known else None
 
 
 def baselines() -> list[Signal]:
     """Return what takes no measure."""
     about: dict[str, tuple[tuple[str, ...], bool]] = {
-        OVERLAP: (("contradiction", "repeats"), True),
-        REPEATED: (("repeats", "information"), True),
+        OVERLAP: ((CONTRADICTION, REPEATS), True),
+        REPEATED: ((REPEATS, INFORMATION), True),
     }
-    return [Signal(one.name, one, one.name, *about.get(one.name, ())) for one in BASELINES]
+    return [Signal(one.name, one, number(one.name), *about.get(one.name, ())) for one in BASELINES]
+
+
+def measures(judged: Sequence[Judged]) -> list[Signal]:
+    """Return the measures; the dialogs that were judged are each other's distractors."""
+    pool = Distractors.from_sessions([one.messages for one in judged])
+    words = TopicDrift(Words(pool.texts), pool)
+    return [
+        Signal(RULES, Consistency(), number("contradiction"), (CONTRADICTION,), worse=True),
+        Signal(DRIFT, words, number("drift"), (RELEVANCE,), worse=True),
+        Signal(NEW, Informativeness(), of_supporter, (REPEATS, INFORMATION), worse=False),
+    ]
 
 
 def readings(judged: Sequence[Judged], signals: Sequence[Signal]) -> dict[str, Numbers]:
@@ -121,20 +168,18 @@ def readings(judged: Sequence[Judged], signals: Sequence[Signal]) -> dict[str, N
     """
     keys = [tuple((m["role"], m["content"]) for m in one.messages) for one in judged]
     sessions = {key: one.messages for key, one in zip(keys, judged, strict=True)}
-    place = {key: i for i, key in enumerate(sessions)}
-    scored: dict[int, list[Scored]] = {}
+    scored: dict[int, dict[Any, Scored]] = {}
     found = {}
     for signal in signals:
-        known = scored.get(id(signal.measure))
-        if known is None:
-            known = scored[id(signal.measure)] = signal.measure.score(list(sessions.values()))
+        if id(signal.measure) not in scored:
+            of_all = signal.measure.score(list(sessions.values()))
+            scored[id(signal.measure)] = dict(zip(sessions, of_all, strict=True))
+        known = scored[id(signal.measure)]
         values = [
-            _value(known[place[key]], one.turn, signal.whole)
+            signal.whole(known[key], one.messages)
+            if one.turn is None
+            else known[key].scores[one.turn]
             for key, one in zip(keys, judged, strict=True)
         ]
         found[signal.name] = np.array([np.nan if x is None else x for x in values], float)
     return found
-
-
-def _value(scored: Scored, turn: int | None, whole: str) -> float | None:
-    return scored.session.get(whole) if turn is None else scored.scores[turn]

@@ -49,6 +49,7 @@ from benchmarks.quality_signals import (
     WORDS,
     Signal,
     baselines,
+    number,
     readings,
 )
 from benchmarks.quality_tasks import ADDS, FITTED, NOTHING_MORE, PEOPLE, Table, answered
@@ -316,7 +317,9 @@ def test_a_dialog_is_scored_once():
     knowing = Knowing()
     dialog = said("x", "xx", "", "xxx")
     judged = [Judged("a", dialog, i, {}) for i in range(4)] + [Judged("a", dialog, None, {})]
-    found = readings(judged, [Signal("knowing", knowing, "x"), Signal("again", knowing, "x")])
+    found = readings(
+        judged, [Signal("knowing", knowing, number("x")), Signal("again", knowing, number("x"))]
+    )
     assert knowing.seen == 1
     assert found["knowing"].tolist()[:2] == [1, 2]
     assert math.isnan(found["knowing"][2])
@@ -337,7 +340,7 @@ def question(n=60, **how):
 
 
 def rows_of(asked, calibration=None, n=50):
-    signals = [*baselines(), Signal("knowing", Knowing(), "x", (), worse=True)]
+    signals = [*baselines(), Signal("knowing", Knowing(), number("x"), (), worse=True)]
     calibration = Calibration() if calibration is None else calibration
     table = Table(asked, readings(asked.judged, signals), signals, calibration, n)
     rows = table.rows()
