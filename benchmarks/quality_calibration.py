@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from augesc_builder.errors import AugescError
+from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
 from augesc_builder.run.markdown import markdown_table
 from benchmarks import quality_made as made
 from benchmarks.harness import SHARED, options, parse
@@ -50,7 +51,9 @@ from benchmarks.quality_signals import (
     INFORMATION,
     RELEVANCE,
     REPEATS,
+    Signal,
     baselines,
+    heard,
     measures,
     readings,
 )
@@ -165,10 +168,16 @@ def questions(given: argparse.Namespace) -> Iterator[Question]:
     print("Sessions that failed (--failed) are not at hand: nothing is said of them.")
 
 
-def show(question: Question, kept: Calibration, n: int) -> None:
+def show(
+    question: Question,
+    models: Sequence[Signal],
+    calibration: Calibration,
+    given: argparse.Namespace,
+) -> None:
     """Print the table of a question."""
-    signals = [*baselines(), *measures(question.judged)]
-    table = Table(question, readings(question.judged, signals), signals, kept, n)
+    signals = [*baselines(), *measures(question.judged), *models]
+    found = readings(question.judged, signals, given.keep)
+    table = Table(question, found, signals, calibration, given.n)
     print(f"\n{question.title}: {table.size()}\n")
     print(markdown_table(table.header, table.rows()), flush=True)
 
@@ -190,9 +199,10 @@ def show_judges(path: Path, judge: Path | None, n: int) -> None:
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
+    models = heard(Likelihood.load(given.model, dtype=given.dtype)) if given.model else []
     for question in questions(given):
         if given.only.lower() in question.title.lower():
-            show(question, kept, given.n)
+            show(question, models, kept, given)
     others = (given.planted, given.abceval, given.fed, given.scored, given.failed)
     if given.judged or (not any(others) and given.only.lower() in RATINGS.lower()):
         show_judges(given.data / made.LEND_AN_EAR_FILE, given.judged, given.n)
@@ -206,6 +216,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "quality")
     parser.add_argument("--esconv", type=Path, default=SHARED / "esconv")
     parser.add_argument("--n", type=int, default=1000, help="replicates of the bootstrap")
+    parser.add_argument("--model", help="a causal language model: a folder, or a name on the Hub")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--keep", type=Path, help="a folder for what measures say, to use it again")
     parser.add_argument("--only", default="", help="only what has this in its title")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION)
     parser.add_argument("--save", type=Path, help="write what is fitted, and thresholds")

@@ -18,7 +18,7 @@ from augesc_builder.human_evaluation.agreement import weighted_kappa
 from augesc_builder.metrics.intervals import Numbers
 from benchmarks.quality_data import Judged, read_scored
 from benchmarks.quality_numbers import Places, interval, span_text, spearman
-from benchmarks.quality_signals import WORDS
+from benchmarks.quality_plain import WORDS
 
 EXPERTS, YOURS = "experts with experts", "yours"
 

@@ -1,40 +1,49 @@
-"""What is told of an utterance, or a dialog, by measures, and by what takes no measure at all.
+"""What measures say of an utterance, or of a dialog, and what they are asked about.
 
-Number of words, position and words in common with an earlier utterance are measures like the
-others, so that each stands beside them. A signal is a measure's number for an utterance where one
-was judged, and one of its numbers for the session where the whole dialog was.
+A signal is a measure's number for an utterance where one was judged, and one for the session where
+the whole dialog was.
 """
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from augesc_builder.metrics.consistency.consistency import Consistency
+from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.informativeness.measure import Informativeness
 from augesc_builder.metrics.intervals import Numbers
 from augesc_builder.metrics.scored import Measure, Scored
-from augesc_builder.metrics.topic_drift.distractors import Distractors
+from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn
 from augesc_builder.metrics.topic_drift.measure import TopicDrift
+from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
 from augesc_builder.metrics.topic_drift.scorers.words import Words
-from augesc_builder.text.prompts import Message
 from benchmarks.quality_data import Judged
-
-WORDS, POSITION, OVERLAP, REPEATED = (
-    "number of words alone",
-    "position alone",
-    "words in common with an earlier utterance",
-    "share of words that the speaker said before",
+from benchmarks.quality_plain import (
+    ANSWERS,
+    ASKS,
+    COPY,
+    ONESELF,
+    OVERLAP,
+    PLAIN,
+    REPEATED,
+    SENTENCE,
+    TOPICAL,
+    Session,
 )
+
 RULES, DRIFT, NEW = (
     "consistency, by rules",
     "topic drift, by words",
     "informativeness, new words",
 )
+LIKELIHOOD, GAIN = "likelihood in context", "likelihood, what the context adds"
 
 CONTRADICTION, RELEVANCE, REPEATS, INFORMATION, EVERYTHING = (
     *("contradiction", "relevance", "repeats", "information"),
@@ -42,69 +51,11 @@ CONTRADICTION, RELEVANCE, REPEATS, INFORMATION, EVERYTHING = (
 )
 """What people are asked about, and what signals tell of."""
 
-_WORD = re.compile(r"\w+")
-
-Session = Sequence[Message]
-
-
-@dataclass(frozen=True)
-class Plain:
-    """A measure that is a function of a session's texts: a number for each utterance.
-
-    The session's is their sum, mean or largest, as ``whole`` says.
-    """
-
-    name: str
-    of: Callable[[Session], list[float]]
-    whole: Callable[[list[float]], float]
-
-    def settings(self) -> dict[str, Any]:
-        """Return nothing: there is nothing to set."""
-        return {}
-
-    def score(self, sessions: Sequence[Session]) -> list[Scored]:
-        """Score sessions."""
-        found = [self.of(session) for session in sessions]
-        return [Scored(tuple(x), {self.name: self.whole(x) if x else None}) for x in found]
-
-
-def _words(session: Session) -> list[float]:
-    return [float(len(message["content"].split())) for message in session]
-
-
-def _position(session: Session) -> list[float]:
-    return [float(i) for i in range(len(session))]
-
-
-def _overlap(session: Session) -> list[float]:
-    said = [set(_WORD.findall(message["content"].lower())) for message in session]
-    return [
-        float(max((len(words & before) for before in said[:i]), default=0))
-        for i, words in enumerate(said)
-    ]
-
-
-def _repeated(session: Session) -> list[float]:
-    before: dict[str, set[str]] = {}
-    found = []
-    for message in session:
-        words = _WORD.findall(message["content"].lower())
-        known = before.setdefault(message["role"], set())
-        found.append(sum(word in known for word in words) / max(1, len(words)))
-        known.update(words)
-    return found
-
-
-BASELINES: tuple[Plain, ...] = (
-    Plain(WORDS, _words, sum),
-    Plain(POSITION, _position, lambda x: float(len(x))),
-    Plain(OVERLAP, _overlap, max),
-    Plain(REPEATED, _repeated, lambda x: float(np.mean(x))),
-)
-
-
-Whole = Callable[[Scored, Session], float | None]
+Whole: TypeAlias = Callable[[Scored, Session], "float | None"]
 """What a measure says of a whole dialog."""
+
+Key: TypeAlias = tuple[tuple[str, str], ...]
+"""Who said what in a session."""
 
 
 @dataclass(frozen=True)
@@ -143,16 +94,28 @@ def of_supporter(scored: Scored, session: Session) -> float | None:
 
 def baselines() -> list[Signal]:
     """Return what takes no measure."""
-    about: dict[str, tuple[tuple[str, ...], bool]] = {
+    about: dict[str, tuple[tuple[str, ...], bool | None]] = {
         OVERLAP: ((CONTRADICTION, REPEATS), True),
+        COPY: ((CONTRADICTION, REPEATS), True),
         REPEATED: ((REPEATS, INFORMATION), True),
+        SENTENCE: ((REPEATS,), True),
+        TOPICAL: ((RELEVANCE,), False),
+        ANSWERS: ((CONTRADICTION, RELEVANCE), None),
+        ASKS: ((CONTRADICTION, RELEVANCE), None),
+        ONESELF: ((CONTRADICTION, RELEVANCE), None),
     }
-    return [Signal(one.name, one, number(one.name), *about.get(one.name, ())) for one in BASELINES]
+    return [Signal(one.name, one, number(one.name), *about.get(one.name, ())) for one in PLAIN]
 
 
 def measures(judged: Sequence[Judged]) -> list[Signal]:
-    """Return the measures; the dialogs that were judged are each other's distractors."""
-    pool = Distractors.from_sessions([one.messages for one in judged])
+    """Return the measures that need no model; turns of the other dialogs are distractors."""
+    # Dialogs of people who talk to machines begin alike: they are told apart by their names.
+    pool = Distractors(
+        Turn(message["content"], hash_of(one.dialog))
+        for one in judged
+        for message in one.messages
+        if message["role"] == "assistant" and message["content"].strip()
+    )
     words = TopicDrift(Words(pool.texts), pool)
     return [
         Signal(RULES, Consistency(), number("contradiction"), (CONTRADICTION,), worse=True),
@@ -161,25 +124,101 @@ def measures(judged: Sequence[Judged]) -> list[Signal]:
     ]
 
 
-def readings(judged: Sequence[Judged], signals: Sequence[Signal]) -> dict[str, Numbers]:
+@dataclass(frozen=True)
+class Heard:
+    """The likelihood of each utterance, behind its context or what that adds, as a measure."""
+
+    scorer: Likelihood
+    gain: bool
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return GAIN if self.gain else LIKELIHOOD
+
+    def settings(self) -> dict[str, Any]:
+        """Return the model's."""
+        return {"name": self.name, **self.scorer.settings()}
+
+    def score(self, sessions: Sequence[Session]) -> list[Scored]:
+        """Score sessions."""
+        return [
+            Scored(
+                tuple(
+                    None if one is None else one.gain if self.gain else one.in_context
+                    for one in heard
+                ),
+                {},
+            )
+            for heard in self.scorer.utterances(sessions)
+        ]
+
+
+def heard(scorer: Likelihood) -> list[Signal]:
+    """Return what a causal language model's likelihood says."""
+    about = (CONTRADICTION, RELEVANCE, REPEATS, INFORMATION)
+    return [
+        Signal(one.name, one, of_supporter, about, worse=False)
+        for one in (Heard(scorer, gain=False), Heard(scorer, gain=True))
+    ]
+
+
+def readings(
+    judged: Sequence[Judged], signals: Sequence[Signal], kept: Path | None = None
+) -> dict[str, Numbers]:
     """Return each signal of all that was judged, (items,), NaN where it says nothing.
 
-    Every dialog is scored once, whole: a measure says of an utterance what those before it show.
+    A dialog is scored once, whole: a measure says of an utterance what those before it show.
+    ``kept`` is a folder in which scores are kept, and from which they are taken.
     """
-    keys = [tuple((m["role"], m["content"]) for m in one.messages) for one in judged]
-    sessions = {key: one.messages for key, one in zip(keys, judged, strict=True)}
-    scored: dict[int, dict[Any, Scored]] = {}
+    sessions, places = _sessions(judged)
+    scored: dict[int, dict[Key, Scored]] = {}
     found = {}
     for signal in signals:
         if id(signal.measure) not in scored:
-            of_all = signal.measure.score(list(sessions.values()))
+            of_all = _score(signal.measure, list(sessions.values()), kept)
             scored[id(signal.measure)] = dict(zip(sessions, of_all, strict=True))
         known = scored[id(signal.measure)]
         values = [
             signal.whole(known[key], one.messages)
             if one.turn is None
             else known[key].scores[one.turn]
-            for key, one in zip(keys, judged, strict=True)
+            for key, one in zip(places, judged, strict=True)
         ]
         found[signal.name] = np.array([np.nan if x is None else x for x in values], float)
     return found
+
+
+def _sessions(judged: Sequence[Judged]) -> tuple[dict[Key, Session], list[Key]]:
+    """Return the sessions to be scored, and in which of them each that was judged is looked up.
+
+    A turn is looked up in a session that goes on behind it, where there is one.
+    """
+    keys = [tuple((m["role"], m["content"]) for m in one.messages) for one in judged]
+    sessions: dict[Key, Session] = {}
+    within: dict[Key, Key] = {}
+    order = sorted(range(len(judged)), key=lambda i: (judged[i].turn is not None, -len(keys[i])))
+    for i in order:
+        key, one = keys[i], judged[i]
+        if key in sessions or (one.turn is not None and key in within):
+            continue
+        sessions[key] = one.messages
+        for end in range(1, len(key) + 1):
+            within.setdefault(key[:end], key)
+    places = [
+        key if one.turn is None else within[key] for key, one in zip(keys, judged, strict=True)
+    ]
+    return sessions, places
+
+
+def _score(measure: Measure, sessions: Sequence[Session], kept: Path | None) -> list[Scored]:
+    if kept is None:
+        return measure.score(sessions)
+    asked = json.dumps([measure.name, measure.settings(), list(map(list, sessions))])
+    file = kept / f"{sha256(asked.encode()).hexdigest()}.json"
+    if not file.exists():
+        found = [[one.scores, dict(one.session)] for one in measure.score(sessions)]
+        kept.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found), encoding="utf-8")
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    return [Scored(tuple(scores), session) for scores, session in rows]

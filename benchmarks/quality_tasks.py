@@ -25,7 +25,8 @@ from benchmarks.quality_numbers import (
     span_text,
     spearman,
 )
-from benchmarks.quality_signals import POSITION, WORDS, Signal
+from benchmarks.quality_plain import POSITION, WORDS
+from benchmarks.quality_signals import Signal
 
 FITTED = "these together, fitted"
 PEOPLE = "people with people"

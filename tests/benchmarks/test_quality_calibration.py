@@ -42,11 +42,8 @@ from benchmarks.quality_numbers import (
     partial_spearman,
     spearman,
 )
+from benchmarks.quality_plain import OVERLAP, POSITION, REPEATED, WORDS
 from benchmarks.quality_signals import (
-    OVERLAP,
-    POSITION,
-    REPEATED,
-    WORDS,
     Signal,
     baselines,
     number,
@@ -350,7 +347,8 @@ def rows_of(asked, calibration=None, n=50):
 
 def test_a_measure_that_knows_adds_and_noise_does_not():
     rows = rows_of(question())
-    assert list(rows) == [PEOPLE, "judge: ai", WORDS, POSITION, OVERLAP, "knowing", FITTED]
+    assert list(rows)[:5] == [PEOPLE, "judge: ai", WORDS, POSITION, OVERLAP]
+    assert list(rows)[-2:] == ["knowing", FITTED]
     assert rows["knowing"][1].startswith("1.00")
     assert rows["knowing"][-1] == rows[FITTED][-1] == ADDS
     assert rows["judge: ai"][-1] == NOTHING_MORE or rows["judge: ai"][-1] == "-"
