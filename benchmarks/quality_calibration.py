@@ -29,7 +29,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from augesc_builder.errors import AugescError
-from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
 from augesc_builder.run.markdown import markdown_table
 from benchmarks import quality_made as made
 from benchmarks.harness import SHARED, options, parse
@@ -196,10 +195,17 @@ def show_judges(path: Path, judge: Path | None, n: int) -> None:
         print(markdown_table(header, rows), flush=True)
 
 
+def likelihoods(model: str, dtype: str) -> list[Signal]:
+    """Load a causal language model and return what its likelihood says."""
+    from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
+
+    return heard(Likelihood.load(model, dtype=dtype))
+
+
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
-    models = heard(Likelihood.load(given.model, dtype=given.dtype)) if given.model else []
+    models = likelihoods(given.model, given.dtype) if given.model else []
     for question in questions(given):
         if given.only.lower() in question.title.lower():
             show(question, models, kept, given)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from augesc_builder.metrics.intervals import Numbers
 from augesc_builder.metrics.scored import Measure, Scored
 from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn
 from augesc_builder.metrics.topic_drift.measure import TopicDrift
-from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
 from augesc_builder.metrics.topic_drift.scorers.words import Words
 from benchmarks.quality_data import Judged
 from benchmarks.quality_plain import (
@@ -37,6 +36,9 @@ from benchmarks.quality_plain import (
     TOPICAL,
     Session,
 )
+
+if TYPE_CHECKING:
+    from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
 
 RULES, DRIFT, NEW = (
     "consistency, by rules",

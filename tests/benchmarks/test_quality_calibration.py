@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from scipy.stats import spearmanr
 
 from augesc_builder.errors import InputError
 from augesc_builder.metrics.scored import Scored
+from benchmarks import quality_calibration
 from benchmarks import quality_made as made
 from benchmarks.quality_data import (
     DEVELOPMENT,
@@ -50,7 +49,7 @@ from benchmarks.quality_signals import (
     readings,
 )
 from benchmarks.quality_tasks import ADDS, FITTED, NOTHING_MORE, PEOPLE, Table, answered
-from tests.conftest import ROOT, shared
+from tests.conftest import shared
 
 
 def test_auc_by_hand():
@@ -113,21 +112,13 @@ def test_what_only_follows_length_is_nothing_after_it():
 
 
 def test_each_rater_is_held_against_the_mean_of_the_others():
-    # First against (2, 1, 3): 1; second against (1, 2, 2.5): ...
-    ratings = np.array([[1, 2, 3], [2, 1, np.nan], [3, 3, 3]], float)
-    expected = [
-        spearmanr([1, 2, 3], [2.5, 1, 3]).statistic,
-        spearmanr([2, 1, 3], [2, 2, 3]).statistic,
-        0.0,
-    ]
-    got = left_out(np.vstack([ratings, [[0, 0, 0]]]))
+    ratings = np.array([[1, 2, 3], [2, 1, np.nan], [3, 3, 3], [0, 0, 0]], float)
     by_hand = [
         spearmanr([1, 2, 3, 0], [2.5, 1, 3, 0]).statistic,
         spearmanr([2, 1, 3, 0], [2, 2, 3, 0]).statistic,
         spearmanr([3, 3, 0], [1.5, 3, 0]).statistic,
     ]
-    assert len(expected) == 3
-    assert got == pytest.approx(np.mean(by_hand))
+    assert left_out(ratings) == pytest.approx(np.mean(by_hand))
 
 
 def test_dialogs_are_drawn_not_items():
@@ -362,8 +353,6 @@ def test_what_is_worse_goes_the_other_way_where_higher_is_better():
 
 
 def test_foreign_data_take_what_was_fitted_elsewhere(tmp_path):
-    from dataclasses import replace
-
     kept = Calibration()
     ours = rows_of(question(), kept)
     foreign = replace(question(), foreign=True)
@@ -445,18 +434,17 @@ def test_judges_by_hand(tmp_path):
         with_judge(judged, path)
 
 
-def run(*options):
-    return subprocess.run(
-        [sys.executable, "benchmarks/quality_calibration.py", *map(str, options)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*options):
+        monkeypatch.setattr("sys.argv", ["quality_calibration.py", *map(str, options)])
+        quality_calibration.main()
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_other_data_are_read_by_options(tmp_path):
+def test_other_data_are_read_by_options(tmp_path, run):
     made.make(tmp_path, 8)
     scored = tmp_path / "scored.jsonl"
     lines = [
@@ -464,40 +452,54 @@ def test_other_data_are_read_by_options(tmp_path):
         for i in range(6)
     ]
     scored.write_text("\n".join(map(json.dumps, lines)))
-    done = run(
+    out = run(
         *("--planted", tmp_path / made.PLANTED_FILE, "--scored", scored, "--n", 10),
         *("--esconv", tmp_path, "--failed", tmp_path / made.ESCONV_FILE),
     )
-    assert done.returncode == 0, done.stderr
     for title in ("Planted contradictions", "conversations: depth", "Sessions that did not fail"):
-        assert title in done.stdout
-    assert "ABC-Eval" not in done.stdout
+        assert title in out
+    assert "ABC-Eval" not in out
 
 
-def test_a_bad_file_of_an_option_is_one_line(tmp_path):
+def test_a_bad_file_of_an_option_is_one_line(tmp_path, run):
     bad = tmp_path / "bad.tsv"
     bad.write_text("nothing\n")
-    done = run("--planted", bad)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert str(bad) in done.stderr
-    assert "line 1" in done.stderr
+    with pytest.raises(SystemExit) as error:
+        run("--planted", bad)
+    assert isinstance(error.value.code, str)
+    assert "\n" not in error.value.code
+    assert error.value.code.startswith(f"{bad}, line 1")
+
+
+def test_what_was_fitted_and_said_is_kept(tmp_path, run):
+    made.make(tmp_path, 12)
+    here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "planted")
+    kept = ("--keep", tmp_path / "said", "--save", tmp_path / "fitted.json")
+    first = run(*here, *kept)
+    said_before = sorted((tmp_path / "said").iterdir())
+    assert said_before
+    assert run(*here, *kept) == first
+    assert sorted((tmp_path / "said").iterdir()) == said_before
+    saved = Calibration.load(tmp_path / "fitted.json")
+    assert len(saved.models) == 2
+    other = ("--planted", tmp_path / made.PLANTED_FILE, "--n", 5)
+    assert FITTED not in run(*other, "--calibration", tmp_path / "none.json")
+    assert FITTED in run(*other, "--calibration", tmp_path / "fitted.json")
 
 
 def test_figures_of_the_real_data_that_others_found():
-    from benchmarks.quality_calibration import abceval, fed, planted
-
     file = shared("quality/abceval_dev.json")
-    asked = {one.asked: one for one in abceval(read_abceval(file))}
+    asked = {one.asked: one for one in quality_calibration.abceval(read_abceval(file))}
     a, b = asked["self contradiction"].ratings.T
     assert f1(a, b) == pytest.approx(0.43, abs=0.01)
     assert kappa(*asked["irrelevant"].ratings.T) == pytest.approx(0.45, abs=0.01)
     position = readings(asked["self contradiction"].judged, baselines())[POSITION]
     assert auc(position, asked["self contradiction"].target) == pytest.approx(0.61, abs=0.01)
-    whole = planted(read_planted(file.parent / made.PLANTED_FILE))[1]
+    whole = quality_calibration.planted(read_planted(file.parent / made.PLANTED_FILE))[1]
     words = readings(whole.judged, baselines())[WORDS]
     assert auc(words, whole.target) == pytest.approx(0.51, abs=0.01)
-    dialogs = {one.asked: one for one in fed(read_fed(file.parent / made.FED_FILE))}
+    dialogs = {
+        one.asked: one for one in quality_calibration.fed(read_fed(file.parent / made.FED_FILE))
+    }
     assert left_out(dialogs["Consistent"].ratings) == pytest.approx(0.35, abs=0.01)
     assert left_out(dialogs["Informative"].ratings) == pytest.approx(0.40, abs=0.01)
