@@ -92,7 +92,7 @@ def fed(judged: Sequence[Judged]) -> list[Question]:
     """Return what is asked of FED's turns and dialogs, whose ratings are higher for better."""
     turns = [one for one in judged if one.turn is not None]
     wholes = [one for one in judged if one.turn is None]
-    about = {"Consistent": CONTRADICTION, "Coherent": RELEVANCE, "Informative": INFORMATION}
+    about = {"Consistent": CONTRADICTION, "Coherent": EVERYTHING, "Informative": INFORMATION}
     return [
         answered("FED, turns: relevant", "Relevant", turns, RELEVANCE, better=True),
         *(

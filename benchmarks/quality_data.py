@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,7 +39,7 @@ class Judged:
 
     ``ratings`` has the numbers of all raters by what was asked, and ``others`` those of judges who
     are no people, by what was asked and by name. What has the same ``dialog`` is drawn and split
-    together.
+    together. ``system`` names the machine that took part, where that is known.
     """
 
     dialog: str
@@ -47,6 +47,7 @@ class Judged:
     turn: int | None
     ratings: Mapping[str, tuple[Rating, ...]]
     others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    system: str = ""
 
 
 def parts_of(judged: Sequence[Judged]) -> list[str]:
@@ -115,7 +116,8 @@ def read_abceval(path: Path) -> list[Judged]:
                     )
                 messages.append({"role": role, "content": turn[key]})
             judged.append((len(messages) - 1, *_behaviors(turn.get("behaviors"), where, path)))
-        found += [Judged(dialog, tuple(messages), *rest) for rest in judged]
+        system = dialog.partition(")_")[2]
+        found += [Judged(dialog, tuple(messages), *rest, system) for rest in judged]
     return _some(found, path)
 
 
@@ -158,14 +160,15 @@ def read_fed(path: Path) -> list[Judged]:
         messages = tuple(_spoken(text, path, number))
         ratings = _scores(value.get("annotations"), "annotations", path, number, words=True)
         turn = None if response is None else len(messages) - 1
-        return value["context"], Judged(value["context"], messages, turn, ratings)
+        judged = Judged(value["context"], messages, turn, ratings, {}, str(value.get("system", "")))
+        return value["context"], judged
 
     read = _all(_entries(path), parse, path)
     wholes = [context for context, judged in read if judged.turn is None]
     found = []
     for context, judged in read:
         whole = next((dialog for dialog in wholes if dialog.startswith(context)), context)
-        found.append(Judged(whole, judged.messages, judged.turn, judged.ratings))
+        found.append(replace(judged, dialog=whole))
     return found
 
 

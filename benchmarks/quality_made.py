@@ -37,7 +37,10 @@ def make(folder: Path, n: int, seed: int = 1) -> None:
         said[-1] = said[-3].replace(" is ", " is not ")
         planted.append("\t".join(["contradiction", f"made-{i}", *said]))
     (folder / PLANTED_FILE).write_text("\n".join(planted) + "\n", encoding="utf-8")
-    _write(folder / ABCEVAL_FILE, {f"made-{i}": [_turn(rng) for _ in range(4)] for i in range(n)})
+    _write(
+        folder / ABCEVAL_FILE,
+        {f"({i},1)_made{i % 2}": [_turn(rng) for _ in range(4)] for i in range(n)},
+    )
     _write(folder / FED_FILE, [entry for _ in range(n) for entry in _fed(rng)])
     _write(folder / LEND_AN_EAR_FILE, [_support(rng, f"made-{i}") for i in range(n)])
     lines = [json.dumps(_session(rng)) for _ in range(n)]

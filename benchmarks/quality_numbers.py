@@ -65,18 +65,36 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
     The same as ``scipy.stats.spearmanr``, without its test, which costs a bootstrap most.
     """
-    x, y = (ranks - (len(ranks) + 1) / 2 for ranks in (rankdata(a), rankdata(b)))
-    size = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / size if size else float("nan")
+    return _correlation(rankdata(a), rankdata(b))
 
 
-def partial_spearman(a: ArrayLike, b: ArrayLike, given: ArrayLike) -> float:
-    """Return the rank correlation of two after a third, by its first-order formula."""
-    ab, ac, bc = spearman(a, b), spearman(a, given), spearman(b, given)
+def partial_spearman(
+    a: ArrayLike, b: ArrayLike, given: ArrayLike, groups: ArrayLike | None = None
+) -> float:
+    """Return the rank correlation of two after a third, by its first-order formula.
+
+    With ``groups`` it is that within them: every rank counts from the mean of its group.
+    """
+    x, y, z = (_within(rankdata(values), groups) for values in (a, b, given))
+    ab, ac, bc = _correlation(x, y), _correlation(x, z), _correlation(y, z)
     if not np.isfinite([ac, bc]).all():  # the third is the same everywhere and explains nothing
         return ab
     left = (1 - ac**2) * (1 - bc**2)
     return float((ab - ac * bc) / np.sqrt(left)) if left > 1e-12 else float("nan")
+
+
+def _within(ranks: Numbers, groups: ArrayLike | None) -> Numbers:
+    if groups is None:
+        return ranks
+    _, which = np.unique(np.asarray(groups), return_inverse=True)
+    found: Numbers = ranks - (np.bincount(which, ranks) / np.bincount(which))[which]
+    return found
+
+
+def _correlation(x: Numbers, y: Numbers) -> float:
+    x, y = (values - values.sum() / max(1, len(values)) for values in (x, y))
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size > 1e-9 else float("nan")
 
 
 def interval(statistic: Statistic, dialogs: Sequence[str], n: int, seed: int = 1) -> Estimate:

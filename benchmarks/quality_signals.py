@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -98,7 +98,7 @@ def baselines() -> list[Signal]:
     """Return what takes no measure."""
     about: dict[str, tuple[tuple[str, ...], bool | None]] = {
         OVERLAP: ((CONTRADICTION, REPEATS), True),
-        COPY: ((CONTRADICTION, REPEATS), True),
+        COPY: ((CONTRADICTION, REPEATS, INFORMATION), True),
         REPEATED: ((REPEATS, INFORMATION), True),
         SENTENCE: ((REPEATS,), True),
         TOPICAL: ((RELEVANCE,), False),
@@ -126,11 +126,26 @@ def measures(judged: Sequence[Judged]) -> list[Signal]:
     ]
 
 
+@dataclass
+class Hearing:
+    """Likelihoods of all utterances of sessions, each session read once."""
+
+    scorer: Likelihood
+    known: dict[Key, list[Any]] = field(default_factory=dict)
+
+    def utterances(self, session: Session) -> list[Any]:
+        """Return what the scorer says of each utterance."""
+        key = _key(session)
+        if key not in self.known:
+            self.known[key] = self.scorer.utterances([session])[0]
+        return self.known[key]
+
+
 @dataclass(frozen=True)
 class Heard:
     """The likelihood of each utterance, behind its context or what that adds, as a measure."""
 
-    scorer: Likelihood
+    hearing: Hearing
     gain: bool
 
     @property
@@ -140,7 +155,7 @@ class Heard:
 
     def settings(self) -> dict[str, Any]:
         """Return the model's."""
-        return {"name": self.name, **self.scorer.settings()}
+        return {"name": self.name, **self.hearing.scorer.settings()}
 
     def score(self, sessions: Sequence[Session]) -> list[Scored]:
         """Score sessions."""
@@ -148,20 +163,21 @@ class Heard:
             Scored(
                 tuple(
                     None if one is None else one.gain if self.gain else one.in_context
-                    for one in heard
+                    for one in self.hearing.utterances(session)
                 ),
                 {},
             )
-            for heard in self.scorer.utterances(sessions)
+            for session in sessions
         ]
 
 
 def heard(scorer: Likelihood) -> list[Signal]:
     """Return what a causal language model's likelihood says."""
+    hearing = Hearing(scorer)
     about = (CONTRADICTION, RELEVANCE, REPEATS, INFORMATION)
     return [
         Signal(one.name, one, of_supporter, about, worse=False)
-        for one in (Heard(scorer, gain=False), Heard(scorer, gain=True))
+        for one in (Heard(hearing, gain=False), Heard(hearing, gain=True))
     ]
 
 
@@ -196,7 +212,7 @@ def _sessions(judged: Sequence[Judged]) -> tuple[dict[Key, Session], list[Key]]:
 
     A turn is looked up in a session that goes on behind it, where there is one.
     """
-    keys = [tuple((m["role"], m["content"]) for m in one.messages) for one in judged]
+    keys = [_key(one.messages) for one in judged]
     sessions: dict[Key, Session] = {}
     within: dict[Key, Key] = {}
     order = sorted(range(len(judged)), key=lambda i: (judged[i].turn is not None, -len(keys[i])))
@@ -211,6 +227,10 @@ def _sessions(judged: Sequence[Judged]) -> tuple[dict[Key, Session], list[Key]]:
         key if one.turn is None else within[key] for key, one in zip(keys, judged, strict=True)
     ]
     return sessions, places
+
+
+def _key(session: Session) -> Key:
+    return tuple((message["role"], message["content"]) for message in session)
 
 
 def _score(measure: Measure, sessions: Sequence[Session], kept: Path | None) -> list[Scored]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from augesc_builder.metrics.intervals import Estimate, Numbers
 from augesc_builder.run.markdown import NOTHING
@@ -30,14 +31,15 @@ from benchmarks.quality_signals import Signal
 
 FITTED = "these together, fitted"
 PEOPLE = "people with people"
-ADDS, NOTHING_MORE = "adds", "adds nothing"
+SYSTEM = "which system it was, alone"
+ADDS, NOTHING_MORE, ONLY_SYSTEMS = "adds", "adds nothing", "tells systems apart"
 LABEL_COLUMNS = (
     *("measure", "AUC, all", "AUC, test", "F1, all", "F1, test", "kappa, test"),
-    *("of people's kappa", "after length, test", "beside length"),
+    *("of people's kappa", "after length, test", "and within a system", "beside length"),
 )
 RATING_COLUMNS = (
     *("measure", "rho, all", "rho, test", "of people's", "after length, test"),
-    *("of people's, after length", "beside length"),
+    *("and within a system", "of people's, after length", "beside length"),
 )
 
 
@@ -122,6 +124,8 @@ class Table:
         self._test = question.part(TEST)
         self._development = question.part(DEVELOPMENT)
         self._length = self._filled(readings[WORDS])
+        systems = np.array([one.system for one in question.judged])
+        self._systems = systems if len(set(systems)) > 1 else None
 
     def size(self) -> str:
         """Say how many items there are, and of how many dialogs."""
@@ -141,6 +145,8 @@ class Table:
         for judge in judges:
             said = [one.others[self._q.asked].get(judge, 0.0) for one in self._q.judged]
             rows.append(self._row(f"judge: {judge}", np.array(said), 1.0))
+        if self._systems is not None and len(self._development):
+            rows.append(self._row(SYSTEM, self._by_system(self._systems)))
         for one in self._signals:
             against = one.worse is not None and one.worse is self._q.better
             values = self._filled(self._readings[one.name])
@@ -155,6 +161,16 @@ class Table:
         """Return a signal, its median where it says nothing."""
         known = values[np.isfinite(values)]
         return np.where(np.isfinite(values), values, np.median(known) if len(known) else 0.0)
+
+    def _by_system(self, systems: NDArray[np.str_]) -> Numbers:
+        """Return what people said of each item's system, on average over the development part."""
+        shares = self._q.shares
+        known = {
+            system: shares[at].mean()
+            for system in np.unique(systems)
+            if len(at := np.intersect1d(np.flatnonzero(systems == system), self._development))
+        }
+        return np.array([known.get(system, shares.mean()) for system in systems])
 
     def _fitted(self) -> Numbers | None:
         """Return what a model says that was fitted on the development part, now or before."""
@@ -180,17 +196,12 @@ class Table:
     ) -> list[str]:
         """Return a row; where ``seen``, all items are no test, and nothing is said of them."""
         target, test, every = self._q.target, self._test, np.arange(len(values))
-        after = self._over(
-            lambda at: partial_spearman(values[at], target[at], self._length[at]), test
-        )
-        beside = NOTHING
-        if name not in (WORDS, POSITION) and after.low is not None:
-            beside = ADDS if after.low > 0 else NOTHING_MORE
-        shown = [NOTHING if name == WORDS else span_text(after)]
+        after, within, beside = self._beside_length(name, values)
+        shown = [span_text(after), span_text(within)]
         if not self._q.yes_or_no:
             rho = self._over(lambda at: spearman(values[at], target[at]), test)
             people = self._left_out(test)
-            of_people = _share(after.value, people) if name != WORDS else NOTHING
+            of_people = _share(after.value, people)
             whole = NOTHING if seen else number_text(spearman(values, target))
             return [
                 *(name, whole, span_text(rho), _share(rho.value, people), *shown, of_people, beside)
@@ -215,15 +226,36 @@ class Table:
             *(*shown, beside),
         ]
 
+    def _beside_length(self, name: str, values: Numbers) -> tuple[Estimate, Estimate, str]:
+        """Return what is left after length, then within a system too, and what that comes to."""
+        target, length, systems = self._q.target, self._length, self._systems
+        if name == WORDS:
+            return Estimate(None), Estimate(None), NOTHING
+        after = self._over(
+            lambda at: partial_spearman(values[at], target[at], length[at]), self._test
+        )
+        within = Estimate(None)
+        if systems is not None and name != SYSTEM:
+            within = self._over(
+                lambda at: partial_spearman(values[at], target[at], length[at], systems[at]),
+                self._test,
+            )
+        if name in (POSITION, SYSTEM) or after.low is None:
+            return after, within, NOTHING
+        if after.low <= 0:
+            return after, within, NOTHING_MORE
+        adds = within.low is None or within.low > 0
+        return after, within, ADDS if adds else ONLY_SYSTEMS
+
     def _people(self) -> list[str]:
         every, test = np.arange(len(self._q.judged)), self._test
         if not self._q.yes_or_no:
             cells = [number_text(self._left_out(every)), number_text(self._left_out(test))]
-            return [PEOPLE, *cells, *[NOTHING] * 4]
+            return [PEOPLE, *cells, *[NOTHING] * 5]
         return [
             *(PEOPLE, NOTHING, NOTHING, number_text(self._people_f1(every))),
             *(span_text(self._over(self._people_f1, test)), number_text(self._people_kappa(test))),
-            *[NOTHING] * 3,
+            *[NOTHING] * 4,
         ]
 
     def _left_out(self, at: Places) -> float:

@@ -48,7 +48,16 @@ from benchmarks.quality_signals import (
     number,
     readings,
 )
-from benchmarks.quality_tasks import ADDS, FITTED, NOTHING_MORE, PEOPLE, Table, answered
+from benchmarks.quality_tasks import (
+    ADDS,
+    FITTED,
+    NOTHING_MORE,
+    ONLY_SYSTEMS,
+    PEOPLE,
+    SYSTEM,
+    Table,
+    answered,
+)
 from tests.conftest import shared
 
 
@@ -344,6 +353,31 @@ def test_a_measure_that_knows_adds_and_noise_does_not():
     assert rows["knowing"][-1] == rows[FITTED][-1] == ADDS
     assert rows["judge: ai"][-1] == NOTHING_MORE or rows["judge: ai"][-1] == "-"
     assert rows[FITTED][1] == "-"
+
+
+def test_what_only_knows_the_system_says_so():
+    rng = np.random.default_rng(4)
+    judged = []
+    for i in range(200):
+        system = i % 2
+        # The number of x is that of the system; within it, answers are noise.
+        text = "x" * (1 + system) + " word" * int(rng.integers(1, 9))
+        rating = system * 3 + rng.random()
+        judged.append(
+            Judged(f"dialog {i}", said(text), 0, {"a": (rating,)}, {}, f"system {system}")
+        )
+    rows = rows_of(answered("Made", "a", judged, "contradiction", better=True))
+    assert float(rows[SYSTEM][1]) > 0.8
+    assert rows["knowing"][-1] == NOTHING_MORE  # what is worse goes the other way
+    rows = rows_of(answered("Made", "a", judged, "contradiction"))
+    assert rows["knowing"][-1] == ONLY_SYSTEMS
+
+
+def test_ranks_within_groups_by_hand():
+    a, b = np.array([1, 2, 5, 6.0]), np.array([2, 1, 9, 8.0])
+    assert spearman(a, b) > 0
+    # Within each group the one rises as the other falls.
+    assert partial_spearman(a, b, np.ones(4), list("xxyy")) == pytest.approx(-1)
 
 
 def test_what_is_worse_goes_the_other_way_where_higher_is_better():
