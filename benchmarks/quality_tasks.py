@@ -244,7 +244,7 @@ class Table:
             return after, within, NOTHING
         if after.low <= 0:
             return after, within, NOTHING_MORE
-        adds = within.low is None or within.low > 0
+        adds = systems is None or (within.low is not None and within.low > 0)
         return after, within, ADDS if adds else ONLY_SYSTEMS
 
     def _people(self) -> list[str]:
