@@ -5,11 +5,13 @@ data, what the number of words alone reaches, the position, and words in common,
 and a small model of all of them. What is fitted, and every threshold, is of the development part;
 parts are fixed by a hash of the dialog's name. Intervals are of a bootstrap over dialogs.
 
-    python benchmarks/quality_calibration.py [--data FOLDER] [--esconv FOLDER] [--n 1000]
-        [--only WORD] [--save FILE] [--tiny]
+    python benchmarks/quality_calibration.py [--data FOLDER] [--esconv FOLDER] [--n 300]
+        [--only WORD] [--keep FOLDER] [--save FILE] [--tiny]
+        [--model NAME --revision COMMIT] [--classifier NAME --classifier-revision COMMIT]
 
-Other data of the same kinds are test data as a whole; thresholds and fitted models are then those
-that --save wrote (--calibration FILE). Where any of these is given, only they are measured:
+A model and a classifier of pairs, each a folder or of the Hub, add rows. Other data of the
+same kinds are test data as a whole; thresholds and fitted models are then those that --save wrote
+(--calibration FILE). Where any of these is given, only they are measured:
 
     --planted FILE    lines "original" or "contradiction", name, utterances; apart by tabs
     --abceval FILE    ABC-Eval's JSON, by dialog
@@ -55,6 +57,7 @@ from benchmarks.quality_signals import (
     heard,
     measures,
     readings,
+    with_classifier,
 )
 from benchmarks.quality_tasks import Question, Table, answered
 
@@ -195,20 +198,27 @@ def show_judges(path: Path, judge: Path | None, n: int) -> None:
         print(markdown_table(header, rows), flush=True)
 
 
-def likelihoods(model: str, dtype: str) -> list[Signal]:
-    """Load a causal language model and return what its likelihood says."""
-    from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
+def models(given: argparse.Namespace) -> list[Signal]:
+    """Load the models that were asked for, and return what they say."""
+    found: list[Signal] = []
+    if given.classifier:
+        from augesc_builder.models.pair_classifier import PairClassifier
 
-    return heard(Likelihood.load(model, dtype=dtype))
+        found += with_classifier(PairClassifier(given.classifier, given.classifier_revision))
+    if given.model:
+        from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
+
+        found += heard(Likelihood.load(given.model, revision=given.revision, dtype=given.dtype))
+    return found
 
 
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
-    models = likelihoods(given.model, given.dtype) if given.model else []
+    asked = models(given)
     for question in questions(given):
         if given.only.lower() in question.title.lower():
-            show(question, models, kept, given)
+            show(question, asked, kept, given)
     others = (given.planted, given.abceval, given.fed, given.scored, given.failed)
     if given.judged or (not any(others) and given.only.lower() in RATINGS.lower()):
         show_judges(given.data / made.LEND_AN_EAR_FILE, given.judged, given.n)
@@ -221,9 +231,12 @@ def main() -> None:
     parser = options(__doc__, runs=1)
     parser.add_argument("--data", type=Path, default=SHARED / "quality")
     parser.add_argument("--esconv", type=Path, default=SHARED / "esconv")
-    parser.add_argument("--n", type=int, default=1000, help="replicates of the bootstrap")
+    parser.add_argument("--n", type=int, default=300, help="replicates of the bootstrap")
     parser.add_argument("--model", help="a causal language model: a folder, or a name on the Hub")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--revision", help="its commit on the Hub")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--classifier", help="a classifier of pairs: a folder, or on the Hub")
+    parser.add_argument("--classifier-revision", help="its commit on the Hub")
     parser.add_argument("--keep", type=Path, help="a folder for what measures say, to use it again")
     parser.add_argument("--only", default="", help="only what has this in its title")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION)

@@ -39,12 +39,14 @@ from benchmarks.quality_plain import (
 
 if TYPE_CHECKING:
     from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
+    from augesc_builder.models.pair_classifier import PairClassifier
 
 RULES, DRIFT, NEW = (
     "consistency, by rules",
     "topic drift, by words",
     "informativeness, new words",
 )
+PAIRS = "consistency, by rules and a classifier of pairs"
 LIKELIHOOD, GAIN = "likelihood in context", "likelihood, what the context adds"
 
 CONTRADICTION, RELEVANCE, REPEATS, INFORMATION, EVERYTHING = (
@@ -124,6 +126,12 @@ def measures(judged: Sequence[Judged]) -> list[Signal]:
         Signal(DRIFT, words, number("drift"), (RELEVANCE,), worse=True),
         Signal(NEW, Informativeness(), of_supporter, (REPEATS, INFORMATION), worse=False),
     ]
+
+
+def with_classifier(classifier: PairClassifier) -> list[Signal]:
+    """Return consistency where a classifier of pairs is asked too."""
+    measure = Consistency(classifier)
+    return [Signal(PAIRS, measure, number("contradiction"), (CONTRADICTION,), worse=True)]
 
 
 @dataclass

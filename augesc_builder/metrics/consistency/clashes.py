@@ -13,6 +13,7 @@ SURENESS = {
     "duration": 0.6,
     "count": 0.7,
     "kinship": 0.7,
+    "life": 0.6,
     "name": 0.8,
     "gender": 0.9,
     "work": 0.5,
@@ -44,32 +45,34 @@ def clashes_of(claims: Sequence[Sequence[Fact]], speakers: Sequence[str]) -> Ite
     for later, (facts, speaker) in enumerate(zip(claims, speakers, strict=True)):
         for fact in facts:
             for key in _keys(fact):
-                for earlier, before in reversed(known[speaker, *key]):
+                for earlier, before in reversed(known[(speaker, *key)]):
                     if earlier != later and _clash(fact, before):
                         kind = "negation" if fact.kind == "deed" else fact.kind
                         yield FactClash(kind, later, fact, earlier, before)
                         break
         for fact in facts:
             for key in _keys(fact):
-                known[speaker, *key].append((later, fact))
+                known[(speaker, *key)].append((later, fact))
 
 
 def _keys(fact: Fact) -> list[tuple[str, ...]]:
     """Return what facts that may clash have in common."""
     if fact.kind == "deed":
-        verb, tense, *objects = fact.about.split()
-        return [(fact.kind, verb, tense, word) for word in objects]
-    return [(fact.kind, fact.about)]
+        subject, verb, tense, *objects = fact.about
+        return [(fact.kind, subject, verb, tense, word) for word in objects]
+    return [(fact.kind, *fact.about)]
 
 
 def _clash(fact: Fact, before: Fact) -> bool:
     """Whether two facts of one key cannot both be so."""
     if fact.value == before.value:
         return False
+    if fact.kind == "life":
+        return before.value == "dead"
     if fact.kind == "duration":
         short, long = sorted((float(fact.value), float(before.value)))
         return short < _SAME_DURATION * long
     if fact.kind == "deed":
-        objects, others = set(fact.about.split()[2:]), set(before.about.split()[2:])
+        objects, others = set(fact.about[3:]), set(before.about[3:])
         return 2 * len(objects & others) >= len(objects | others)
     return True

@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from augesc_builder.metrics.consistency.vocabulary import (
+    BASES,
     ENDINGS,
     HAVE_IS_BEHIND,
     NEGATORS,
     NOT_WITHOUT_APOSTROPHE,
-    STEMS,
     STOP_WORDS,
     TENS,
     UNITS,
     WHOLE_OF,
+    word_set,
 )
 
 LONGEST = 48
@@ -29,17 +30,22 @@ LONGEST = 48
 
 _APOSTROPHE = "['\u2019\u02bc`]"
 _TOKEN = re.compile(
-    rf"\d+(?:[.,]\d+)*|[^\W\d_]+(?: ?{_APOSTROPHE} ?(?:s|t|m|re|ve|ll|d)\b)?|[.!?;:,\n\"\u201c\u201d]",
+    rf"\d+(?:[.,]\d+)*|[^\W\d_]+(?: ?{_APOSTROPHE} ?(?:s|t|m|re|ve|ll|d)\b)?"
+    r"|[.!?;:,\n\"\u201c\u201d]",
     re.IGNORECASE,
 )
 _PLAIN_APOSTROPHE = re.compile(_APOSTROPHE)
 _SENTENCE_ENDS = frozenset(".!?;\n")
 _CLAUSE_ENDS = frozenset(",:")
 _QUOTES = frozenset('"\u201c\u201d')
-_OPENS_CLAUSE = frozenset(["and", "but", "because", "so", "though", "although", "while", "when"])
+_OPENS_CLAUSE = word_set("and but because so though although while when")
+_ASKING = word_set(
+    "do does did is are was were am can could would will should have has what why how when where "
+    "who whose which"
+)
 _AUXILIARIES = frozenset(("do", "does", "did"))
 _CACHED = 1 << 16
-_LONGEST_WORD = 32
+_LONGEST_WORD, _SHORTEST_WITH_E = 64, 4
 
 
 class Word(NamedTuple):
@@ -82,9 +88,11 @@ class Said(NamedTuple):
 @functools.lru_cache(_CACHED)
 def stem_of(word: str) -> str:
     """Return a lowercase word without endings: the same for most forms of a word."""
-    if known := STEMS.get(word):
-        return known
-    stem = word[:_LONGEST_WORD]
+    stem = _without_ending(BASES.get(word, word.removesuffix("'s")))
+    return _without_ending(BASES[stem]) if stem in BASES else stem
+
+
+def _without_ending(stem: str) -> str:
     for ending, shortest in (("ing", 3), ("ed", 2), ("es", 3), ("s", 3)):
         if stem.endswith(ending) and len(stem) - len(ending) >= shortest:
             if ending == "s" and stem[-2] in "su":
@@ -93,11 +101,11 @@ def stem_of(word: str) -> str:
             if ending in ("ing", "ed") and stem[-1] == stem[-2:-1] and stem[-1] not in "lsz":
                 stem = stem[:-1]
             break
-    if stem.endswith("e") and len(stem) > 3:
+    if stem.endswith("e") and len(stem) >= _SHORTEST_WITH_E:
         stem = stem[:-1]
-    if stem.endswith("i") and len(stem) > 2:
+    if stem.endswith("i") and len(stem) >= _SHORTEST_WITH_E:
         stem = f"{stem[:-1]}y"
-    return STEMS.get(stem, stem)
+    return stem
 
 
 def read(text: str) -> Said:
@@ -131,19 +139,24 @@ def _clauses(text: str) -> Iterator[Clause]:
 
 
 def _finished(sentence: list[list[Word]], *, asks: bool) -> Iterator[Clause]:
-    """Yield the clauses of a sentence."""
-    first = next((words[0] for words in sentence if words), None)
-    for words in filter(None, sentence):
-        negators = tuple(word for i, word in enumerate(words) if _denies(words, i))
+    """Yield the clauses of a sentence. A question is its last one, and what begins as one does."""
+    clauses = [words for words in sentence if words]
+    if not clauses:
+        return
+    first, last = clauses[0][0], clauses[-1]
+    for spoken in clauses:
+        words = [word._replace(capital=word.capital and word != first) for word in spoken]
+        denies = [_denies(words, i) for i in range(len(words))]
         bare = tuple(
             word
             for i, word in enumerate(words)
-            if word.text not in NEGATORS
-            and not (word.text in _AUXILIARIES and words[i + 1 : i + 2] and _denies(words, i + 1))
+            if not denies[i]
+            and not (word.text in _AUXILIARIES and i + 1 < len(words) and denies[i + 1])
         )
         content = frozenset(w.stem for w in bare if w.text not in STOP_WORDS and w.stem != "#1")
-        named = tuple(word._replace(capital=word.capital and word != first) for word in bare)
-        yield Clause(tuple(words), named, negators, content, asks)
+        negators = tuple(word for word, denied in zip(words, denies, strict=True) if denied)
+        asked = asks and (spoken is last or words[0].text in _ASKING)
+        yield Clause(tuple(words), bare, negators, content, asked)
 
 
 def _denies(words: list[Word], i: int) -> bool:
@@ -172,6 +185,7 @@ def _words(text: str) -> Iterator[Word]:
         if digit is not None:
             value, number = digit, Word(f"#{digit}", token, start, end, False)
         elif token[0].isdecimal():
+            token = token[:_LONGEST_WORD]
             yield Word(f"#{token.replace(',', '').lstrip('0') or 0}", token, start, end, False)
         else:
             yield from _plain(token, start, end, match[0][0].isupper())
@@ -199,7 +213,7 @@ def _joined(value: int, word: str) -> int | None:
 
 def _plain(token: str, start: int, end: int, capital: bool) -> Iterator[Word]:
     """Yield the words that a token means: ``don't`` is ``do`` and ``not``."""
-    whole, ending = _parts(token)
+    whole, ending = _parts(token[:_LONGEST_WORD])
     if whole:
         yield Word(stem_of(whole), whole, start, end, capital and whole != "i")
     if ending:
@@ -218,5 +232,5 @@ def _parts(token: str) -> tuple[str, str]:
     if tail == "s":
         if head == "let":
             return head, "us"
-        return head, "is" if head in HAVE_IS_BEHIND else ""
+        return (head, "is") if head in HAVE_IS_BEHIND else (f"{head}'s", "")
     return head, ENDINGS[tail]

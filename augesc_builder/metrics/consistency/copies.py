@@ -19,6 +19,8 @@ _OPPOSITES = frozenset(frozenset(map(stem_of, pair)) for pair in OPPOSITES)
 _COUNTERPARTS = frozenset(frozenset(map(stem_of, pair)) for pair in COUNTERPARTS)
 _TIMES = frozenset(map(stem_of, TIMES))
 
+_NAME_IS = [stem_of("name"), stem_of("is")]
+
 _COPY = 0.75
 """Likeness from which an utterance says another one again."""
 
@@ -106,24 +108,18 @@ def _exchange(pair: Pair, put: Sequence[Word], gone: Sequence[Word], kept: int) 
 
 def _kind_of(put: Sequence[Word], gone: Sequence[Word], pair: Pair) -> tuple[str, float]:
     """Return the kind of an exchange, and how much of a clash such an exchange is."""
+    one_for_one = len(put) == len(gone) == 1
     ends = frozenset((put[-1].stem, gone[-1].stem))
-    if len(put) == len(gone) == 1:
-        if put[0].stem[0] == gone[0].stem[0] == "#":
-            return "number", 1.0
-        if ends in _COUNTERPARTS:
-            return "gender", 0.8
-        if ends in _OPPOSITES:
-            return "opposite", 1.0
-    if all(word.capital for word in (*put, *gone)):
-        return "name", 1.0
     before = [word.stem for word in pair.clause.bare if word.end <= put[0].start][-2:]
-    if before == ["name", "be"]:
-        return "name", 1.0
-    if before and before[-1] in ("from", "in") and len(put) <= 2:  # noqa: PLR2004
-        return "place", 0.9
-    if any(w.stem in _TIMES for w in put) and any(w.stem in _TIMES for w in gone):
-        return "time", 0.8
-    return "exchange", 0.5
+    kinds = (
+        ("number", 1.0, one_for_one and put[0].stem[0] == gone[0].stem[0] == "#"),
+        ("gender", 0.8, one_for_one and ends in _COUNTERPARTS),
+        ("opposite", 1.0, one_for_one and ends in _OPPOSITES),
+        ("name", 1.0, all(w.capital for w in (*put, *gone)) or before == _NAME_IS),
+        ("place", 0.9, before[-1:] in (["from"], ["in"])),
+        ("time", 0.8, not _TIMES.isdisjoint(w.stem for w in put)),
+    )
+    return next(((kind, weight) for kind, weight, fits in kinds if fits), ("exchange", 0.5))
 
 
 def _tense(clause: Clause) -> bool:

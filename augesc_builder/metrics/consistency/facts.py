@@ -17,7 +17,9 @@ from augesc_builder.metrics.consistency.vocabulary import (
     LIKES,
     MALE,
     PAST,
+    TIMES,
     VAGUE_VERBS,
+    word_set,
 )
 
 _FEMALE, _MALE = frozenset(map(stem_of, FEMALE)), frozenset(map(stem_of, MALE))
@@ -29,14 +31,32 @@ _VAGUE = frozenset(map(stem_of, VAGUE_VERBS))
 
 _OWNERS = frozenset(("my", "our"))
 _OLDEST = 120
-_NO_LONGER = frozenset(
-    ["die", "died", "passed", "lost", "late", "ex", "former", "used", "divorced", "anymore", "another", "other", "future", "step", "yet", "longer", "split", "left", "ago"]
+_NO_LONGER = word_set(
+    "die died passed lost late ex former used divorced anymore another other future step yet "
+    "longer split left ago"
 )
 """Words beside which to have none is no contrary of to have had one."""
 
-_SAME_LIFE = frozenset(["been", "have", "has", "had", "am", "is", "are", "was", "were"])
+_NONE = word_set("no not never")
+_MORTAL = frozenset(map(stem_of, FEMALE | MALE | {"dog", "cat"}))
+_DIED = word_set("died passed dead deceased")
+_DOES = word_set("says tells thinks calls lives comes works likes loves wants asks knows keeps")
+_STATES = word_set("married pregnant single employed unemployed divorced vegetarian vegan retired")
+_AUXILIARIES = word_set("been have has had am is are was were do does did can")
+_SUBJECTS = word_set("i he she we they")
 _OBJECT_WORDS = 5
-_LEADS_TO_PLACE = frozenset((("live", "in"), ("be", "from"), ("come", "from"), ("bear", "in")))
+_GREETINGS = word_set(
+    "hi hello hey thank thanks you well yes no ok okay oh sure bye dear good morning"
+)
+_LONGEST_GREETING = 4
+_TIMES = frozenset(map(stem_of, TIMES))
+_BEHIND_JOBS = word_set("and at in for who")
+_NO_PLACE = word_set("a an the my our this that one it here there same")
+_LEADS_TO_PLACE = frozenset(
+    (stem_of(verb), where) for verb, where in (("live", "in"), ("be", "from"), ("come", "from"))
+)
+_HAVE = stem_of("have")
+_ARTICLES = frozenset(("a", "an", "any", "the"))
 
 
 class Fact(NamedTuple):
@@ -46,7 +66,7 @@ class Fact(NamedTuple):
     """
 
     kind: str
-    about: str
+    about: tuple[str, ...]
     value: str
     said: str
     start: int
@@ -55,18 +75,32 @@ class Fact(NamedTuple):
 
 def facts_of(clauses: Sequence[Clause]) -> list[Fact]:
     """Return what an utterance claims; questions and what might be claim nothing."""
-    return [
+    claims = [
         fact
         for clause in clauses
         if not clause.asks and not any(word.text in HYPOTHETICAL for word in clause.words)
         for rule in _RULES
         for fact in rule(clause)
     ]
+    return claims + list(_addressed(clauses))
 
 
-def _fact(kind: str, about: str, value: str, words: Sequence[Word]) -> Fact:
-    said = " ".join(dict.fromkeys(word.text for word in words))
-    return Fact(kind, about, value, said, words[0].start, words[-1].end)
+def _addressed(clauses: Sequence[Clause]) -> Iterator[Fact]:
+    """Yield what a speaker calls the other: ``hi Randy``, ``Thank you, David``."""
+    greeted: Sequence[Word] = ()
+    for clause in clauses:
+        words = clause.words
+        if len(words) <= _LONGEST_GREETING and all(w.text in _GREETINGS for w in words[:-1]):
+            last = words[-1]
+            if last.capital and (words[:-1] or greeted) and last.stem not in _TIMES:
+                yield _fact("name", "you", last.stem, words)
+        greeted = words if all(w.text in _GREETINGS for w in words) else ()
+
+
+def _fact(kind: str, about: str | tuple[str, ...], value: str, words: Sequence[Word]) -> Fact:
+    said = " ".join(word.text for word in words)
+    key = (about,) if isinstance(about, str) else about
+    return Fact(kind, key, value, said, words[0].start, words[-1].end)
 
 
 def _number(word: Word) -> str | None:
@@ -83,24 +117,18 @@ def _ages(clause: Clause) -> Iterator[Fact]:
     words = clause.words
     for i, word in enumerate(words):
         age = _number(word)
-        if age is None or len(age) > len(str(_OLDEST)) or int(age) > _OLDEST:
+        if age is None or len(age) > len(str(_OLDEST)) or int(age) > _OLDEST or not i:
             continue
         behind = _stems(words, i + 1, 2)
         of_years = behind == ["year", "old"]
-        if (
-            i >= 2
-            and words[i - 1].text in ("am", "is", "turned", "are")
-            and (
-                not behind or of_years
-            )
-        ):
-            subject = words[i - 2]
-            if subject.text == "i":
-                yield _fact("age", "i", age, words[i - 2 : i + 1 + 2 * of_years])
-            elif i >= 3 and words[i - 3].text in _OWNERS and words[i - 1].text != "are":  # noqa: PLR2004
-                yield _fact("age", subject.stem, age, words[i - 3 : i + 1 + 2 * of_years])
-        if of_years and i and words[i - 1].text in _OWNERS and words[i + 3 : i + 4]:
-            yield _fact("age", words[i + 3].stem, age, words[i - 1 : i + 4])
+        end = i + 3 if of_years else i + 1
+        if words[i - 1].text in ("am", "is", "turned") and (not behind or of_years):
+            if i > 1 and words[i - 2].text == "i":
+                yield _fact("age", "i", age, words[i - 2 : end])
+            elif i > 1 and words[max(i - 3, 0)].text in _OWNERS:
+                yield _fact("age", words[i - 2].stem, age, words[i - 3 : end])
+        elif of_years and words[i - 1].text in _OWNERS and len(words) > end:
+            yield _fact("age", words[end].stem, age, words[i - 1 : end + 1])
 
 
 def _durations(clause: Clause) -> Iterator[Fact]:
@@ -121,110 +149,127 @@ def _durations(clause: Clause) -> Iterator[Fact]:
         if ago or any(w.text in ("been", "have", "has") for w in before):
             about = f"{subject or 'my'} {verb.stem} {'ago' if ago else 'for'}"
             days = f"{int(number) * unit:.2f}"
-            yield _fact("duration", about, days, words[verb_place(words, verb) : i + 2 + ago])
-
-
-def verb_place(words: Sequence[Word], verb: Word) -> int:
-    """Return where a word stands among others."""
-    return words.index(verb)
+            yield _fact("duration", about, days, words[words.index(verb) : i + 2 + ago])
 
 
 def _counts(clause: Clause) -> Iterator[Fact]:
     """Yield how many of what can be counted once for all one has."""
     words = clause.words
-    for i, word in enumerate(words):
-        if word.stem in _COUNTED and i >= 2:  # noqa: PLR2004
-            for back in (1, 2):
-                number = _number(words[i - back])
-                owner = words[i - back - 1] if i > back else None
-                if number is None or owner is None:
-                    continue
-                if owner.text in _OWNERS or owner.text in ("have", "got"):
-                    if not any(w.text in _NO_LONGER for w in words):
-                        yield _fact("count", word.stem, number, words[i - back - 1 : i + 1])
-                    break
+    if any(word.text in _NO_LONGER for word in words):
+        return
+    for i in range(1, len(words)):
+        number = _number(words[i])
+        if number is None or words[i - 1].text not in ("my", "our", "have", "got"):
+            continue
+        for k in range(i + 1, min(i + 3, len(words))):
+            if words[k].stem in _COUNTED:
+                yield _fact("count", words[k].stem, number, words[i - 1 : k + 1])
+                break
 
 
 def _kin(clause: Clause) -> Iterator[Fact]:
     """Yield whom one has and whom one has none of."""
-    words = clause.words
-    if any(word.text in _NO_LONGER for word in words):
+    words, texts = clause.words, [word.text for word in clause.words]
+    if not _NO_LONGER.isdisjoint(texts):
         return
-    for i, word in enumerate(words):
+    speaker = texts.index("i") if "i" in texts else len(texts)
+    for k, word in enumerate(words):
         kin = _KIN_CLASS.get(word.stem)
-        if word.text == "married" and clause.negators and any(w.text == "i" for w in words[:i]):
-            yield _fact("kinship", "spouse", "none", words)
-        if _stems(words, i, 2) == ["only", "child"] and "i" in [w.text for w in words[:i]]:
-            yield _fact("kinship", "siblings", "none", words[i : i + 2])
-        elif kin is None or not i:
+        if kin and k and texts[k - 1] in _OWNERS:
+            yield _fact("kinship", kin, "some", words[k - 1 : k + 1])
+            if kin == "spouse":
+                yield _fact("kinship", "whom one is married to", word.stem, words[k - 1 : k + 1])
+        elif k < speaker:
             continue
-        elif words[i - 1].text in _OWNERS:
-            yield _fact("kinship", kin, "some", words[i - 1 : i + 1])
-        elif "i" in [w.text for w in words[:i]] and "have" in _stems(words, max(i - 4, 0), 4):
-            none = any(word.text in ("no", "not", "never") for word in words[max(i - 5, 0) : i])
-            yield _fact("kinship", kin, "none" if none else "some", words[max(i - 4, 0) : i + 1])
+        elif word.text == "married" and clause.negators:
+            yield _fact("kinship", "spouse", "none", words[speaker : k + 1])
+        elif _stems(words, k, 2) == ["only", "child"]:
+            yield _fact("kinship", "siblings", "none", words[speaker : k + 2])
+        elif kin and _HAVE in _stems(words, max(k - 4, 0), min(k, 4)):
+            none = not _NONE.isdisjoint(texts[max(k - 5, 0) : k])
+            yield _fact("kinship", kin, "none" if none else "some", words[speaker : k + 1])
+
+
+def _lives(clause: Clause) -> Iterator[Fact]:
+    """Yield who has died, and who does what the living do."""
+    words, texts = clause.words, [word.text for word in clause.words]
+    for k in range(1, len(words) - 1):
+        owned = texts[k - 1] in _OWNERS and not texts[k].endswith("'s")
+        if owned and words[k].stem in _MORTAL:
+            if not _DIED.isdisjoint(texts[k + 1 : k + 4]) and not clause.negators:
+                yield _fact("life", words[k].stem, "dead", words[k - 1 : k + 4])
+            elif texts[k + 1] in _DOES and not clause.negators:
+                yield _fact("life", words[k].stem, "alive", words[k - 1 : k + 2])
+
+
+def _names(clause: Clause) -> Iterator[Fact]:
+    """Yield what a speaker is called."""
+    words = clause.words
+    for i in range(len(words) - 3):
+        if [word.text for word in words[i : i + 3]] == ["my", "name", "is"] and not clause.negators:
+            yield _fact("name", "i", words[i + 3].stem, words[i : i + 4])
 
 
 def _selves(clause: Clause) -> Iterator[Fact]:
-    """Yield a speaker's name, gender and work, and where they live."""
+    """Yield a speaker's gender and work: ``I am a good man``."""
+    words, texts = clause.words, [word.text for word in clause.words]
+    for i in range(len(words)):
+        if texts[i : i + 2] != ["i", "am"] or clause.negators:
+            continue
+        article = next((k for k in (i + 2, i + 3) if texts[k : k + 1] in (["a"], ["an"])), None)
+        if article is None or "like" in texts[i:article]:
+            continue
+        for k in range(article + 1, min(article + 4, len(words))):
+            stem = words[k].stem
+            if stem in _FEMALE or stem in _MALE:
+                value = "female" if stem in _FEMALE else "male"
+                yield _fact("gender", "i", value, words[i : k + 1])
+                break
+            if stem in _JOBS and (k + 1 == len(words) or texts[k + 1] in _BEHIND_JOBS):
+                yield _fact("work", "i", stem, words[i : k + 1])
+                break
+
+
+def _places(clause: Clause) -> Iterator[Fact]:
+    """Yield where a speaker lives or is from."""
     words = clause.words
-    texts = [word.text for word in words]
-    for i, word in enumerate(words):
-        if word.text == "name" and i and texts[i - 1] in _OWNERS and texts[i + 1 : i + 2] == ["is"]:
-            if words[i + 2 : i + 3] and not clause.negators:
-                yield _fact("name", "i", words[i + 2].stem, words[i - 1 : i + 3])
-        if texts[i : i + 2] == ["i", "am"] and not clause.negators:
-            article = next((k for k in (i + 2, i + 3) if texts[k : k + 1] in (["a"], ["an"])), None)
-            if article is None or "like" in texts[i:article]:
-                continue
-            for k in range(article + 1, min(article + 4, len(words))):
-                stem = words[k].stem
-                if stem in _FEMALE or stem in _MALE:
-                    value = "female" if stem in _FEMALE else "male"
-                    yield _fact("gender", "i", value, words[i : k + 1])
-                    break
-                last = k + 1 == len(words) or words[k + 1].text in ("and", "at", "in", "for", "who")
-                if stem in _JOBS and last:
-                    yield _fact("work", "i", stem, words[i : k + 1])
-                    break
-        if texts[i : i + 1] == ["i"] and tuple(_stems(words, i + 1, 2)) in _LEADS_TO_PLACE:
-            place = words[i + 3 : i + 5]
-            if place and place[0].text not in ("a", "an", "the", "my", "this", "that", "one"):
-                value = place[0].stem
-                yield _fact("place", words[i + 1].stem, value, words[i : i + 4])
+    for i in range(len(words) - 3):
+        leads = words[i].text == "i" and tuple(_stems(words, i + 1, 2)) in _LEADS_TO_PLACE
+        if leads and words[i + 3].text not in _NO_PLACE and not clause.negators:
+            yield _fact("place", words[i + 1].stem, words[i + 3].stem, words[i : i + 4])
 
 
 def _deeds(clause: Clause) -> Iterator[Fact]:
-    """Yield what one does or does not do, likes or does not like: ``I VERB OBJECT``."""
-    words = [word for word in clause.words if word.stem not in ("really", "actually", "also")]
-    start = next((i for i, word in enumerate(words) if word.text == "i"), None)
-    if start is None:
-        return
-    denied, i = False, start + 1
-    tense = "now"
-    while i < len(words) and (
-        words[i].text in _SAME_LIFE or words[i] in clause.negators or words[i].text in ("do", "did")
-    ):
+    """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
+    words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
+    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), len(words))
+    denied, past, i = False, False, start + 1
+    while i < len(words) and (words[i].text in _AUXILIARIES or words[i] in clause.negators):
         denied ^= words[i] in clause.negators
-        tense = "past" if words[i].text in ("did", "had", "was", "were") else tense
+        past |= words[i].text in PAST
         i += 1
-    if i >= len(words) or words[i].stem in _VAGUE or words[i].text.endswith("ing"):
+    if i >= len(words):
         return
-    verb = words[i]
-    if verb.text in PAST or verb.text.endswith("ed"):
-        tense = "past"
-    objects = [w for w in words[i + 1 : i + 1 + _OBJECT_WORDS] if w.stem in clause.content]
-    if not objects or any(w in clause.negators for w in words[i + 1 :]):
+    verb, behind = words[i], words[i + 1 : i + 1 + _OBJECT_WORDS]
+    if verb.text in _ARTICLES:  # no auxiliary stands before it: one has something, or is something
+        verb = next((w for w in reversed(words[start:i]) if w not in clause.negators), verb)
+    objects = [word for word in behind if word.stem in clause.content]
+    if not objects and verb.text in _STATES:
+        objects = [verb]
+    vague = verb.stem in _VAGUE or verb.text.endswith("ing")
+    if vague or not objects or any(word in clause.negators for word in words[i + 1 :]):
         return
-    name = verb.stem
-    if name in _DISLIKES:
-        name, denied = "like", not denied
-    elif name in _LIKES:
-        name = "like"
-    about = f"{name} {tense} {' '.join(sorted({w.stem for w in objects}))}"
-    yield _fact(
-        "deed", about, "no" if denied else "yes", words[start : words.index(objects[-1]) + 1]
+    past |= verb.text in PAST or verb.text.endswith("ed")
+    likes = verb.stem in _LIKES or verb.stem in _DISLIKES
+    denied ^= verb.stem in _DISLIKES
+    about = (
+        words[start].text,
+        "like" if likes else verb.stem,
+        "past" if past else "now",
+        *sorted({word.stem for word in objects}),
     )
+    end = words.index(objects[-1]) + 1
+    yield _fact("deed", about, "no" if denied else "yes", words[start:end])
 
 
-_RULES = (_ages, _durations, _counts, _kin, _selves, _deeds)
+_RULES = (_ages, _durations, _counts, _kin, _lives, _names, _selves, _places, _deeds)

@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from augesc_builder.metrics.consistency.clauses import Said, Word, stem_of
-from augesc_builder.metrics.consistency.vocabulary import FEMALE, MALE, UNSAID_GENDER
+from augesc_builder.metrics.consistency.vocabulary import FEMALE, MALE, UNSAID_GENDER, word_set
 
 _GENDER = {stem_of(word): "she" for word in FEMALE} | {stem_of(word): "he" for word in MALE}
-_UNSAID = frozenset(map(stem_of, UNSAID_GENDER))
 _PRONOUN = {"she": "she", "her": "she", "hers": "she", "herself": "she"} | {
     "he": "he",
     "him": "he",
     "his": "he",
     "himself": "he",
 }
-_DETERMINERS = frozenset(["a", "an", "the", "my", "your", "our", "his", "her", "their", "this", "that", "one", "another"])
+_DETERMINERS = word_set("a an the my your our his her their this that one another")
 _DOERS = ("er", "or", "ist", "ian", "ee", "mate", "ant", "ent", "ess", "ive")
 """Endings of words for people who may be either, behind a determiner."""
 
@@ -57,6 +56,6 @@ def mistaken(said: Sequence[Said], speakers: Sequence[str]) -> Iterator[Mistaken
 
 def _may_be_either(word: Word, before: Word | None) -> bool:
     """Whether a word is or may be somebody of either gender."""
-    if word.stem in _UNSAID or word.capital:
+    if word.text in UNSAID_GENDER or word.capital:
         return True
     return before is not None and before.text in _DETERMINERS and word.text.endswith(_DOERS)

@@ -22,8 +22,8 @@ _LIGHT = 0.2
 class Pair(NamedTuple):
     """A clause and an earlier one of the same speaker, with the numbers of their utterances.
 
-    ``alike`` is how much of the longer of the two utterances stands in the other, 0..1, and ``size``
-    the words of the shorter one.
+    ``alike`` is how much of the longer of the two utterances stands in the other, 0..1, and
+    ``size`` is how many words the shorter one has.
     """
 
     earlier: int

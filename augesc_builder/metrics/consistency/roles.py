@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from augesc_builder.metrics.consistency.clauses import Clause, Said
+from augesc_builder.metrics.consistency.vocabulary import word_set
 from augesc_builder.metrics.scored import Finding
 
 _HARD = "hard|difficult|tough|frustrating|painful|stressful|upsetting|scary|awful|terrible|rough"
@@ -37,7 +38,7 @@ _ASKS_HELP = (
     r"i (?:am|feel) (?:so |very |really |completely )?(?:hopeless|worthless|suicidal)",
     r"i want to (?:die|end my life)",
 )
-_FIRST_PERSON = frozenset(["i", "my", "me", "mine"])
+_FIRST_PERSON = word_set("i my me mine")
 _SHORTEST_STORY, _LEAST_CONTENT = 4, 2
 """Words of a clause, and among them words of content, that tell of something of one's own."""
 
