@@ -177,9 +177,9 @@ def show(
     given: argparse.Namespace,
 ) -> None:
     """Print the table of a question."""
-    signals = [*baselines(), *measures(question.judged), *models]
-    found = readings(question.judged, signals, given.keep)
-    table = Table(question, found, signals, calibration, given.n)
+    light = [*baselines(), *measures(question.judged)]
+    found = readings(question.judged, light) | readings(question.judged, models, given.keep)
+    table = Table(question, found, [*light, *models], calibration, given.n)
     print(f"\n{question.title}: {table.size()}\n")
     print(markdown_table(table.header, table.rows()), flush=True)
 
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--classifier", help="a classifier of pairs: a folder, or on the Hub")
     parser.add_argument("--classifier-revision", help="its commit on the Hub")
-    parser.add_argument("--keep", type=Path, help="a folder for what measures say, to use it again")
+    parser.add_argument("--keep", type=Path, help="a folder for what models say, to use it again")
     parser.add_argument("--only", default="", help="only what has this in its title")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION)
     parser.add_argument("--save", type=Path, help="write what is fitted, and thresholds")

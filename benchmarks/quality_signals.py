@@ -195,7 +195,8 @@ def readings(
     """Return each signal of all that was judged, (items,), NaN where it says nothing.
 
     A dialog is scored once, whole: a measure says of an utterance what those before it show.
-    ``kept`` is a folder in which scores are kept, and from which they are taken.
+    ``kept`` is a folder in which scores are kept, and from which they are taken: for measures
+    whose settings say all that they depend on.
     """
     sessions, places = _sessions(judged)
     scored: dict[int, dict[Key, Scored]] = {}

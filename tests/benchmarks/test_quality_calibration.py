@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,8 @@ from benchmarks.quality_numbers import (
 )
 from benchmarks.quality_plain import OVERLAP, POSITION, REPEATED, WORDS
 from benchmarks.quality_signals import (
+    GAIN,
+    LIKELIHOOD,
     Signal,
     baselines,
     number,
@@ -58,6 +61,7 @@ from benchmarks.quality_tasks import (
     Table,
     answered,
 )
+from tests.benchmarks.test_benchmarks import table_of
 from tests.conftest import shared
 
 
@@ -505,20 +509,35 @@ def test_a_bad_file_of_an_option_is_one_line(tmp_path, run):
     assert error.value.code.startswith(f"{bad}, line 1")
 
 
-def test_what_was_fitted_and_said_is_kept(tmp_path, run):
+def test_what_was_fitted_is_kept(tmp_path, run):
     made.make(tmp_path, 12)
     here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "planted")
-    kept = ("--keep", tmp_path / "said", "--save", tmp_path / "fitted.json")
-    first = run(*here, *kept)
-    said_before = sorted((tmp_path / "said").iterdir())
-    assert said_before
-    assert run(*here, *kept) == first
-    assert sorted((tmp_path / "said").iterdir()) == said_before
-    saved = Calibration.load(tmp_path / "fitted.json")
-    assert len(saved.models) == 2
+    run(*here, "--save", tmp_path / "fitted.json")
+    assert len(Calibration.load(tmp_path / "fitted.json").models) == 2
     other = ("--planted", tmp_path / made.PLANTED_FILE, "--n", 5)
     assert FITTED not in run(*other, "--calibration", tmp_path / "none.json")
     assert FITTED in run(*other, "--calibration", tmp_path / "fitted.json")
+
+
+def test_what_models_said_is_kept(tmp_path):
+    knowing = Knowing()
+    judged = [Judged("a", said("x", "xx"), i, {}) for i in (0, 1)]
+    signal = Signal("knowing", knowing, number("x"))
+    first = readings(judged, [signal], tmp_path / "kept")
+    again = readings(judged, [signal], tmp_path / "kept")
+    assert first["knowing"].tolist() == again["knowing"].tolist() == [1, 2]
+    assert knowing.seen == 1
+    readings([*judged, Judged("b", said("y"), 0, {})], [signal], tmp_path / "kept")
+    assert knowing.seen == 3
+
+
+@pytest.mark.slow
+def test_models_add_rows(tmp_path, run, smollm2):
+    made.make(tmp_path, 8)
+    here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "irrelevant")
+    rows = table_of(run(*here, "--model", smollm2))
+    assert {LIKELIHOOD, GAIN} <= set(rows)
+    assert re.match(r"\d", rows[GAIN][0])
 
 
 def test_figures_of_the_real_data_that_others_found():
