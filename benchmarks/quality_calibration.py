@@ -52,6 +52,7 @@ from benchmarks.quality_signals import (
     INFORMATION,
     RELEVANCE,
     REPEATS,
+    Scores,
     Signal,
     baselines,
     heard,
@@ -170,16 +171,22 @@ def questions(given: argparse.Namespace) -> Iterator[Question]:
     print("Sessions that failed (--failed) are not at hand: nothing is said of them.")
 
 
-def show(
-    question: Question,
-    models: Sequence[Signal],
-    calibration: Calibration,
-    given: argparse.Namespace,
-) -> None:
+@dataclass(frozen=True)
+class Known:
+    """What all questions share: models, what measures said so far, and what was fitted."""
+
+    models: Sequence[Signal]
+    light: Scores
+    heavy: Scores
+    calibration: Calibration
+
+
+def show(question: Question, known: Known, n: int) -> None:
     """Print the table of a question."""
     light = [*baselines(), *measures(question.judged)]
-    found = readings(question.judged, light) | readings(question.judged, models, given.keep)
-    table = Table(question, found, [*light, *models], calibration, given.n)
+    found = readings(question.judged, light, known.light)
+    found |= readings(question.judged, known.models, known.heavy)
+    table = Table(question, found, [*light, *known.models], known.calibration, n)
     print(f"\n{question.title}: {table.size()}\n")
     print(markdown_table(table.header, table.rows()), flush=True)
 
@@ -215,10 +222,10 @@ def models(given: argparse.Namespace) -> list[Signal]:
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
-    asked = models(given)
+    known = Known(models(given), Scores(), Scores(given.keep), kept)
     for question in questions(given):
         if given.only.lower() in question.title.lower():
-            show(question, asked, kept, given)
+            show(question, known, given.n)
     others = (given.planted, given.abceval, given.fed, given.scored, given.failed)
     if given.judged or (not any(others) and given.only.lower() in RATINGS.lower()):
         show_judges(given.data / made.LEND_AN_EAR_FILE, given.judged, given.n)

@@ -7,7 +7,7 @@ the whole dialog was.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -189,23 +189,50 @@ def heard(scorer: Likelihood) -> list[Signal]:
     ]
 
 
+@dataclass
+class Scores:
+    """What measures said of sessions so far: no session is scored twice.
+
+    ``kept`` is a folder in which it is kept for other runs too: for measures whose settings say all
+    that they depend on, as those of models do.
+    """
+
+    kept: Path | None = None
+    known: dict[str, dict[Key, Scored]] = field(default_factory=dict)
+
+    def of(self, measure: Measure, sessions: Mapping[Key, Session]) -> dict[Key, Scored]:
+        """Return what a measure says of sessions, and of others that it was asked about."""
+        name = json.dumps([measure.name, measure.settings()], sort_keys=True)
+        known = self.known.setdefault(name, {})
+        new = {key: session for key, session in sessions.items() if key not in known}
+        if new:
+            known.update(zip(new, self._score(name, measure, list(new.values())), strict=True))
+        return known
+
+    def _score(self, name: str, measure: Measure, sessions: list[Session]) -> list[Scored]:
+        if self.kept is None:
+            return measure.score(sessions)
+        asked = json.dumps([name, list(map(list, sessions))])
+        file = self.kept / f"{sha256(asked.encode()).hexdigest()}.json"
+        if not file.exists():
+            found = [[one.scores, dict(one.session)] for one in measure.score(sessions)]
+            self.kept.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(found), encoding="utf-8")
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        return [Scored(tuple(scores), session) for scores, session in rows]
+
+
 def readings(
-    judged: Sequence[Judged], signals: Sequence[Signal], kept: Path | None = None
+    judged: Sequence[Judged], signals: Sequence[Signal], scores: Scores
 ) -> dict[str, Numbers]:
     """Return each signal of all that was judged, (items,), NaN where it says nothing.
 
-    A dialog is scored once, whole: a measure says of an utterance what those before it show.
-    ``kept`` is a folder in which scores are kept, and from which they are taken: for measures
-    whose settings say all that they depend on.
+    A dialog is scored whole: a measure says of an utterance what those before it show.
     """
     sessions, places = _sessions(judged)
-    scored: dict[int, dict[Key, Scored]] = {}
     found = {}
     for signal in signals:
-        if id(signal.measure) not in scored:
-            of_all = _score(signal.measure, list(sessions.values()), kept)
-            scored[id(signal.measure)] = dict(zip(sessions, of_all, strict=True))
-        known = scored[id(signal.measure)]
+        known = scores.of(signal.measure, sessions)
         values = [
             signal.whole(known[key], one.messages)
             if one.turn is None
@@ -240,16 +267,3 @@ def _sessions(judged: Sequence[Judged]) -> tuple[dict[Key, Session], list[Key]]:
 
 def _key(session: Session) -> Key:
     return tuple((message["role"], message["content"]) for message in session)
-
-
-def _score(measure: Measure, sessions: Sequence[Session], kept: Path | None) -> list[Scored]:
-    if kept is None:
-        return measure.score(sessions)
-    asked = json.dumps([measure.name, measure.settings(), list(map(list, sessions))])
-    file = kept / f"{sha256(asked.encode()).hexdigest()}.json"
-    if not file.exists():
-        found = [[one.scores, dict(one.session)] for one in measure.score(sessions)]
-        kept.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found), encoding="utf-8")
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    return [Scored(tuple(scores), session) for scores, session in rows]

@@ -46,6 +46,7 @@ from benchmarks.quality_plain import OVERLAP, POSITION, REPEATED, WORDS
 from benchmarks.quality_signals import (
     GAIN,
     LIKELIHOOD,
+    Scores,
     Signal,
     baselines,
     number,
@@ -285,7 +286,7 @@ def test_what_takes_no_measure():
         Judged("a", said("My dog is old", "Is it a dog", "my DOG is not old"), 2, {}),
         Judged("a", said("My dog is old", "Is it a dog", "my DOG is not old"), None, {}),
     ]
-    found = readings(judged, baselines())
+    found = readings(judged, baselines(), Scores())
     assert found[WORDS].tolist() == [5, 4 + 4 + 5]
     assert found[POSITION].tolist() == [2, 3]
     assert found[OVERLAP].tolist() == [4, 4]
@@ -318,9 +319,8 @@ def test_a_dialog_is_scored_once():
     knowing = Knowing()
     dialog = said("x", "xx", "", "xxx")
     judged = [Judged("a", dialog, i, {}) for i in range(4)] + [Judged("a", dialog, None, {})]
-    found = readings(
-        judged, [Signal("knowing", knowing, number("x")), Signal("again", knowing, number("x"))]
-    )
+    two = [Signal(name, knowing, number("x")) for name in ("knowing", "again")]
+    found = readings(judged, two, Scores())
     assert knowing.seen == 1
     assert found["knowing"].tolist()[:2] == [1, 2]
     assert math.isnan(found["knowing"][2])
@@ -343,7 +343,7 @@ def question(n=60, **how):
 def rows_of(asked, calibration=None, n=50):
     signals = [*baselines(), Signal("knowing", Knowing(), number("x"), (), worse=True)]
     calibration = Calibration() if calibration is None else calibration
-    table = Table(asked, readings(asked.judged, signals), signals, calibration, n)
+    table = Table(asked, readings(asked.judged, signals, Scores()), signals, calibration, n)
     rows = table.rows()
     assert {len(row) for row in rows} == {len(table.header)}
     return {row[0]: row for row in rows}
@@ -523,11 +523,11 @@ def test_what_models_said_is_kept(tmp_path):
     knowing = Knowing()
     judged = [Judged("a", said("x", "xx"), i, {}) for i in (0, 1)]
     signal = Signal("knowing", knowing, number("x"))
-    first = readings(judged, [signal], tmp_path / "kept")
-    again = readings(judged, [signal], tmp_path / "kept")
+    first = readings(judged, [signal], Scores(tmp_path / "kept"))
+    again = readings(judged, [signal], Scores(tmp_path / "kept"))
     assert first["knowing"].tolist() == again["knowing"].tolist() == [1, 2]
     assert knowing.seen == 1
-    readings([*judged, Judged("b", said("y"), 0, {})], [signal], tmp_path / "kept")
+    readings([*judged, Judged("b", said("y"), 0, {})], [signal], Scores(tmp_path / "kept"))
     assert knowing.seen == 3
 
 
@@ -546,10 +546,10 @@ def test_figures_of_the_real_data_that_others_found():
     a, b = asked["self contradiction"].ratings.T
     assert f1(a, b) == pytest.approx(0.43, abs=0.01)
     assert kappa(*asked["irrelevant"].ratings.T) == pytest.approx(0.45, abs=0.01)
-    position = readings(asked["self contradiction"].judged, baselines())[POSITION]
+    position = readings(asked["self contradiction"].judged, baselines(), Scores())[POSITION]
     assert auc(position, asked["self contradiction"].target) == pytest.approx(0.61, abs=0.01)
     whole = quality_calibration.planted(read_planted(file.parent / made.PLANTED_FILE))[1]
-    words = readings(whole.judged, baselines())[WORDS]
+    words = readings(whole.judged, baselines(), Scores())[WORDS]
     assert auc(words, whole.target) == pytest.approx(0.51, abs=0.01)
     dialogs = {
         one.asked: one for one in quality_calibration.fed(read_fed(file.parent / made.FED_FILE))
