@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, DownloadError
 from augesc_builder.models.pretrained import load_pretrained, load_tokenizer
 from augesc_builder.readers.hub import resolve_model
 
@@ -28,6 +28,7 @@ LONGEST = 256
 TOKENS_AT_ONCE = 4096
 """Tokens of a batch, padding counted."""
 
+_NO_LETTER = re.compile(r"[^a-z]")
 _CONTRADICTION = "contradiction"
 _OTHERS = frozenset(
     ("nocontradiction", "notcontradiction", "noncontradiction", "neutral", "entailment")
@@ -45,7 +46,12 @@ class PairClassifier:
     """
 
     def __init__(
-        self, name: str = MODEL, revision: str | None = None, *, both_orders: bool = False
+        self,
+        name: str = MODEL,
+        revision: str | None = None,
+        device: str | None = None,
+        *,
+        both_orders: bool = False,
     ) -> None:
         if name == MODEL and revision is None:
             revision = REVISION
@@ -59,9 +65,15 @@ class PairClassifier:
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            if self.commit and isinstance(error, OSError):
+                raise DownloadError(
+                    f"{name} cannot be had from the Hub ({reason}); fetch it where there is a "
+                    f"network (hf download {name} --revision {self.commit}), give a folder, or "
+                    f"score by the rules alone"
+                ) from error
             raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
         self._label = contradiction_label(name, model.config.id2label)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -129,7 +141,7 @@ def contradiction_label(name: str, labels: Mapping[int, Any]) -> int:
 
     Raises :class:`~augesc_builder.errors.CheckpointError` for labels of another kind of model.
     """
-    plain = {number: re.sub(r"[^a-z]", "", str(label).lower()) for number, label in labels.items()}
+    plain = {number: _NO_LETTER.sub("", str(label).lower()) for number, label in labels.items()}
     found = [number for number, label in plain.items() if label == _CONTRADICTION]
     others = {label for label in plain.values() if label != _CONTRADICTION}
     is_nli = others == {"neutral", "entailment"}

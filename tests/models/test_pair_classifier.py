@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, DownloadError
 from augesc_builder.models.pair_classifier import (
+    MODEL,
     REVISION,
     TOKENS_AT_ONCE,
     PairClassifier,
@@ -135,3 +136,9 @@ def test_the_default_is_at_a_commit():
 def test_what_is_no_classifier_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be loaded as a classifier"):
         PairClassifier(str(tmp_path))
+
+
+def test_without_a_network_it_says_how_to_get_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DownloadError, match=f"hf download {MODEL} --revision {REVISION}"):
+        PairClassifier()
