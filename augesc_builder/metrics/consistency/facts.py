@@ -254,7 +254,7 @@ def _deeds(clause: Clause) -> Iterator[Fact]:
     """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
     words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
     subjects = [i for i, word in enumerate(words) if word.text in _SUBJECTS]
-    for start, end in zip(subjects, [*subjects[1:], len(words)], strict=True):
+    for start, end in zip(subjects, [*subjects, len(words)][1:], strict=True):
         if fact := _deed(words[start:end], clause):
             yield fact
 
