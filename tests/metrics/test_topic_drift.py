@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from augesc_builder.metrics.topic_drift import topic_drift
 from augesc_builder.metrics.topic_drift.change_point import change_point
 from augesc_builder.metrics.topic_drift.counts import DriftCounts
-from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn, TurnSample
+from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn, TurnSample, trigger_of
 from augesc_builder.metrics.topic_drift.measure import CHANGE, N, TopicDrift
 from augesc_builder.metrics.topic_drift.scorers.base import Question
 from augesc_builder.metrics.topic_drift.scorers.words import Words
@@ -96,15 +96,38 @@ def test_five_hundred_utterances_and_other_languages():
 
 @settings(max_examples=often(60))
 @given(SESSIONS, st.integers(1, 4))
-def test_any_session_is_scored_as_it_would_be_alone_and_as_its_beginning_was(sessions, n):
+def test_any_session_is_scored_as_it_would_be_alone(sessions, n):
     drift = drift_of([*sessions, *CORPUS], n=n)
     together = drift.score(sessions)
     assert together == [drift.score([said])[0] for said in sessions]
     for said, scored in zip(sessions, together, strict=True):
         assert len(scored.scores) == len(said)
         assert all(score is None or 0 <= score <= 1 for score in scored.scores)
-        begun = drift.score([said[: len(said) // 2]])[0]
-        assert scored.scores[: len(begun.scores)] == begun.scores
+
+
+def test_what_comes_after_a_turn_does_not_change_its_rank():
+    drift = drift_of([session("It is", f"turn {n} of words") for n in range(50)])
+    long = session(*(f"the word {n} of it" for n in range(20)))
+    assert drift.score([long[:8]])[0].scores == drift.score([long])[0].scores[:8]
+
+
+def test_sessions_that_begin_with_a_greeting_are_not_of_one_query():
+    dog, job = (session("Hi!", "Hello.", *(m["content"] for m in said)) for said in (DOG, JOB))
+    assert trigger_of(dog) != trigger_of(job)
+    assert trigger_of(dog) == trigger_of(session("Hi!", "Yes?", "My dog died.", "Oh.", "It did."))
+    assert trigger_of(DOG) == trigger_of(session("My dog died.", "When?", "Today."))
+    answers = [
+        Words(["x", "y"]).fit([Question(said, {5: ["dog"]})])[0][5] for said in (DOG + dog[4:], dog)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_no_turn_of_the_session_itself_is_drawn():
+    pool = Distractors(Turn(m["content"], 7) for said in CORPUS for m in said)  # of no trigger
+    question = TopicDrift(Words(pool.texts), pool, n=20)._question(DOG)
+    own = {m["content"] for m in DOG}
+    assert [len(texts) for texts in question.candidates.values()] == [9, 9]
+    assert all(own.isdisjoint(texts[1:]) for texts in question.candidates.values())
 
 
 def test_by_chance_the_mean_is_a_half():

@@ -72,11 +72,11 @@ class TopicDrift:
         return scored
 
     def _question(self, session: Sequence[Message]) -> Question:
-        trigger = trigger_of(session)
+        trigger, said = trigger_of(session), {message["content"] for message in session}
         candidates = {}
         for i, seed in _seeds(session):
             text = session[i]["content"]
-            drawn = self._distractors.draw(text, self._n, trigger=trigger, seed=seed)
+            drawn = self._distractors.draw(text, self._n, trigger=trigger, seed=seed, said=said)
             if drawn:
                 candidates[i] = [text, *drawn]
         return Question(session, candidates)
