@@ -6,7 +6,7 @@ and a small model of all of them. What is fitted, and every threshold, is of the
 parts are fixed by a hash of the dialog's name. Intervals are of a bootstrap over dialogs.
 
     python benchmarks/quality_calibration.py [--data FOLDER] [--esconv FOLDER] [--n 300]
-        [--only WORD] [--keep FOLDER] [--save FILE] [--tiny]
+        [--only WORD] [--dialogs N] [--keep FOLDER] [--save FILE] [--tiny]
         [--model NAME --revision COMMIT] [--classifier NAME --classifier-revision COMMIT]
 
 A model and a classifier of pairs, each a folder or of the Hub, add rows. Other data of the
@@ -28,6 +28,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from augesc_builder.errors import AugescError
@@ -219,13 +220,21 @@ def models(given: argparse.Namespace) -> list[Signal]:
     return found
 
 
+def first_dialogs(judged: Sequence[Judged], n: int) -> Sequence[Judged]:
+    """Return what is of ``n`` dialogs (0: all), by the hash of their names."""
+    names = sorted({one.dialog for one in judged}, key=lambda x: sha256(x.encode()).digest())
+    some = set(names[:n] if n else names)
+    return [one for one in judged if one.dialog in some]
+
+
 def run(given: argparse.Namespace) -> None:
     """Print all tables."""
     kept = Calibration.load(given.calibration) if given.calibration.exists() else Calibration()
     known = Known(models(given), Scores(), Scores(given.keep), kept)
     for question in questions(given):
         if given.only.lower() in question.title.lower():
-            show(question, known, given.n)
+            some = first_dialogs(question.judged, given.dialogs)
+            show(replace(question, judged=some), known, given.n)
     others = (given.planted, given.abceval, given.fed, given.scored, given.failed)
     if given.judged or (not any(others) and given.only.lower() in RATINGS.lower()):
         show_judges(given.data / made.LEND_AN_EAR_FILE, given.judged, given.n)
@@ -245,6 +254,7 @@ def main() -> None:
     parser.add_argument("--classifier", help="a classifier of pairs: a folder, or on the Hub")
     parser.add_argument("--classifier-revision", help="its commit on the Hub")
     parser.add_argument("--keep", type=Path, help="a folder for what models say, to use it again")
+    parser.add_argument("--dialogs", type=int, default=0, help="at most so many of a file; 0: all")
     parser.add_argument("--only", default="", help="only what has this in its title")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION)
     parser.add_argument("--save", type=Path, help="write what is fitted, and thresholds")

@@ -509,6 +509,15 @@ def test_a_bad_file_of_an_option_is_one_line(tmp_path, run):
     assert error.value.code.startswith(f"{bad}, line 1")
 
 
+def test_some_dialogs_are_whole_and_the_same_again():
+    judged = [Judged(f"dialog {i // 3}", (), i, {}) for i in range(30)]
+    some = quality_calibration.first_dialogs(judged, 4)
+    assert len(some) == 12
+    assert len({one.dialog for one in some}) == 4
+    assert quality_calibration.first_dialogs(judged[::-1], 4) == some[::-1]
+    assert quality_calibration.first_dialogs(judged, 0) == judged
+
+
 def test_what_was_fitted_is_kept(tmp_path, run):
     made.make(tmp_path, 12)
     here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "planted")
