@@ -56,7 +56,8 @@ def pairs(
         ),
     ],
     margin: Annotated[
-        float, typer.Option(min=0, help="How far the scores lie apart, at least; never equal.")
+        float,
+        typer.Option(min=0, max=1e9, help="How far the scores lie apart, at least; never equal."),
     ] = 0.0,
     quiet: QuietOption = False,
     debug: DebugOption = False,
