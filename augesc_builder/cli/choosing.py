@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -64,5 +65,8 @@ def pairs(
 ) -> None:
     """Write chosen and rejected sessions of a query for preference training, as TRL takes them."""
     from augesc_builder.pipeline.select.pairs import write_pairs
+
+    if math.isnan(margin):
+        raise typer.BadParameter("--margin: expected a number, found nan")
 
     write_pairs(run, out, margin, Progress(quiet=quiet))
