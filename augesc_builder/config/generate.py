@@ -157,7 +157,7 @@ class Generate(Section):
 
 def _by_source(given: int | dict[str, int]) -> dict[str | None, int]:
     """Return numbers by source, one for all of them as that of ``None``."""
-    return dict(given) if isinstance(given, dict) else {None: given}
+    return {**given} if isinstance(given, dict) else {None: given}
 
 
 _kinds: dict[str, type[BackendSettings]] = {
