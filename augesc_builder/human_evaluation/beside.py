@@ -89,4 +89,5 @@ def _has_place(value: Any) -> bool:
 
 
 def _finding(value: dict[str, Any]) -> Finding:
-    return Finding(value["kind"], *(value[name] for name in _WHERE), value["reason"])
+    utterance, start, end = (value[name] for name in _WHERE)
+    return Finding(value["kind"], utterance, start, end, value["reason"])

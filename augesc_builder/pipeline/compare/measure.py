@@ -154,7 +154,7 @@ def quality_measures(run: Run) -> dict[str, Any]:
 
 def quality(run: Run, sums: Sums, names: Collection[str], source: str | None) -> None:
     """Add the numbers that measures of quality, those of ``names``, gave the kept sessions."""
-    query_of = {}
+    query_of: dict[str, str] = {}
     for keys, table in _tables(run, layout.DATA, ["session_id"], source):
         query_of.update(zip(table["session_id"].to_pylist(), keys, strict=True))
     found: dict[str, tuple[list[str], list[float]]] = {}
