@@ -142,6 +142,9 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "conversations of each query: {}; the paper gives sums only", "generate.samples_per_query"
     ),
+    Choice("generation ends as soon as so many sessions are kept: {}", "generate.keep"),
+    Choice("candidates for that are at most {}", "generate.keep_budget"),
+    Choice("of the sessions that met the requirements some are chosen: {}", "select"),
     Choice("the texts come from the backend {}", "generate.backend.type", unused=("local",)),
     Choice("the seeker's dialog model is {}", "generate.backend.seeker.model"),
     Choice("the supporter's dialog model is {}", "generate.backend.supporter.model"),

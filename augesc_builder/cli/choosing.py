@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -56,12 +57,16 @@ def pairs(
         ),
     ],
     margin: Annotated[
-        float, typer.Option(min=0, help="How far the scores lie apart, at least; never equal.")
+        float,
+        typer.Option(min=0, max=1e9, help="How far the scores lie apart, at least; never equal."),
     ] = 0.0,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Write chosen and rejected sessions of a query for preference training, as TRL takes them."""
     from augesc_builder.pipeline.select.pairs import write_pairs
+
+    if math.isnan(margin):
+        raise typer.BadParameter("--margin: expected a number, found nan")
 
     write_pairs(run, out, margin, Progress(quiet=quiet))

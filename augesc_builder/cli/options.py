@@ -65,6 +65,7 @@ KeepOption = Annotated[
     typer.Option(
         "--keep",
         min=1,
+        max=1_000_000,
         help="Generate until so many sessions are kept, of all sources: generate.keep.",
     ),
 ]

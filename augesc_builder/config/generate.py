@@ -70,6 +70,12 @@ CANDIDATES_EACH = 20
 """Candidates for each session that is to be kept, at most, where a recipe gives no budget."""
 
 
+Sessions = Annotated[int, Field(ge=1, le=1_000_000)]
+
+Candidates = Annotated[int, Field(ge=1, le=20_000_000)]
+"""How many there may be, all of which are held in memory as a list of what is to be done."""
+
+
 @dataclass(frozen=True)
 class Quota:
     """``keep`` sessions of a source (``None``: of all), of at most ``budget`` candidates."""
@@ -92,8 +98,8 @@ class Generate(Section):
     greedy: bool
     shard_size: Positive
     background: Background
-    keep: Positive | Annotated[dict[str, Positive], Field(min_length=1)] | None
-    keep_budget: Positive | dict[str, Positive] | None
+    keep: Sessions | Annotated[dict[str, Sessions], Field(min_length=1)] | None
+    keep_budget: Candidates | dict[str, Candidates] | None
     backend: BackendSettings
 
     @model_validator(mode="after")
@@ -151,7 +157,7 @@ class Generate(Section):
 
 def _by_source(given: int | dict[str, int]) -> dict[str | None, int]:
     """Return numbers by source, one for all of them as that of ``None``."""
-    return dict(given) if isinstance(given, dict) else {None: given}
+    return {**given} if isinstance(given, dict) else {None: given}
 
 
 _kinds: dict[str, type[BackendSettings]] = {

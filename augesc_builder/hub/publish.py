@@ -303,11 +303,7 @@ def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield what the reports claim and what the data holds: (where, claimed, found)."""
     report = load_report(corpus, "filter")
     kept, rejected = _n_rows(corpus / layout.DATA), _n_rows(corpus / layout.REJECTED)
-    met = kept
-    if (corpus / layout.SELECTION).is_file():
-        chosen = load_report(corpus, "select")
-        met += _n_rows(corpus / layout.NOT_SELECTED)
-        yield f"{layout.SELECTION}, chosen", chosen["chosen"], kept
+    met = kept + _n_rows(corpus / layout.NOT_SELECTED)  # where the best were chosen
     yield f"{layout.FILTER_REPORT}, retained", report["retained"], met
     yield f"{layout.FILTER_REPORT}, rejected", report["total"] - report["retained"], rejected
     violations: Counter[str] = Counter()

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from augesc_builder.config.recipe import FromScratch
+from augesc_builder.config.backbone import FromScratch
 from augesc_builder.config.training import Data, dump_config, load_config, shipped_configs
 from augesc_builder.dialog import examples, folder
 from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder, summed_loss

@@ -13,7 +13,7 @@ from augesc_builder.pipeline.compare.report import latex, markdown
 from augesc_builder.pipeline.compare.runs import Run, find_runs
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
-from augesc_builder.run.marks import Marks, checked
+from augesc_builder.run.marks import checked
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
 
@@ -51,7 +51,7 @@ def compare(
     check_alike(runs)
     settings = {
         "stage": "compare",
-        "runs": {run.name: Marks(run.folder).digest("filter") for run in runs},
+        "runs": {run.name: run.digest() for run in runs},
         "paper": with_paper,
         "source": source,
         "resamples": resamples,

@@ -109,6 +109,7 @@ def texts(run: Run, sums: Sums, source: str | None) -> None:
         sums.add("tokens of texts", keys, [np.nan if n is None else n for n in tokens])
         samples = table["sample"].to_pylist()
         kept = [key not in rejected for key in zip(keys, samples, strict=True)]
+        sums.add("met", keys, list(map(float, kept)))
         for name in others:
             rows = zip(keys, kept, table[name].to_pylist(), strict=True)
             found = [(key, value) for key, is_kept, value in rows if is_kept and value is not None]

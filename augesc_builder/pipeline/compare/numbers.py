@@ -48,7 +48,7 @@ class Ratio:
 
 
 _FIXED = {
-    "retention": Ratio(TEXTS, "retained", "kept", "texts", is_share=True),
+    "retention": Ratio(TEXTS, "retained", "met", "texts", is_share=True),
     "session_tokens": Ratio(SESSIONS, "tokens a session", "tokens of sessions", "kept"),
     "session_words": Ratio(SESSIONS, "words a session", "words", "kept"),
     "session_utterances": Ratio(SESSIONS, "utterances a session", "utterances", "kept"),

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from augesc_builder.config.recipe import Backbone, modernize
+from augesc_builder.config.backbone import Backbone
+from augesc_builder.config.recipe import modernize
 from augesc_builder.errors import AugescError, InputError, RunFolderError
 from augesc_builder.pipeline.filter.tokens import lacks_counts
 from augesc_builder.pipeline.statistics.sets import name_and_path
@@ -122,9 +123,18 @@ class Run:
         Raises :class:`~augesc_builder.errors.InputError` where one is not as it was written.
         """
         above = self.folder if place == layout.MEASURED else self.corpus
+        stage = self._stages()[-1] if place == layout.DATA else "filter"
+        return Marks(self.folder).table(above / place, stage)
+
+    def digest(self) -> str:
+        """Return one digest of what was kept and rejected."""
         marks = Marks(self.folder)
-        stage = "select" if place == layout.DATA and "select" in marks else "filter"
-        return marks.table(above / place, stage)
+        return "".join(map(marks.digest, self._stages()))
+
+    def _stages(self) -> list[str]:
+        """Return the stages that tell of its sessions, the one that wrote them last."""
+        chose = "select" in Marks(self.folder)
+        return ["filter", "select"] if chose else ["filter"]
 
     def trained_on(self) -> tuple[str, ...] | str:
         """Return the utterances that its model was fine-tuned on, or why they are not known."""

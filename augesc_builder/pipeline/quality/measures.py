@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from augesc_builder.config.backbone import Backbone
 from augesc_builder.config.quality import MODEL_SECTIONS, MeasureName, Quality
-from augesc_builder.config.recipe import Backbone, load_recipe
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import DownloadError, MissingExtraError
 from augesc_builder.metrics.scored import Measure
 from augesc_builder.metrics.topic_drift.scorers.base import Scorer

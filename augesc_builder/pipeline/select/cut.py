@@ -29,10 +29,15 @@ def cut(
         return None
     n_tokens = None
     if counter is not None and session["n_tokens"] is not None:
-        (n_tokens,) = counter.count([template.for_session(messages)])
+        (n_tokens,) = counter.count([template.for_session(messages, session["background"])])
     batch = {"messages": [messages], "n_tokens": [n_tokens]}
     if decide(measure(batch, limits), limits.settings())["violations"] != [[]]:
         return None
-    flags = session["safety_flags"]
-    left = flags and [flag for flag in flags if flag["utterance"] < at]
-    return {**session, "messages": messages, "n_tokens": n_tokens, "safety_flags": left}
+    flags, strategies = session["safety_flags"], session["strategies"]
+    return {
+        **session,
+        "messages": messages,
+        "n_tokens": n_tokens,
+        "safety_flags": flags and [flag for flag in flags if flag["utterance"] < at],
+        "strategies": strategies and strategies[:at],
+    }

@@ -22,7 +22,7 @@ from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors, sync, write_synced
 from augesc_builder.run.marks import parquet_files
 from augesc_builder.run.progress import Progress
-from augesc_builder.tables import MESSAGES, NOT_SELECTED, to_table
+from augesc_builder.tables import MESSAGES, to_table
 from augesc_builder.text.prompts import Message
 
 PAIRS = Features(
@@ -39,6 +39,11 @@ PAIRS = Features(
     }
 )
 """A row is a pair of sessions of a query; ids are those of the sessions."""
+
+_READ = [
+    *("session_id", "query_id", "source", "messages"),
+    *("score", "chosen", "chosen_score"),
+]
 
 
 def write_pairs(run: Path, out: Path, margin: float, progress: Progress) -> None:
@@ -58,7 +63,7 @@ def write_pairs(run: Path, out: Path, margin: float, progress: Progress) -> None
     others = [
         row
         for file in parquet_files(corpus / layout.NOT_SELECTED)
-        for row in read_table(file, list(NOT_SELECTED)).to_pylist()
+        for row in read_table(file, _READ).to_pylist()
     ]
     wanted = {row["chosen"] for row in others}
     chosen = {

@@ -24,7 +24,7 @@ from augesc_builder.pipeline.select.cut import cut
 from augesc_builder.pipeline.select.report import Scores, cost
 from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.readers.chunks import count_rows
-from augesc_builder.readers.parquet import read_table
+from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.marks import parquet_files
@@ -34,6 +34,9 @@ from augesc_builder.sources.sessions import sessions_files
 from augesc_builder.tables import NOT_SELECTED, SESSIONS, to_table
 from augesc_builder.text.prompts import PromptTemplate
 from augesc_builder.text.safety import count_flags
+
+_NEEDED = ("session_id", "query_id", "source", "messages")
+"""The columns of sessions that there is no choice without."""
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
@@ -103,7 +106,7 @@ def _select(
     cuts: dict[str, dict[str, int]] = {}
     for number, file in enumerate(files):
         kept, others = [], []
-        for row in read_table(file, list(SESSIONS)).to_pylist():
+        for row in _sessions(file):
             verdict = verdicts[row["session_id"]]
             if verdict.reason is not None:
                 others.append({**row, **_why(verdict)})
@@ -179,6 +182,14 @@ def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
         yield from read_table(file, ["session_id", "query_id", "source"]).to_pylist()
 
 
+def _sessions(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a sessions table; columns that an earlier version lacked are null."""
+    with open_table(file) as opened:
+        there = set(opened.schema_arrow.names)
+    wanted = [name for name in SESSIONS if name in there or name in _NEEDED]
+    return to_table(read_table(file, wanted).to_pylist(), SESSIONS).to_pylist()
+
+
 def _candidate(row: Mapping[str, Any], settings: Select, scores: Scores) -> Candidate:
     """Return a row as a candidate; of which sample it is, its id says."""
     key = row["session_id"]
@@ -204,5 +215,5 @@ def _cut(
     at = scores[row["session_id"]].get("topic_drift.change_point")
     if at is None:
         return None
-    template = PromptTemplate(recipe.prompt.instruction)
+    template = PromptTemplate(recipe.prompt.instruction, background=True)
     return cut(row, int(at), recipe.requirements, counter, template)

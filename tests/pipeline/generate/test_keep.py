@@ -126,6 +126,7 @@ def test_a_kill_changes_no_row(kept, built, tiny_file, tmp_path, generate, worke
     assert generate(*given) == kept
 
 
+@pytest.mark.slow
 def test_a_build_keeps_exactly_so_many(tiny_file, tmp_path):
     recipe = load_recipe(tiny_file, KEEP)
     assert build(recipe, tmp_path / "run", QUIET)

@@ -81,6 +81,7 @@ def test_what_no_candidate_can_give_is_refused(overrides, said):
         (["generate.keep={a: 1}", "generate.keep_budget={b: 9}"], "name the same sources"),
         (["generate.keep={a: 2}", "generate.keep_budget={a: 1}"], "budget 1 of a is less than"),
         (["generate.keep=0"], "greater than or equal to 1"),
+        (["generate.keep=1000001"], "less than or equal to 1000000"),
         (["generate.keep={}"], "at least 1"),
         (BEST_OF_4[:2], "the best 1 of generate.samples_per_query 1 is no choice"),
         ([*BEST_OF_4[:2], "generate.samples_per_query={a: 1}"], "is no choice"),

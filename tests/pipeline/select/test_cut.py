@@ -8,7 +8,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.select.cut import cut
 from augesc_builder.text.prompts import PromptTemplate
 
-TEMPLATE = PromptTemplate("Be kind.")
+TEMPLATE = PromptTemplate("Be kind.", background=True)
 
 
 class Letters:
@@ -21,7 +21,7 @@ class Letters:
 @pytest.fixture(scope="module")
 def limits():
     low = "{mean: {min: 0, max: 99}, short: 1, max_short_share: 1, max: 99}"
-    given = ["total_utterances={min: 4, max: 8}", "session_length.max=60"]
+    given = ["total_utterances={min: 4, max: 8}", "session_length.max=82"]
     given += [f"{role}_utterance_length={low}" for role in ("seeker", "supporter")]
     return load_recipe("tiny", [f"requirements.{one}" for one in given]).requirements
 
@@ -32,6 +32,8 @@ def make(n):
         "session_id": "q-0",
         "messages": [{"role": roles[i % 2], "content": f"word {i}"} for i in range(n)],
         "n_tokens": 99,
+        "background": None,
+        "strategies": [None, "Question"] * (n // 2),
         "safety_flags": [{"flag": "x", "utterance": i, "start": 0, "end": 1} for i in (1, 4)],
     }
 
@@ -42,7 +44,10 @@ def test_what_stands_before_is_kept_with_its_own_tokens_and_flags(limits):
     assert found["messages"] == session["messages"][:4]
     assert found["n_tokens"] == len(TEMPLATE.for_session(session["messages"][:4]))
     assert [flag["utterance"] for flag in found["safety_flags"]] == [1]
+    assert found["strategies"] == [None, "Question"] * 2
     assert found["session_id"] == "q-0"
+    told = cut({**session, "background": "I am ill."}, 4, limits, Letters(), TEMPLATE)
+    assert told["n_tokens"] == found["n_tokens"] + len("Background: I am ill.\n")
     assert len(session["messages"]) == 6
     assert cut(session, 4, limits, None, TEMPLATE)["n_tokens"] is None
     assert cut({**session, "safety_flags": None}, 4, limits, None, TEMPLATE)["safety_flags"] is None
@@ -54,7 +59,7 @@ def test_what_would_fail_a_requirement_is_left_whole(limits, at):
 
 
 def test_tokens_are_a_requirement_too(limits):
-    # 9 for the instruction, and "Human: word 0\nAI: word 1\n...": 56 of four, 81 of six.
+    # With the instruction, 58 of four utterances, and 83 of six.
     assert cut(make(8), 4, limits, Letters(), TEMPLATE) is not None
     assert cut(make(8), 6, limits, Letters(), TEMPLATE) is None
     assert cut(make(8), 6, limits, None, TEMPLATE) is not None
