@@ -77,8 +77,8 @@ def main() -> None:
     progress = Progress()
     measures = _measures(given.contradictions, given.strategies)
     recipes = {
-        "paper": _recipe("quickstart", given.tiny, given.queries, measures),
-        "best": _recipe("quickstart-grounded", given.tiny, given.queries, [*measures, *_CHOICE]),
+        "paper": _recipe("quickstart", given.tiny, given.queries),
+        "best": _recipe("quickstart-grounded", given.tiny, given.queries, _CHOICE),
     }
     for name, recipe in recipes.items():
         build(recipe, given.out / name, progress, until="select" if name == "best" else "filter")
@@ -94,6 +94,7 @@ def main() -> None:
 
 
 _CHOICE = (
+    "quality.measures=[consistency]",  # by rules: the classifier is left to judge what was chosen
     f"generate.samples_per_query={SAMPLES}",
     "select={by: consistency.contradiction, order: lowest, per_query: 1, cut_at_drift: false}",
 )
@@ -112,7 +113,7 @@ def _measures(contradictions: Path | None, strategies: Path | None) -> list[str]
     return [*found, f"quality.measures=[{', '.join(names)}]"]
 
 
-def _recipe(name: str, tiny: bool, n_queries: int, overrides: Iterable[str]) -> Recipe:
+def _recipe(name: str, tiny: bool, n_queries: int, overrides: Iterable[str] = ()) -> Recipe:
     """Return a recipe on ESConv and EmpatheticDialogues; a tiny one has the bundled sample."""
     esconv, triggers = SHARED / "esconv/train.txt", SHARED / "empathetic_dialogues/test.csv"
     chosen = [f"queries.max_per_source={n_queries}", *overrides]

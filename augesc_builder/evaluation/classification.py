@@ -125,7 +125,8 @@ def metrics_of(labels: Sequence[str]) -> dict[str, Metric]:
 
     def macro(sums: Numbers) -> Numbers:
         found = f1(sums)
-        return np.nansum(found, 1) / (~np.isnan(found)).sum(1)
+        mean: Numbers = np.nansum(found, 1) / (~np.isnan(found)).sum(1)
+        return mean
 
     def of(i: int) -> Metric:
         return lambda sums: f1(sums)[:, i]
@@ -189,12 +190,13 @@ def _group(
     kept = [unit for unit, in_it in zip(units, rows, strict=True) if in_it]
     n = len(metrics) - 2
     sums = [session_sums(_numbers(right[rows], told[rows], n), kept) for told in columns]
+    both = sums[0], sums[1]
     found = [bootstrap(some, metrics, resamples, seed) for some in sums]
     return {
         "units": len(set(kept)),
         "examples": len(kept),
         "estimates": [{name: asdict(e) for name, e in some.items()} for some in found],
-        "tests": tested(paired_randomization_test(*sums, metrics, resamples, seed)),
+        "tests": tested(paired_randomization_test(*both, metrics, resamples, seed)),
     }
 
 

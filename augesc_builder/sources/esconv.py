@@ -67,7 +67,7 @@ def parse_session(
     messages: list[Message] = []
     strategies: list[str | None] = []
     for i, utterance in enumerate(dialog, 1):
-        message, strategy = _utterance(utterance, lambda what, i=i: fail(f"utterance {i} {what}"))
+        message, strategy = _utterance(utterance, i, fail)
         if messages or keep_greetings or message["role"] == "user":
             messages.append(message)
             strategies.append(strategy)
@@ -82,24 +82,29 @@ def parse_session(
     )
 
 
-def _utterance(value: Any, fail: Callable[[str], InputError]) -> tuple[Message, str | None]:
+def _utterance(
+    value: Any, number: int, fail: Callable[[str], InputError]
+) -> tuple[Message, str | None]:
     """Check an utterance, and return it with its strategy, where the supporter's has one."""
     if not isinstance(value, dict):
-        raise fail(f"must be an object, found {_brief(value)}")
+        raise fail(f"utterance {number} must be an object, found {_brief(value)}")
     text = value.get("text", value.get("content"))
     if not isinstance(text, str):
-        raise fail(f"lacks 'text', found {_brief(value)}")
+        raise fail(f"utterance {number} lacks 'text', found {_brief(value)}")
     speaker = value.get("speaker")
     if not isinstance(speaker, str) or speaker not in _ROLES:
-        raise fail(f"is of no known speaker: expected usr or sys, found {_brief(speaker)}")
+        raise fail(
+            f"utterance {number} is of no known speaker: expected usr or sys, found "
+            f"{_brief(speaker)}"
+        )
     if not text.strip():
-        raise fail("has no words; remove it")
+        raise fail(f"utterance {number} has no words; remove it")
     role, strategy = _ROLES[speaker], None
     if role == "assistant":  # in the original release it stands in the annotation
         annotation = value.get("annotation")
         strategy = (annotation if isinstance(annotation, dict) else value).get("strategy")
     if not isinstance(strategy, str | None):
-        raise fail(f"needs a text as 'strategy', found {_brief(strategy)}")
+        raise fail(f"utterance {number} needs a text as 'strategy', found {_brief(strategy)}")
     return {"role": role, "content": collapse(text)}, collapse(strategy or "") or None
 
 

@@ -253,6 +253,20 @@ def test_findings_are_marked_where_a_table_of_quality_stands(browse, corpus):
     assert "<mark" not in get("/sessions/0")
 
 
+def test_a_background_stands_before_its_conversation(browse, tmp_path):
+    flags = [flag("crisis", -1, 0, 1)]
+    told = {**session(0, "I lost my job.", "Which?", flags=flags), "background": "I <bake>."}
+    write(tmp_path / "c/data/train-00000-of-00001.parquet", [told, session(1, "Hi", "Yes")])
+    rejected = {**FAILED[0], "background": "I am a cook."}
+    write(tmp_path / "c/rejected/train-00000-of-00001.parquet", [rejected], REJECTED)
+    get = browse(tmp_path / "c")
+    page = get("/sessions/0")
+    assert '<p class="card" id="u0" dir="auto">I &lt;bake&gt;.</p>' in page
+    assert '<a href="#u0">crisis, background</a>' in page
+    assert "I am a cook." in get("/rejected/0")
+    assert "Background" not in get("/sessions/1")
+
+
 def test_hostile_text_is_shown_as_text(browse, corpus):
     get = browse(corpus)
     for page in (

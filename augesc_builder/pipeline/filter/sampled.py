@@ -102,8 +102,9 @@ def _table_1(rows: Sequence[Mapping[str, Any]], limits: Requirements, seed: int)
 
 
 def _ratio(sums: Numbers, above: int, below: int) -> Numbers:
-    nothing = np.full(len(sums), np.nan)
-    return np.divide(sums[:, above], sums[:, below], out=nothing, where=sums[:, below] > 0)
+    found = np.full(len(sums), np.nan)
+    np.divide(sums[:, above], sums[:, below], out=found, where=sums[:, below] > 0)
+    return found
 
 
 def _as_json(share: Estimate) -> dict[str, float | None]:

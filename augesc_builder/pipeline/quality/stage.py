@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -13,10 +13,6 @@ from augesc_builder.config.quality import MODEL_SECTIONS, WITHOUT_A_MODEL, Quali
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import DownloadError, InputError
 from augesc_builder.pipeline.inputs import distractors_here, sessions_by
-from augesc_builder.pipeline.quality.measure import Measured, Measuring, Part
-from augesc_builder.pipeline.quality.measures import own_judges, to_be_had
-from augesc_builder.pipeline.quality.report import quality_markdown, quality_report
-from augesc_builder.pipeline.statistics.sets import Sets, given_sets
 from augesc_builder.readers.chunks import count_rows
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.readers.records import USUAL, BadLines, Limits, merged
@@ -28,6 +24,10 @@ from augesc_builder.run.workers import cores, ordered_map
 from augesc_builder.sources.base import limits_of
 from augesc_builder.sources.sessions import session_chunks
 from augesc_builder.tables import QUALITY
+
+if TYPE_CHECKING:
+    from augesc_builder.pipeline.quality.measure import Measured, Measuring, Part
+    from augesc_builder.pipeline.statistics.sets import Sets
 
 _CHUNK = 500
 """Sessions that a process is given at a time, by rules alone."""
@@ -61,6 +61,8 @@ def standalone(
     :class:`~augesc_builder.errors.DownloadError` where no measure can be taken without what the Hub
     has.
     """
+    from augesc_builder.pipeline.statistics.sets import given_sets
+
     chosen = load_recipe(recipe, overrides)
     quality = chosen.quality
     if not quality.measures:
@@ -107,6 +109,10 @@ def _measure(
     num_proc: int | None = None,
 ) -> None:
     """Measure sets of sessions in shards, and sum up."""
+    from augesc_builder.pipeline.quality.measure import Measuring
+    from augesc_builder.pipeline.quality.measures import own_judges
+    from augesc_builder.pipeline.quality.report import quality_markdown, quality_report
+
     quality, not_measured = pinned(folder, quality, progress)
     measuring = Measuring(quality, strict)
     table = f"{place}/{layout.QUALITY}/{layout.SPLIT}"
@@ -199,6 +205,8 @@ def pinned(
     :class:`~augesc_builder.errors.DownloadError` where nothing can be measured.
     """
     if "not_measured" not in folder.manifest:
+        from augesc_builder.pipeline.quality.measures import to_be_had
+
         folder.record(not_measured=to_be_had(quality))
     not_measured = folder.manifest["not_measured"]
     for name, why in not_measured.items():
@@ -224,6 +232,8 @@ def _shards(sets: Sets, size: int, at_least: int, limits: Limits) -> list[tuple[
 
 
 def _parts(sets: Sets, size: int, limits: Limits) -> Iterator[Part]:
+    from augesc_builder.pipeline.quality.measure import Part
+
     for name, files in sets.items():
         for chunk in session_chunks(files, size, limits):
             yield Part(name, chunk)

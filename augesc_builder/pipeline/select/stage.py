@@ -10,19 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.generate import Quota
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.config.select import Select
 from augesc_builder.errors import DownloadError, InputError, RecipeError
-from augesc_builder.models.token_counter import TokenCounter, load_counter
-from augesc_builder.pipeline.quality.measure import Measuring
 from augesc_builder.pipeline.quality.stage import pinned, score
 from augesc_builder.pipeline.select.choose import Candidate, Verdict, choose
-from augesc_builder.pipeline.select.cut import cut
-from augesc_builder.pipeline.select.report import Scores, cost
-from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.readers.chunks import count_rows
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
@@ -33,7 +28,10 @@ from augesc_builder.run.provenance import digest, is_new
 from augesc_builder.sources.sessions import sessions_files
 from augesc_builder.tables import NOT_SELECTED, SESSIONS, to_table
 from augesc_builder.text.prompts import PromptTemplate
-from augesc_builder.text.safety import count_flags
+
+if TYPE_CHECKING:
+    from augesc_builder.models.token_counter import TokenCounter
+    from augesc_builder.pipeline.select.report import Scores
 
 _NEEDED = ("session_id", "query_id", "source", "messages")
 """The columns of sessions that there is no choice without."""
@@ -41,10 +39,15 @@ _NEEDED = ("session_id", "query_id", "source", "messages")
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Choose among the sessions of a build that met the requirements."""
+    from augesc_builder.models.token_counter import load_counter
+    from augesc_builder.pipeline.filter.tokens import build_counter
+
     candidates = folder.use("filter", layout.CANDIDATES)
     measured = folder.use("filter", layout.MEASURED)
     checkpoint = folder.path / layout.CHECKPOINT
-    counter = load_counter(checkpoint) if checkpoint.is_dir() else None
+    counter, _ = build_counter(folder, recipe, checkpoint)
+    if counter is None and checkpoint.is_dir():
+        counter = load_counter(checkpoint)
     quotas = recipe.generate.quotas()
     _select(folder, recipe, candidates, measured, layout.CORPUS, quotas, counter, progress)
 
@@ -93,6 +96,10 @@ def _select(
     progress: Progress,
 ) -> None:
     """Score candidates, choose, and write both tables and the report."""
+    from augesc_builder.pipeline.select.report import cost
+    from augesc_builder.pipeline.select.tables import selection_markdown
+    from augesc_builder.text.safety import count_flags
+
     settings = recipe.select
     if settings is None:
         raise ValueError("a recipe that chooses nothing has no such stage")
@@ -159,6 +166,8 @@ def _scores(
     Raises :class:`~augesc_builder.errors.DownloadError` where what the choice goes by cannot be
     measured here.
     """
+    from augesc_builder.pipeline.quality.measure import Measuring
+
     quality, not_measured = pinned(folder, recipe.quality, progress)
     for name in settings.measures:
         if name in not_measured:
@@ -212,6 +221,8 @@ def _cut(
     row: Mapping[str, Any], recipe: Recipe, scores: Scores, counter: TokenCounter | None
 ) -> dict[str, Any] | None:
     """Return a session that ends before its topic changes, where it does and what is left does."""
+    from augesc_builder.pipeline.select.cut import cut
+
     at = scores[row["session_id"]].get("topic_drift.change_point")
     if at is None:
         return None

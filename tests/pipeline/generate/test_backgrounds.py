@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,10 +19,11 @@ from augesc_builder.engine import Prompt, Sampling
 from augesc_builder.engine import generate as run_engine
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.sampling import stream_key
-from augesc_builder.errors import RecipeError
+from augesc_builder.errors import InputError, RecipeError, SettingsChangedError
 from augesc_builder.pipeline.generate.backgrounds import contradicts, grounded_rows
 from augesc_builder.pipeline.generate.generator import generation_rows
-from augesc_builder.pipeline.generate.tasks import Task
+from augesc_builder.pipeline.generate.tasks import Task, with_personas
+from augesc_builder.sources.personas import read_personas
 from augesc_builder.text.prompt_form import prompt_form
 from tests.chat_models import chat_tokenizer, save_chat_model
 from tests.conftest import rows_of
@@ -217,3 +221,78 @@ def test_other_backends_refuse_backgrounds(backend):
     assert load_recipe(recipe, chosen).generate.backend.type == backend
     with pytest.raises(RecipeError, match=rf"prompt\.background .* the backend {backend} cannot"):
         load_recipe(recipe, [*chosen, "prompt.background=true"])
+
+
+def test_a_persona_of_its_row_begins_each_background(small):
+    bank = [f"I am a nurse of {age}." for age in range(20, 60)]
+    some = with_personas(TASKS, bank, seed=13)
+    assert some == with_personas(TASKS[::-1], bank, seed=13)[::-1]
+    assert len({task.persona for task in some}) > 2
+    made = rows(small, some)
+    assert rows(small, some[::-1], slots=1) == made
+    assert any(row["background"] for row in made.values())
+    for task in some:
+        row = made[task.query["query_id"], task.sample]
+        assert row["persona"] == task.persona
+        assert row["background"] is None or row["background"].startswith(f"{task.persona} ")
+
+
+@pytest.fixture
+def bank(tmp_path):
+    path = tmp_path / "personas.txt"
+    path.write_text("I am a nurse.\n\n  I drive   a bus. \n", encoding="utf-8")
+    return path
+
+
+def test_a_bank_is_drawn_from_and_known_by_its_bytes(generate, bank):
+    overrides = [*GROUNDED, f"prompt.personas={bank}"]
+    made = generate(*overrides)
+    assert {row["persona"] for row in made} == {"I am a nurse.", "I drive a bus."}
+    bank.write_text("I am a cook.\n")
+    with pytest.raises(SettingsChangedError, match=r"prompt\.personas"):
+        generate(*overrides)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_banks_of_rows(tmp_path, suffix):
+    told = [{"persona": "I am a nurse."}, {"persona": "I drive\n a bus."}]
+    path = tmp_path / f"bank.{suffix}"
+    if suffix == "jsonl":
+        lists = [{"persona": ["I am a cook.", "I live alone."]}]
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*told, *lists]))
+        assert read_personas(str(path))[2:] == ["I am a cook. I live alone."]
+    else:
+        pq.write_table(pa.Table.from_pylist(told), path)
+    assert read_personas(str(path))[:2] == ["I am a nurse.", "I drive a bus."]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.txt", b"\n \n", "no persona there; expected one a line"),
+        ("a.txt", b"I am a cook.\n\xe9\n", "line 2: not UTF-8 text"),
+        ("a.jsonl", b'{"text": "x"}\n', "line 1: expected a text .* as persona, found"),
+        ("a.jsonl", b'{"persona": [3]}\n', "line 1: expected a text"),
+        ("a.jsonl", b'{"persona": []}\n', "line 1: expected a text"),
+    ],
+)
+def test_what_is_no_bank(tmp_path, name, text, says):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(InputError, match=says):
+        read_personas(str(tmp_path / name))
+    with pytest.raises(InputError, match="no such file"):
+        read_personas(str(tmp_path / "nothing.txt"))
+
+
+def test_a_bank_needs_backgrounds_and_on_the_hub_a_commit():
+    commit = "0123456789" * 4
+    address = f"prompt.personas=hf://datasets/someone/personas@{commit}"
+    found = load_recipe("paper-grounded", [address])
+    assert found.prompt.personas == f"hf://datasets/someone/personas@{commit}"
+    with pytest.raises(RecipeError, match="personas begin backgrounds"):
+        load_recipe("paper", [address])
+    for wrong in (address.replace(commit, "main"), address.partition("@")[0], "https://x/y"):
+        with pytest.raises(RecipeError, match="with a commit of 40 hex digits"):
+            load_recipe(
+                "paper-grounded", [f"prompt.personas={wrong.removeprefix('prompt.personas=')}"]
+            )
