@@ -193,7 +193,10 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
     with open_table(file) as opened:
         there = set(opened.schema_arrow.names)
     wanted = [name for name in SESSIONS if name in there or name in _NEEDED]
-    return to_table(read_table(file, wanted).to_pylist(), SESSIONS).to_pylist()
+    rows: list[dict[str, Any]] = to_table(
+        read_table(file, wanted).to_pylist(), SESSIONS
+    ).to_pylist()
+    return rows
 
 
 def _candidate(row: Mapping[str, Any], settings: Select, scores: Scores) -> Candidate:
