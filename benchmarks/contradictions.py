@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from augesc_builder.config.recipe import FromScratch, load_recipe
+from augesc_builder.config.backbone import FromScratch
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.config.training import Config, load_config
 from augesc_builder.models import causal_lm
 from augesc_builder.models.backbone import place_of

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from augesc_builder.config.recipe import FromScratch, load_recipe
+from augesc_builder.config.backbone import FromScratch
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.metrics.informativeness.measure import Informativeness
 from augesc_builder.metrics.scored import Measure
 from augesc_builder.metrics.topic_drift.distractors import Distractors

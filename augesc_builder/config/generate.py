@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union, cast
 
 from pydantic import Field, create_model, model_validator
 
@@ -157,7 +157,7 @@ class Generate(Section):
 
 def _by_source(given: int | dict[str, int]) -> dict[str | None, int]:
     """Return numbers by source, one for all of them as that of ``None``."""
-    return {**given} if isinstance(given, dict) else {None: given}
+    return cast(dict[str | None, int], given) if isinstance(given, dict) else {None: given}
 
 
 _kinds: dict[str, type[BackendSettings]] = {

@@ -154,12 +154,16 @@ def score(
 ) -> list[dict[str, Any]]:
     """Write what the measures say of sets of sessions, as shards of a stage; give their facts.
 
+    Where rows must be right, there may be none.
+
     Raises :class:`~augesc_builder.errors.InputError` where no session can be read.
     """
     quality = measuring.settings
     needs_model = bool(quality.models())
     size = quality.batch_size if needs_model else _CHUNK
     shards = _shards(sets, size, _SHARD_OF_MODELS if needs_model else _SHARD, limits)
+    if not shards and measuring.strict:
+        return []  # a build may keep nothing
     if not shards:
         raise InputError("no sessions to measure", next(iter(sets.values()))[0])
     missing = set(folder.shards(stage, len(shards)))

@@ -18,20 +18,26 @@ def draw(points: Sequence[Point], into: Path) -> None:
 
 
 def _figure(points: Sequence[Point]) -> Figure:
-    names = [
-        name
+    values = {
+        name: known
         for name in points[0].numbers
-        if all(point.numbers[name] is not None for point in points)
-    ]
+        if (known := _known([point.numbers[name] for point in points])) is not None
+    }
     columns = 3
-    figure, axes = panels(max(1, -(-len(names) // columns)), columns, width=2.6, height=2.0)
-    has_tokens = all(point.tokens is not None for point in points)
-    across = [point.tokens if has_tokens else point.k for point in points]
-    for ax, name in zip(axes, names, strict=False):
-        ax.plot(across, [point.numbers[name] for point in points], marker="o", **look(0))
+    figure, axes = panels(max(1, -(-len(values) // columns)), columns, width=2.6, height=2.0)
+    tokens = _known([point.tokens for point in points])
+    across = [float(point.k) for point in points] if tokens is None else tokens
+    for ax, (name, heights) in zip(axes, values.items(), strict=False):
+        ax.plot(across, heights, marker="o", **look(0))
         ax.set_title(label(title_of(name)))
-    for ax in axes[len(names) :]:
+    for ax in axes[len(values) :]:
         ax.set_visible(False)
-    what = "tokens for each kept session" if has_tokens else "samples of a query"
+    what = "samples of a query" if tokens is None else "tokens for each kept session"
     caption(figure, f"Across: {what}, one mark for the best of 1, of 2, and so on.")
     return figure
+
+
+def _known(numbers: Sequence[float | None]) -> list[float] | None:
+    """Return numbers where all of them are known."""
+    found = [number for number in numbers if number is not None]
+    return found if len(found) == len(numbers) else None

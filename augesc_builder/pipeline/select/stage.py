@@ -18,7 +18,6 @@ from augesc_builder.config.select import Select
 from augesc_builder.errors import DownloadError, InputError, RecipeError
 from augesc_builder.pipeline.quality.stage import pinned, score
 from augesc_builder.pipeline.select.choose import Candidate, Verdict, choose
-from augesc_builder.readers.chunks import count_rows
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
@@ -172,8 +171,6 @@ def _scores(
     for name in settings.measures:
         if name in not_measured:
             raise DownloadError(f"select goes by {name}: {not_measured[name]}")
-    if not sum(map(count_rows, files)):
-        return {}
     table = f"{layout.SCORED}/{layout.SPLIT}"
     sets = {layout.CANDIDATES: list(files)}
     facts = score(folder, Measuring(quality, strict=True), sets, "select", table, progress)
@@ -196,7 +193,10 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
     with open_table(file) as opened:
         there = set(opened.schema_arrow.names)
     wanted = [name for name in SESSIONS if name in there or name in _NEEDED]
-    return to_table(read_table(file, wanted).to_pylist(), SESSIONS).to_pylist()
+    rows: list[dict[str, Any]] = to_table(
+        read_table(file, wanted).to_pylist(), SESSIONS
+    ).to_pylist()
+    return rows
 
 
 def _candidate(row: Mapping[str, Any], settings: Select, scores: Scores) -> Candidate:

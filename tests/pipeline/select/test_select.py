@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.compare.runs import find_runs
 from augesc_builder.run.progress import Progress
+from augesc_builder.sources.sample import read_sample_sessions
 from tests.conftest import rows_of
 
 QUIET = Progress(quiet=True)
@@ -205,3 +207,53 @@ def test_a_kill_while_choosing_costs_no_score(chosen, tiny_file, tmp_path, forki
     assert {p: p.stat().st_mtime_ns for p in before} == before
     for place in ("corpus/data", "corpus/not_selected"):
         assert rows_of(folder / place) == rows_of(chosen / place)
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory):
+    """Sessions of people, of which some change their topic half way."""
+    said = [session.messages for session in read_sample_sessions()][:8]
+    mixed = [(a[:8] + b[8:])[:16] for a, b in itertools.pairwise(said)]
+    rows = [
+        {"session_id": f"q{i}-0", "source": "sample", "query_id": f"q{i}", "messages": messages}
+        for i, messages in enumerate(mixed)
+    ]
+    path = tmp_path_factory.mktemp("talks") / "talks.parquet"
+    pq.write_table(tables.to_table(rows, tables.SESSIONS), path)
+    return path
+
+
+@pytest.mark.parametrize("least", [1, 30])
+def test_sessions_end_where_their_topic_changes(talks, augesc, tmp_path, least):
+    given = ["quality.measures=[topic_drift]", "quality.topic_drift.change=0"]
+    given += [
+        "select.cut_at_drift=true",
+        f"requirements.total_utterances={{min: {least}, max: 50}}",
+    ]
+    given += ["requirements.balanced_utterances.max_ratio=50"]
+    for role in ("seeker", "supporter"):
+        free = "{mean: {min: 0, max: 99}, short: 1, max_short_share: 1, max: 200}"
+        given.append(f"requirements.{role}_utterance_length={free}")
+    overrides = [part for one in given for part in ("--set", one)]
+    code, _, err = augesc("select", talks, "--out", tmp_path / "cut", *overrides)
+    assert code == 0, err
+    before = {row["session_id"]: row["messages"] for row in rows_of(talks.parent)}
+    after = {row["session_id"]: row["messages"] for row in rows_of(tmp_path / "cut/data")}
+    assert set(after) == set(before)
+    points = {
+        row["session_id"]: number["value"]
+        for row in rows_of(tmp_path / "cut/scored")
+        for number in row["numbers"]
+        if number["name"] == "change_point"
+    }
+    which = json.loads((tmp_path / "cut/selection.json").read_text())["cut"]["which"]
+    for key, messages in before.items():
+        point = points[key]
+        is_cut = least == 1 and point is not None and point > 0
+        assert after[key] == (messages[: int(point)] if is_cut else messages)
+        assert (key in which) == is_cut
+        if is_cut:
+            assert messages[int(point)]["role"] == "assistant"
+            assert which[key] == {"utterances": len(messages), "left": int(point)}
+    assert bool(which) == (least == 1)
+    assert not rows_of(tmp_path / "cut/not_selected")
