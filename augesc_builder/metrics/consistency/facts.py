@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from augesc_builder.metrics.consistency.clauses import Clause, Word, stem_of
@@ -254,7 +255,7 @@ def _deeds(clause: Clause) -> Iterator[Fact]:
     """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
     words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
     subjects = [i for i, word in enumerate(words) if word.text in _SUBJECTS]
-    for start, end in zip(subjects, [*subjects, len(words)][1:], strict=True):
+    for start, end in pairwise([*subjects, len(words)]):
         if fact := _deed(words[start:end], clause):
             yield fact
 
