@@ -7,6 +7,7 @@ itself. So it has the numbers that it would have if it were read alone, with tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,11 @@ from transformers import DynamicCache
 
 _CHUNK = 512
 """Tokens that a model reads at a time, which bounds the memory of its logits."""
+
+_ROWS = 32
+
+_ROUNDED, _EXACT = 0.03, 1e-3
+"""How far, in parts of itself, a number may be from that of plain reading, by the type's bits."""
 
 
 class Segment(NamedTuple):
@@ -51,13 +57,20 @@ def shared_prefix(model: Any, text: list[int], segments: Sequence[Segment]) -> L
         positions = torch.arange(first, first + len(chunk), device=model.device)
         logits = _read(model, chunk, positions, cache)
         of_text.append(_chosen(logits, _tensor(text[first + 1 : first + _CHUNK + 1], model)))
-    means: list[float] = []
-    for pack in _packs(segments):
-        means += _read_pack(model, pack, cache, len(text))
-        if text:
-            cache.crop(-sum(len(segment.ids) for segment in pack))
-        else:
+    # What stands farthest behind comes first, so that the others need no keys and values of it.
+    order = sorted(range(len(segments)), key=lambda i: -segments[i].behind)
+    means = [0.0] * len(segments)
+    kept, used = len(text), 0
+    for places in _packs(order, segments):
+        pack = [segments[i] for i in places]
+        needed = pack[0].behind
+        if needed == 0:
             cache = DynamicCache()
+        elif used := used + kept - needed:
+            cache.crop(-used)
+        for i, mean in zip(places, _read_pack(model, pack, cache, needed), strict=True):
+            means[i] = mean
+        kept, used = needed, sum(len(segment.ids) for segment in pack)
     return Likelihoods([value for part in of_text for value in part.tolist()], means)
 
 
@@ -85,8 +98,8 @@ def shares_prefixes(model: Any) -> bool:
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
         return False
     alone = plain(model, text, segments).segments
-    tolerance = 0.1 if model.dtype in {torch.bfloat16, torch.float16} else 1e-3
-    return all(abs(a - b) < tolerance for a, b in zip(shared, alone, strict=True))
+    tolerance = _ROUNDED if model.dtype in {torch.bfloat16, torch.float16} else _EXACT
+    return all(math.isclose(a, b, rel_tol=tolerance) for a, b in zip(shared, alone, strict=True))
 
 
 def _read(
@@ -129,21 +142,24 @@ def _read_pack(model: Any, pack: Sequence[Segment], cache: Any, n_text: int) -> 
 
 def _chosen(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Return the log-likelihoods of the tokens that come next, (n,), as float32."""
-    logits = logits[: len(ids)].float()
-    chosen: torch.Tensor = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(-1)
-    return chosen
+    found = [torch.empty(0, device=logits.device)]
+    for first in range(0, len(ids), _ROWS):  # a copy of all rows would not stay in the caches
+        rows = logits[first : min(first + _ROWS, len(ids))].float()
+        of_rows = ids[first : first + _ROWS, None]
+        found.append(rows.gather(-1, of_rows)[:, 0] - rows.logsumexp(-1))
+    return torch.cat(found)
 
 
-def _packs(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Yield the segments in order, as many together as a model reads at a time."""
-    pack: list[Segment] = []
+def _packs(order: Sequence[int], segments: Sequence[Segment]) -> Iterator[list[int]]:
+    """Yield the numbers of segments in order, as many together as a model reads at a time."""
+    pack: list[int] = []
     n = 0
-    for segment in segments:
-        if pack and n + len(segment.ids) > _CHUNK:
+    for i in order:
+        if pack and n + len(segments[i].ids) > _CHUNK:
             yield pack
             pack, n = [], 0
-        pack.append(segment)
-        n += len(segment.ids)
+        pack.append(i)
+        n += len(segments[i].ids)
     if pack:
         yield pack
 

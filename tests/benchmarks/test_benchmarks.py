@@ -74,6 +74,9 @@ SCRIPTS = {
         *(f"scaled:{n}e6" for n in (20, 35, 46, 60, 100)),
         *("uninformative:0.01", "uninformative:0.1"),
     ],
+    "quality_speed.py": [
+        *("informativeness", "topic drift by words", "topic drift by likelihood"),
+    ],
     "quantization.py": [
         "bfloat16 against float32",
         "int8 against bfloat16",

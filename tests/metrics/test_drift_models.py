@@ -167,6 +167,26 @@ def test_hostile_text_is_only_text(llama, tokenizer, pool):
     assert scored[2].session["drift"] is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-3), ("bfloat16", 0.05)])
+def test_the_real_model_gives_the_numbers_of_plain_reading(smollm2, dtype, near):
+    pool = Distractors.from_sessions(SESSIONS)
+    scorer = Likelihood.load(smollm2, dtype=dtype, texts=pool.texts)
+    assert scorer._read is shared_prefix
+    drift = TopicDrift(scorer, pool, n=2)
+    session = SESSIONS[0][:12]
+    question = drift._question(session)
+    shared, heard = scorer.fit([question])[0], scorer.utterances([session])[0]
+    scorer._read = plain
+    slowly = scorer.fit([question])[0]
+    differences = [a - b for i in shared for a, b in zip(shared[i], slowly[i], strict=True)]
+    assert max(map(abs, differences)) < 3 * near
+    assert sum(map(abs, differences)) / len(differences) < near
+    # What was said before tells of what comes: a model that has learned anything hears it.
+    gains = [one.gain for one in heard[1:]]
+    assert sum(gains) / len(gains) > 0.3
+
+
 def test_the_model_that_wrote_the_corpus_is_marked(llama, tokenizer):
     settings = Likelihood(llama, tokenizer, name="tiny", commit="abc", own_judge=True).settings()
     assert settings == {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 from augesc_builder.metrics.topic_drift import topic_drift
 from augesc_builder.metrics.topic_drift.change_point import change_point
 from augesc_builder.metrics.topic_drift.counts import DriftCounts
-from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn, TurnSample
-from augesc_builder.metrics.topic_drift.measure import CHANGE, TopicDrift
+from augesc_builder.metrics.topic_drift.distractors import Distractors, Turn, TurnSample, trigger_of
+from augesc_builder.metrics.topic_drift.measure import CHANGE, N, TopicDrift
 from augesc_builder.metrics.topic_drift.scorers.base import Question
 from augesc_builder.metrics.topic_drift.scorers.words import Words
 from augesc_builder.text.words import count
@@ -94,15 +96,38 @@ def test_five_hundred_utterances_and_other_languages():
 
 @settings(max_examples=often(60))
 @given(SESSIONS, st.integers(1, 4))
-def test_any_session_is_scored_as_it_would_be_alone_and_as_its_beginning_was(sessions, n):
+def test_any_session_is_scored_as_it_would_be_alone(sessions, n):
     drift = drift_of([*sessions, *CORPUS], n=n)
     together = drift.score(sessions)
     assert together == [drift.score([said])[0] for said in sessions]
     for said, scored in zip(sessions, together, strict=True):
         assert len(scored.scores) == len(said)
         assert all(score is None or 0 <= score <= 1 for score in scored.scores)
-        begun = drift.score([said[: len(said) // 2]])[0]
-        assert scored.scores[: len(begun.scores)] == begun.scores
+
+
+def test_what_comes_after_a_turn_does_not_change_its_rank():
+    drift = drift_of([session("It is", f"turn {n} of words") for n in range(50)])
+    long = session(*(f"the word {n} of it" for n in range(20)))
+    assert drift.score([long[:8]])[0].scores == drift.score([long])[0].scores[:8]
+
+
+def test_sessions_that_begin_with_a_greeting_are_not_of_one_query():
+    dog, job = (session("Hi!", "Hello.", *(m["content"] for m in said)) for said in (DOG, JOB))
+    assert trigger_of(dog) != trigger_of(job)
+    assert trigger_of(dog) == trigger_of(session("Hi!", "Yes?", "My dog died.", "Oh.", "It did."))
+    assert trigger_of(DOG) == trigger_of(session("My dog died.", "When?", "Today."))
+    answers = [
+        Words(["x", "y"]).fit([Question(said, {5: ["dog"]})])[0][5] for said in (DOG + dog[4:], dog)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_no_turn_of_the_session_itself_is_drawn():
+    pool = Distractors(Turn(m["content"], 7) for said in CORPUS for m in said)  # of no trigger
+    question = TopicDrift(Words(pool.texts), pool, n=20)._question(DOG)
+    own = {m["content"] for m in DOG}
+    assert [len(texts) for texts in question.candidates.values()] == [9, 9]
+    assert all(own.isdisjoint(texts[1:]) for texts in question.candidates.values())
 
 
 def test_by_chance_the_mean_is_a_half():
@@ -190,16 +215,21 @@ def test_a_sample_of_turns_is_bounded_and_merges_in_any_order(sessions, cut, siz
     ],
 )
 def test_where_ranks_begin_to_be_lower(ranks, where):
-    assert change_point(ranks, CHANGE) == where
+    assert change_point(ranks, N, CHANGE) == where
 
 
 def test_both_sides_of_the_change():
-    z = (12 * 8 / 4) ** 0.5 / 2  # four ranks of 1, then four of 0.5
     ranks = [1.0] * 4 + [0.5] * 4
-    assert change_point(ranks, z - 1e-9) == 4
-    assert change_point(ranks, z + 1e-9) is None
-    exact = [1.0, 1.0, 0.0, 0.0]
-    assert change_point(exact, 12**0.5) == 2
+    spread = np.std([0, 0.25, 0.5, 0.75, 1])  # of a rank among four others
+    z = 0.5 / (spread * math.sqrt(1 / 4 + 1 / 4))
+    assert change_point(ranks, 4, z - 1e-9) == 4
+    assert change_point(ranks, 4, z + 1e-9) is None
+
+
+def test_by_chance_one_session_in_twenty_changes():
+    rng = np.random.default_rng(0)
+    found = [change_point([*(rng.integers(0, N + 1, 12) / N)], N, CHANGE) for _ in range(2000)]
+    assert 0.03 < np.mean([where is not None for where in found]) < 0.08
 
 
 def test_a_change_is_pointed_at():

@@ -8,27 +8,26 @@ from collections.abc import Sequence
 AT_LEAST = 2
 """Turns on each side of a change: one that strays and comes back is none."""
 
-_SPREAD = math.sqrt(1 / 12)
-"""Standard deviation of a rank from 0 to 1 where a turn is drawn as its distractors are."""
 
-
-def change_point(ranks: Sequence[float], threshold: float) -> int | None:
+def change_point(ranks: Sequence[float], n: int, threshold: float) -> int | None:
     """Return the number of the first turn of the lower part, or ``None`` where there is no change.
 
-    Ranks are cut in two where their means differ most, which is measured as ``z``: the mean before
-    less the mean behind, in standard errors of such a difference between ranks that are all drawn
-    by chance. Each part has at least :data:`AT_LEAST` ranks. There is a change where ``z`` reaches
-    the threshold; of equal cuts the first counts.
+    Ranks are from 0 to 1, each among ``n`` others. They are cut in two where their means differ
+    most, which is measured as ``z``: the mean before less the mean behind, in standard errors of
+    such a difference between ranks that are all drawn by chance. Each part has at least
+    :data:`AT_LEAST` ranks. There is a change where ``z`` reaches the threshold; of equal cuts the
+    first counts.
     """
+    spread = math.sqrt((n + 2) / (12 * n))  # of n + 1 ranks that are equally likely
     total, before = math.fsum(ranks), 0.0
     best, found = threshold, None
-    for n, rank in enumerate(ranks, 1):
+    for n_before, rank in enumerate(ranks, 1):
         before += rank
-        n_behind = len(ranks) - n
-        if n < AT_LEAST or n_behind < AT_LEAST:
+        n_behind = len(ranks) - n_before
+        if n_before < AT_LEAST or n_behind < AT_LEAST:
             continue
-        error = _SPREAD * math.sqrt(1 / n + 1 / n_behind)
-        z = (before / n - (total - before) / n_behind) / error
+        error = spread * math.sqrt(1 / n_before + 1 / n_behind)
+        z = (before / n_before - (total - before) / n_behind) / error
         if z > best or (found is None and z == best):
-            best, found = z, n
+            best, found = z, n_before
     return found

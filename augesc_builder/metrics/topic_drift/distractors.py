@@ -1,17 +1,18 @@
 """Turns of other sessions, which a supporter's turn is ranked against.
 
-Which are drawn for a turn depends on the pool and on what was said up to the turn, and on nothing
-else: not on who is measured beside it, and not on what comes after it. They have about as many
-words as the turn, or the rank would measure length.
+Which are drawn for a turn depends on the pool and on its session's own text, and on nothing else:
+not on who is measured beside it. They have about as many words as the turn, or the rank would
+measure length.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from augesc_builder.metrics.content_words import content_words
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.sample import Sample
 from augesc_builder.text.prompts import Message
@@ -32,8 +33,18 @@ class Turn(NamedTuple):
 
 
 def trigger_of(session: Sequence[Message]) -> int:
-    """Return a hash of the seeker's first utterance: equal for sessions of one query."""
-    return hash_of(next((m["content"] for m in session if m["role"] == "user"), ""))
+    """Return a hash of the seeker's first words: equal for sessions of one query.
+
+    That is the first utterance with a content word in it, and what the seeker said before it:
+    sessions that begin with "Hi!" are not of one query.
+    """
+    first: list[str] = []
+    for message in session:
+        if message["role"] == "user":
+            first.append(message["content"])
+            if content_words(message["content"]):
+                break
+    return hash_of("\n".join(first))
 
 
 class TurnSample:
@@ -95,12 +106,14 @@ class Distractors:
             running.update(f"{turn.trigger} {turn.text}\n".encode("utf-8", "surrogatepass"))
         return running.hexdigest()[:16]
 
-    def draw(self, text: str, n: int, *, trigger: int, seed: int) -> list[str]:
+    def draw(
+        self, text: str, n: int, *, trigger: int, seed: int, said: Collection[str] = ()
+    ) -> list[str]:
         """Return ``n`` turns of about as many words as ``text``; fewer where the pool has no more.
 
-        None is of a session with this ``trigger``, and none is the text itself. Turns of the same
-        number of words and a few more or less are taken, evenly over that stretch; where too few
-        are, the stretch is made wider.
+        None is of a session with this ``trigger``, and none is the text itself or among what was
+        ``said`` beside it. Turns of the same number of words and a few more or less are taken,
+        evenly over that stretch; where too few are, the stretch is made wider.
         """
         words, size = count(text), len(self)
         slack = words // _SLACK
@@ -112,7 +125,7 @@ class Distractors:
                 found = []
                 for at in _spread(low, high, n, seed):
                     turn = self._turns[at]
-                    if turn.trigger != trigger and turn.text != text:
+                    if turn.trigger != trigger and turn.text != text and turn.text not in said:
                         found.append(turn.text)
                         if len(found) == n:
                             return found

@@ -13,9 +13,13 @@ from augesc_builder.metrics.topic_drift.distractors import Distractors, trigger_
 from augesc_builder.metrics.topic_drift.scorers.base import Answer, Question, Scorer
 from augesc_builder.text.prompts import Message
 
-N, THRESHOLD = 9, 0.8
+N = 5
+"""Distractors of a turn: more tell finer, and a model's time grows with them."""
 
-CHANGE = 2.5
+THRESHOLD = 0.8
+"""Four of five others fit better; by chance a turn in three has as much."""
+
+CHANGE = 2.25
 """Standard errors: of twelve turns that are drawn by chance, one session in twenty has as many."""
 
 _BATCH = 64
@@ -68,11 +72,11 @@ class TopicDrift:
         return scored
 
     def _question(self, session: Sequence[Message]) -> Question:
-        trigger = trigger_of(session)
+        trigger, said = trigger_of(session), {message["content"] for message in session}
         candidates = {}
         for i, seed in _seeds(session):
             text = session[i]["content"]
-            drawn = self._distractors.draw(text, self._n, trigger=trigger, seed=seed)
+            drawn = self._distractors.draw(text, self._n, trigger=trigger, seed=seed, said=said)
             if drawn:
                 candidates[i] = [text, *drawn]
         return Question(session, candidates)
@@ -81,7 +85,7 @@ class TopicDrift:
         drift = {i: _share_above(*fits) for i, fits in answer.items()}
         drifted = [i for i, score in drift.items() if score >= self._threshold]
         turns = list(drift)
-        changed = change_point([1 - score for score in drift.values()], self._change)
+        changed = change_point([1 - score for score in drift.values()], self._n, self._change)
         where = None if changed is None else turns[changed]
         findings = [self._off_topic(question, i, drift[i]) for i in drifted]
         if where is not None:

@@ -69,7 +69,7 @@ class Encoder:
         answer: Answer = {}
         trigger = so_far = None
         for i, message in enumerate(session):
-            if i in question.candidates and trigger is not None:
+            if i in question.candidates and trigger is not None and so_far is not None:
                 # The direction alone of the mean: with its length the two would weigh unevenly.
                 asked = trigger + so_far / max(float(np.linalg.norm(so_far)), _TINY)
                 answer[i] = [float(asked @ vectors[text]) for text in question.candidates[i]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +107,11 @@ class Likelihood:
             "own_judge": self._own_judge,
         }
 
+    def prepare(self) -> None:
+        """Read the whole pool now; else each part of it is read when it is first asked for."""
+        for text in self._texts[::_BLOCK]:
+            self._known(text)
+
     def utterances(self, sessions: Sequence[Sequence[Message]]) -> list[list[Heard | None]]:
         """Return the likelihoods of every utterance of both speakers, ``None`` for one of none."""
         return [self._utterances(session) for session in sessions]
@@ -116,48 +123,51 @@ class Likelihood:
     def _utterances(self, session: Sequence[Message]) -> list[Heard | None]:
         heard: list[Heard | None] = []
         for window in self._windows(session):
-            text, ends = window.text(self._front)
-            asked = [
-                Segment(len(self._front), len(line.head), [*line.head, *line.said])
-                for line in window.scored
-                if line.said
-            ]
+            text, places = window.text(self._front)
+            lines = list(zip(window.scored, places, strict=True))
+            asked = [self._segment(line.head, line.said) for line, _ in lines if line.said]
             found = self._read(self._model, text, asked)
             alone = iter(found.segments)
-            for line, end in zip(window.scored, ends, strict=True):
-                if not line.said:
-                    heard.append(None)
-                    continue
-                first = end + len(line.head)
-                of_said = found.text[first - 1 : first - 1 + len(line.said)]
-                heard.append(Heard(sum(of_said) / len(of_said), next(alone)))
+            heard += [
+                Heard(_mean_of(found.text, line, place), next(alone)) if line.said else None
+                for line, place in lines
+            ]
         return heard
 
     def _fit(self, question: Question) -> Answer:
         answer: Answer = {}
-        at = 0
         for window in self._windows(question.session):
-            text, ends = window.text(self._front)
+            text, places = window.text(self._front)
             asked: list[Segment] = []
-            alone: list[float | None] = []
-            places: list[int] = []
-            for line, end in zip(window.scored, ends, strict=True):
-                for candidate in question.candidates.get(at, ()):
-                    ids = [*line.head, *self._said(candidate)]
-                    asked.append(Segment(end, len(line.head), ids))
-                    alone.append(self._known(candidate))
-                    places.append(at)
-                    if alone[-1] is None:
-                        asked.append(Segment(len(self._front), len(line.head), ids))
-                at += 1
+            wanted: list[tuple[int, _Line, int, list[float | None]]] = []
+            for at, line, place in zip(count(window.begin), window.scored, places, strict=False):
+                if others := question.candidates.get(at, ())[1:]:
+                    said = [self._said(other) for other in others]
+                    known = [self._known(other) for other in others]
+                    asked += [self._segment(line.head, ids, place) for ids in said]
+                    asked += [
+                        self._segment(line.head, ids)
+                        for ids, alone in zip([line.said, *said], [None, *known], strict=True)
+                        if alone is None
+                    ]
+                    wanted.append((at, line, place, known))
             if not asked:
                 continue
-            found = iter(self._read(self._model, text, asked).segments)
-            for place, known in zip(places, alone, strict=True):
-                in_context = next(found)
-                without = next(found) if known is None else known
-                answer.setdefault(place, []).append(in_context - without)
+            found = self._read(self._model, text, asked)
+            segments = iter(found.segments)
+            for number, line, place, known in wanted:
+                in_context = [_mean_of(found.text, line, place)]
+                in_context += [next(segments) for _ in known]
+                alone = [next(segments) if one is None else one for one in [None, *known]]
+                answer[number] = [a - b for a, b in zip(in_context, alone, strict=True)]
         return answer
+
+    def _segment(
+        self, head: Sequence[int], said: Sequence[int], behind: int | None = None
+    ) -> Segment:
+        """Return an utterance behind so many tokens of a window's text; else behind its front."""
+        at = len(self._front) if behind is None else behind
+        return Segment(at, len(head), [*head, *said])
 
     def _known(self, text: str) -> float | None:
         """Return the likelihood of a turn of the pool without a context; ``None`` for others."""
@@ -167,9 +177,7 @@ class Likelihood:
             first = self._block[text] * _BLOCK
             block = self._texts[first : first + _BLOCK]
             head = self._head["assistant"]
-            asked = [
-                Segment(len(self._front), len(head), [*head, *self._said(turn)]) for turn in block
-            ]
+            asked = [self._segment(head, self._said(turn)) for turn in block]
             found = self._read(self._model, self._front, asked)
             self._alone.update(zip(block, found.segments, strict=True))
         return self._alone[text]
@@ -192,7 +200,7 @@ class Likelihood:
             while end < len(lines) and (end <= begin or n + len(lines[end].ids) <= most):
                 n += len(lines[end].ids)
                 end += 1
-            yield _Window(lines[first:begin], lines[begin:end])
+            yield _Window(begin, lines[first:begin], lines[begin:end])
             first, begin, n = end, end, 0
             while first and n + len(lines[first - 1].ids) <= most // 2:
                 first -= 1
@@ -210,8 +218,9 @@ class _Line(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """Lines that only stand before others here, and the lines that are scored."""
+    """Lines that only stand before others here, and those that are scored: from ``begin`` on."""
 
+    begin: int
     before: Sequence[_Line]
     scored: Sequence[_Line]
 
@@ -223,3 +232,9 @@ class _Window(NamedTuple):
             places.append(len(ids))
             ids += line.ids
         return ids, places
+
+
+def _mean_of(text: Sequence[float], line: _Line, place: int) -> float:
+    """Return the mean over what is said in a line that stands at a place of a window's text."""
+    first = place + len(line.head) - 1  # the first token of a text has no likelihood
+    return math.fsum(text[first : first + len(line.said)]) / len(line.said)

@@ -49,9 +49,10 @@ class Words:
             if i in question.candidates:
                 answer[i] = [self._bm25(asked, text) for text in question.candidates[i]]
             if message["role"] == "user":
-                for word in content_words(message["content"]):
+                words = content_words(message["content"])
+                for word in words:
                     asked.setdefault(word, 1 if triggered else 2)
-                triggered = True
+                triggered = triggered or bool(words)  # a "Hi!" is no trigger
         return answer
 
     def _bm25(self, asked: Counter[str], text: str) -> float:
