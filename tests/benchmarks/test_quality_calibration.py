@@ -528,6 +528,14 @@ def test_what_was_fitted_is_kept(tmp_path, run):
     assert FITTED in run(*other, "--calibration", tmp_path / "fitted.json")
 
 
+def test_what_is_shipped_is_held_against_other_data(tmp_path, run):
+    made.make(tmp_path, 6)
+    files = {"planted": made.PLANTED_FILE, "abceval": made.ABCEVAL_FILE, "fed": made.FED_FILE}
+    for option, file in files.items():
+        out = run(f"--{option}", tmp_path / file, "--n", 2)
+        assert out.count(FITTED) == out.count("are test")
+
+
 def test_what_models_said_is_kept(tmp_path):
     knowing = Knowing()
     judged = [Judged("a", said("x", "xx"), i, {}) for i in (0, 1)]
