@@ -521,7 +521,7 @@ def test_some_dialogs_are_whole_and_the_same_again():
 def test_what_was_fitted_is_kept(tmp_path, run):
     made.make(tmp_path, 12)
     here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "planted")
-    run(*here, "--save", tmp_path / "fitted.json")
+    run(*here, "--calibration", tmp_path / "none.json", "--save", tmp_path / "fitted.json")
     assert len(Calibration.load(tmp_path / "fitted.json").models) == 2
     other = ("--planted", tmp_path / made.PLANTED_FILE, "--n", 5)
     assert FITTED not in run(*other, "--calibration", tmp_path / "none.json")
