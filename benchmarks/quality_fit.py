@@ -93,12 +93,7 @@ class Calibration:
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            models = {
-                task: Fitted(
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
-                )
-                for task, model in value["models"].items()
-            }
+            models = {task: _fitted(model) for task, model in value["models"].items()}
             return cls(models, {name: float(x) for name, x in value["thresholds"].items()})
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", path) from None
@@ -106,3 +101,10 @@ class Calibration:
             raise InputError(
                 f"not what --save writes ({type(error).__name__}: {error})", path
             ) from None
+
+
+def _fitted(value: Mapping[str, Any]) -> Fitted:
+    signals, mean, scale, weights = (
+        tuple(value[name]) for name in ("signals", "mean", "scale", "weights")
+    )
+    return Fitted(signals, mean, scale, weights, float(value["bias"]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def judge_table(
         )
         return [name, *(f"{of(k, every):.2f}" for k in range(len(asked))), span_text(mean)]
 
-    def each(values: Numbers, k: int, at: Places) -> float:
-        return float(np.mean([statistic(values[at], expert[at]) for expert in experts[k].T]))
+    def each(values: Sequence[Numbers], k: int, at: Places) -> float:
+        return float(np.mean([statistic(values[k][at], expert[at]) for expert in experts[k].T]))
 
     def among(k: int, at: Places) -> float:
         columns = experts[k][at].T
@@ -68,10 +69,10 @@ def judge_table(
     rows = [row(EXPERTS, among)]
     for judge in judges:
         values = [np.array([one.others[name][judge] for one in judged]) for name in asked]
-        rows.append(row(judge, lambda k, at, values=values: each(values[k], k, at)))
+        rows.append(row(judge, partial(each, values)))
     if statistic is spearman:  # words are on no scale of ratings
         words = np.array([sum(len(m["content"].split()) for m in one.messages) for one in judged])
-        rows.append(row(WORDS, lambda k, at: each(words.astype(float), k, at)))
+        rows.append(row(WORDS, partial(each, [words.astype(float)] * len(asked))))
     return ["judge", *(name.replace("_", " ") for name in asked), "mean"], rows
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from augesc_builder.metrics.consistency.consistency import Consistency
+from augesc_builder.metrics.consistency.measure import Consistency
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.informativeness.measure import Informativeness
 from augesc_builder.metrics.intervals import Numbers

@@ -212,7 +212,7 @@ class Table:
             threshold = self._threshold(name, values)
         if threshold is None:
             return [name, whole, span_text(area), *[NOTHING] * 4, *shown, beside]
-        said = values >= threshold
+        said = (values >= threshold).astype(float)
         score = self._over(lambda at: f1(said[at], target[at]), test)
         agreed = self._kappa(said, test)
         return [
@@ -276,7 +276,7 @@ class Table:
     def _kappa(self, said: Numbers, at: Places) -> float:
         """Return the kappa with one of the people, on average."""
         columns = self._q.ratings[at].T
-        return float(np.mean([_both(kappa, said[at].astype(float), one) for one in columns]))
+        return float(np.mean([_both(kappa, said[at], one) for one in columns]))
 
     def _over(self, statistic: Callable[[Places], float], at: Places) -> Estimate:
         if not len(at):

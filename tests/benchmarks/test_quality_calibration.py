@@ -521,11 +521,19 @@ def test_some_dialogs_are_whole_and_the_same_again():
 def test_what_was_fitted_is_kept(tmp_path, run):
     made.make(tmp_path, 12)
     here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "planted")
-    run(*here, "--save", tmp_path / "fitted.json")
+    run(*here, "--calibration", tmp_path / "none.json", "--save", tmp_path / "fitted.json")
     assert len(Calibration.load(tmp_path / "fitted.json").models) == 2
     other = ("--planted", tmp_path / made.PLANTED_FILE, "--n", 5)
     assert FITTED not in run(*other, "--calibration", tmp_path / "none.json")
     assert FITTED in run(*other, "--calibration", tmp_path / "fitted.json")
+
+
+def test_what_is_shipped_is_held_against_other_data(tmp_path, run):
+    made.make(tmp_path, 6)
+    files = {"planted": made.PLANTED_FILE, "abceval": made.ABCEVAL_FILE, "fed": made.FED_FILE}
+    for option, file in files.items():
+        out = run(f"--{option}", tmp_path / file, "--n", 2)
+        assert out.count(FITTED) == out.count("are test")
 
 
 def test_what_models_said_is_kept(tmp_path):
