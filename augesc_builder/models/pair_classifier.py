@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, DownloadError
 from augesc_builder.models.pretrained import load_pretrained, load_tokenizer
 from augesc_builder.readers.hub import resolve_model
 
@@ -28,6 +28,7 @@ LONGEST = 256
 TOKENS_AT_ONCE = 4096
 """Tokens of a batch, padding counted."""
 
+_NO_LETTER = re.compile(r"[^a-z]")
 _CONTRADICTION = "contradiction"
 _OTHERS = frozenset(
     ("nocontradiction", "notcontradiction", "noncontradiction", "neutral", "entailment")
@@ -38,14 +39,24 @@ class PairClassifier:
     """Scores pairs of texts with a model; each as it would be alone, whatever it is batched with.
 
     ``name`` is a folder, or a model on the Hub at ``revision`` (of the default, :data:`REVISION`).
+    ``both_orders`` asks for each pair twice and takes the higher answer: to contradict is mutual,
+    what models say is not. It takes twice the time.
     Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not have it, and
     :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded or has other labels.
     """
 
-    def __init__(self, name: str = MODEL, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str = MODEL,
+        revision: str | None = None,
+        device: str | None = None,
+        *,
+        both_orders: bool = False,
+    ) -> None:
         if name == MODEL and revision is None:
             revision = REVISION
         self.name = name
+        self._both_orders = both_orders
         self.commit = None if Path(name).is_dir() else resolve_model(name, revision, "classifier")
         try:
             self._tokenizer = load_tokenizer(name, self.commit)
@@ -54,9 +65,15 @@ class PairClassifier:
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            if self.commit and isinstance(error, OSError):
+                raise DownloadError(
+                    f"{name} cannot be had from the Hub ({reason}); fetch it where there is a "
+                    f"network (hf download {name} --revision {self.commit}), give a folder, or "
+                    f"score by the rules alone"
+                ) from error
             raise CheckpointError(f"{name}: cannot be loaded as a classifier: {reason}") from error
         self._label = contradiction_label(name, model.config.id2label)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -64,16 +81,20 @@ class PairClassifier:
 
     def settings(self) -> dict[str, Any]:
         """Return what its scores depend on."""
-        return {"model": self.name, "commit": self.commit, "longest": LONGEST}
+        return {
+            "model": self.name,
+            "commit": self.commit,
+            "longest": LONGEST,
+            "both_orders": self._both_orders,
+        }
 
     def contradictions(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return for each pair of texts how probable it is that they contradict, 0..1.
-
-        It is the higher one of both orders: to contradict is mutual, and what models say is not.
-        """
-        both = [*pairs, *((second, first) for first, second in pairs)]
-        scores = self._score(both)
-        return [max(scores[i], scores[i + len(pairs)]) for i in range(len(pairs))]
+        """Return for each pair of texts, the earlier first, how probably they contradict, 0..1."""
+        scores = self._score(pairs)
+        if self._both_orders:
+            turned = self._score([(second, first) for first, second in pairs])
+            scores = [max(each) for each in zip(scores, turned, strict=True)]
+        return scores
 
     @torch.inference_mode()
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -120,7 +141,7 @@ def contradiction_label(name: str, labels: Mapping[int, Any]) -> int:
 
     Raises :class:`~augesc_builder.errors.CheckpointError` for labels of another kind of model.
     """
-    plain = {number: re.sub(r"[^a-z]", "", str(label).lower()) for number, label in labels.items()}
+    plain = {number: _NO_LETTER.sub("", str(label).lower()) for number, label in labels.items()}
     found = [number for number, label in plain.items() if label == _CONTRADICTION]
     others = {label for label in plain.values() if label != _CONTRADICTION}
     is_nli = others == {"neutral", "entailment"}

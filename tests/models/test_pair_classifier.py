@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, DownloadError
 from augesc_builder.models.pair_classifier import (
+    MODEL,
     REVISION,
     TOKENS_AT_ONCE,
     PairClassifier,
@@ -56,7 +57,7 @@ def folder(tmp_path_factory):
 
 
 def test_each_pair_is_scored_as_it_is_alone_and_in_both_orders(folder):
-    model = PairClassifier(str(folder))
+    model = PairClassifier(str(folder), both_orders=True)
     pairs = [("a b", "c"), ("a", "c d e f g h a b"), ("", "b"), ("h " * 300, "a"), ("c", "a b")]
     together = model.contradictions(pairs)
     alone = [model.contradictions([pair])[0] for pair in pairs]
@@ -65,7 +66,11 @@ def test_each_pair_is_scored_as_it_is_alone_and_in_both_orders(folder):
     assert len({round(score, 4) for score in together}) == 4
     assert all(0 < score < 1 for score in together)
     assert model.contradictions([]) == []
-    assert model.settings() == {"model": str(folder), "commit": None, "longest": 256}
+    one_way = PairClassifier(str(folder)).contradictions(pairs)
+    assert all(one <= both + 1e-6 for one, both in zip(one_way, together, strict=True))
+    assert one_way[0] != pytest.approx(one_way[4], abs=1e-6)
+    about = {"model": str(folder), "commit": None, "longest": 256, "both_orders": True}
+    assert model.settings() == about
 
 
 def test_the_label_of_a_contradiction_is_read(folder):
@@ -131,3 +136,9 @@ def test_the_default_is_at_a_commit():
 def test_what_is_no_classifier_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be loaded as a classifier"):
         PairClassifier(str(tmp_path))
+
+
+def test_without_a_network_it_says_how_to_get_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DownloadError, match=f"hf download {MODEL} --revision {REVISION}"):
+        PairClassifier()

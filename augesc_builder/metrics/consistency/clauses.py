@@ -38,7 +38,7 @@ _PLAIN_APOSTROPHE = re.compile(_APOSTROPHE)
 _SENTENCE_ENDS = frozenset(".!?;\n")
 _CLAUSE_ENDS = frozenset(",:")
 _QUOTES = frozenset('"\u201c\u201d')
-_OPENS_CLAUSE = word_set("and but because so though although while when")
+_OPENS_CLAUSE = word_set("and but because though although while when")
 _ASKING = word_set(
     "do does did is are was were am can could would will should have has what why how when where "
     "who whose which"

@@ -117,7 +117,7 @@ def _kind_of(put: Sequence[Word], gone: Sequence[Word], pair: Pair) -> tuple[str
         ("opposite", 1.0, one_for_one and ends in _OPPOSITES),
         ("name", 1.0, all(w.capital for w in (*put, *gone)) or before == _NAME_IS),
         ("place", 0.9, before[-1:] in (["from"], ["in"])),
-        ("time", 0.8, not _TIMES.isdisjoint(w.stem for w in put)),
+        ("time", 0.8, all(any(w.stem in _TIMES for w in words) for words in (put, gone))),
     )
     return next(((kind, weight) for kind, weight, fits in kinds if fits), ("exchange", 0.5))
 

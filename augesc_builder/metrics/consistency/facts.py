@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from augesc_builder.metrics.consistency.clauses import Clause, Word, stem_of
@@ -37,7 +38,7 @@ _NO_LONGER = word_set(
 )
 """Words beside which to have none is no contrary of to have had one."""
 
-_NONE = word_set("no not never")
+_FARTHEST_OWNED = 4
 _MORTAL = frozenset(map(stem_of, FEMALE | MALE | {"dog", "cat"}))
 _DIED = word_set("died passed dead deceased")
 _DOES = word_set("says tells thinks calls lives comes works likes loves wants asks knows keeps")
@@ -92,7 +93,8 @@ def _addressed(clauses: Sequence[Clause]) -> Iterator[Fact]:
         words = clause.words
         if len(words) <= _LONGEST_GREETING and all(w.text in _GREETINGS for w in words[:-1]):
             last = words[-1]
-            if last.capital and (words[:-1] or greeted) and last.stem not in _TIMES:
+            is_name = last.capital and last.text not in _GREETINGS and last.stem not in _TIMES
+            if is_name and (words[:-1] or greeted):
                 yield _fact("name", "you", last.stem, words)
         greeted = words if all(w.text in _GREETINGS for w in words) else ()
 
@@ -177,7 +179,7 @@ def _kin(clause: Clause) -> Iterator[Fact]:
         kin = _KIN_CLASS.get(word.stem)
         if kin and k and texts[k - 1] in _OWNERS:
             yield _fact("kinship", kin, "some", words[k - 1 : k + 1])
-            if kin == "spouse":
+            if kin == "spouse" and word.text != "spouse":
                 yield _fact("kinship", "whom one is married to", word.stem, words[k - 1 : k + 1])
         elif k < speaker:
             continue
@@ -185,9 +187,19 @@ def _kin(clause: Clause) -> Iterator[Fact]:
             yield _fact("kinship", "spouse", "none", words[speaker : k + 1])
         elif _stems(words, k, 2) == ["only", "child"]:
             yield _fact("kinship", "siblings", "none", words[speaker : k + 2])
-        elif kin and _HAVE in _stems(words, max(k - 4, 0), min(k, 4)):
-            none = not _NONE.isdisjoint(texts[max(k - 5, 0) : k])
+        elif kin and (none := _lacks(clause, speaker, k)) is not None:
             yield _fact("kinship", kin, "none" if none else "some", words[speaker : k + 1])
+
+
+def _lacks(clause: Clause, speaker: int, kin: int) -> bool | None:
+    """Whether it is said to have none of somebody; ``None`` where nothing of the kind is said."""
+    words = clause.words
+    verb = speaker + 1
+    while verb < kin and (words[verb].text in ("do", "did") or words[verb] in clause.negators):
+        verb += 1
+    if words[verb].stem != _HAVE or kin - verb > _FARTHEST_OWNED:
+        return None
+    return any(word in clause.negators for word in words[speaker:kin])
 
 
 def _lives(clause: Clause) -> Iterator[Fact]:
@@ -242,34 +254,41 @@ def _places(clause: Clause) -> Iterator[Fact]:
 def _deeds(clause: Clause) -> Iterator[Fact]:
     """Yield what one does or does not do, is or likes: ``I VERB OBJECT``, ``I have a OBJECT``."""
     words = [word for word in clause.words if word.text not in ("really", "actually", "also")]
-    start = next((i for i, word in enumerate(words) if word.text in _SUBJECTS), len(words))
-    denied, past, i = False, False, start + 1
+    subjects = [i for i, word in enumerate(words) if word.text in _SUBJECTS]
+    for start, end in pairwise([*subjects, len(words)]):
+        if fact := _deed(words[start:end], clause):
+            yield fact
+
+
+def _deed(words: Sequence[Word], clause: Clause) -> Fact | None:
+    """Return what the first of the words does, if it does something to something."""
+    denied, past, i = False, False, 1
     while i < len(words) and (words[i].text in _AUXILIARIES or words[i] in clause.negators):
         denied ^= words[i] in clause.negators
         past |= words[i].text in PAST
         i += 1
     if i >= len(words):
-        return
+        return None
     verb, behind = words[i], words[i + 1 : i + 1 + _OBJECT_WORDS]
     if verb.text in _ARTICLES:  # no auxiliary stands before it: one has something, or is something
-        verb = next((w for w in reversed(words[start:i]) if w not in clause.negators), verb)
+        verb = next((word for word in reversed(words[:i]) if word not in clause.negators), verb)
     objects = [word for word in behind if word.stem in clause.content]
     if not objects and verb.text in _STATES:
         objects = [verb]
     vague = verb.stem in _VAGUE or verb.text.endswith("ing")
     if vague or not objects or any(word in clause.negators for word in words[i + 1 :]):
-        return
+        return None
     past |= verb.text in PAST or verb.text.endswith("ed")
     likes = verb.stem in _LIKES or verb.stem in _DISLIKES
     denied ^= verb.stem in _DISLIKES
     about = (
-        words[start].text,
+        words[0].text,
         "like" if likes else verb.stem,
         "past" if past else "now",
         *sorted({word.stem for word in objects}),
     )
-    end = words.index(objects[-1]) + 1
-    yield _fact("deed", about, "no" if denied else "yes", words[start:end])
+    value = "no" if denied else "yes"
+    return _fact("deed", about, value, words[: words.index(objects[-1]) + 1])
 
 
 _RULES = (_ages, _durations, _counts, _kin, _lives, _names, _selves, _places, _deeds)

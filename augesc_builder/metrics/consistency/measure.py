@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 """Score from which a pair of utterances is a contradiction."""
 
-PAIRS = 8
+PAIRS = 3
 """Earlier utterances that a pair classifier holds an utterance against."""
 
 

@@ -12,44 +12,44 @@ from augesc_builder.metrics.consistency.vocabulary import word_set
 from augesc_builder.metrics.scored import Finding
 
 _HARD = "hard|difficult|tough|frustrating|painful|stressful|upsetting|scary|awful|terrible|rough"
-_SUPPORTS = (
-    r"i am (?:always |just |right )?here (?:for you|to (?:help|listen|support))",
-    r"i (?:will be|will always be) here for you",
-    r"how (?:are you (?:feeling|coping|holding up)|does (?:that|this|it) make you feel)",
-    r"i am (?:so |very |really |truly )?sorry (?:to hear|you are|you have|that you|about your)",
-    r"(?:how|what) (?:can|could|may) i (?:help you|do to help you|do for you)",
-    r"i (?:would |can only |strongly )?(?:suggest|recommend|advise) (?:that )?you",
-    r"you are not alone|it is not your fault|(?:do not|not) be so hard on yourself",
-    r"you (?:can|will) get through this",
+_SUPPORTS = re.compile(
+    r"\b(?:"
+    r"i am (?:always |just |right )?here (?:for you|to (?:help|listen|support))|"
+    r"i (?:will be|will always be) here for you|"
+    r"how (?:are you (?:feeling|coping|holding up)|does (?:that|this|it) make you feel)|"
+    r"i am (?:so |very |really |truly )?sorry (?:to hear|you are|you have|that you|about your)|"
+    r"(?:how|what) (?:can|could|may) i (?:help you|do to help you|do for you)|"
+    r"i (?:would |can only |strongly )?(?:suggest|recommend|advise) (?:that )?you|"
+    r"you are not alone|it is not your fault|(?:do not|not) be so hard on yourself|"
+    r"you (?:can|will) get through this|"
     r"(?:that|it|this) must (?:be|have been|feel) (?:so |very |really |quite )?"
-    rf"(?:{_HARD})(?: for you)?",
-    r"i (?:understand|know|can imagine|can see) how (?:you feel|hard (?:it|this) is for you)",
-    r"would you like to talk about (?:it|that|this)|tell me more about (?:it|your|what you)",
-    r"it sounds like you (?:are|feel|have)",
+    rf"(?:{_HARD})(?: for you)?|"
+    r"i (?:understand|know|can imagine|can see) how (?:you feel|hard (?:it|this) is for you)|"
+    r"would you like to talk about (?:it|that|this)|tell me more about (?:it|your|what you)|"
+    r"it sounds like you (?:are|feel|have)"
+    r")\b"
 )
-_ASKS_HELP = (
-    r"(?:can|could|will|would) you (?:please )?help me(?! (?:to )?understand)",
-    r"i (?:really |just )?need (?:your |some )?(?:help|advice|someone to talk to)",
-    r"what should i do|what do you think i should do|what would you do if you were me",
-    r"i (?:just |really )?do not know what (?:else )?to do",
-    r"do you have any (?:advice|suggestions|tips) for me",
+_ASKS_HELP = re.compile(
+    r"\b(?:"
+    r"(?:can|could|will|would) you (?:please )?help me(?! (?:to )?understand)|"
+    r"(?<!when )(?<!if )i (?:really |just )?need (?:your |some )?(?:help|advice)|"
+    r"what should i do|what do you think i should do|what would you do if you were me|"
+    r"i (?:just |really )?do not know what (?:else )?to do|"
+    r"do you have any (?:advice|suggestions|tips) for me|"
     r"thank(?:s| you) (?:so much |very much )?for (?:listening|(?:your|the) (?:advice|help|support|"
-    r"suggestions?|listening))",
-    r"i (?:am|feel) (?:so |very |really |completely )?(?:hopeless|worthless|suicidal)",
-    r"i want to (?:die|end my life)",
+    r"suggestions?|listening))|"
+    r"i (?:am|feel) (?:so |very |really |completely )?(?:hopeless|worthless|suicidal)|"
+    r"i want to (?:die|end my life)"
+    r")\b"
 )
 _FIRST_PERSON = word_set("i my me mine")
 _SHORTEST_STORY, _LEAST_CONTENT = 4, 2
 """Words of a clause, and among them words of content, that tell of something of one's own."""
 
 
-def _any_of(phrases: Sequence[str]) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(phrases)})\b")
-
-
 _OUT_OF_ROLE = {
-    "user": ("seeker supports", _any_of(_SUPPORTS), "the seeker says what a supporter says"),
-    "assistant": ("supporter asks", _any_of(_ASKS_HELP), "the supporter asks for help or thanks"),
+    "user": ("seeker supports", _SUPPORTS, "the seeker says what a supporter says"),
+    "assistant": ("supporter asks", _ASKS_HELP, "the supporter asks for help or thanks"),
 }
 
 

