@@ -67,10 +67,12 @@ def _line(line: bytes, path: Path, number: int) -> str:
 def _persona(value: Any, path: Path, number: int) -> str:
     said = value.get("persona") if isinstance(value, dict) else None
     parts = said if isinstance(said, list) else [said]
-    if not all(isinstance(part, str) for part in parts) or not collapse(" ".join(parts)):
+    texts = [part for part in parts if isinstance(part, str)]
+    persona = collapse(" ".join(texts))
+    if len(texts) < len(parts) or not persona:
         raise InputError(
             f"expected a text (or a list of texts) as persona, found {str(value)[:60]}",
             path,
             number,
         )
-    return collapse(" ".join(parts))
+    return persona

@@ -96,11 +96,17 @@ def encode_all(session: Session, form: PromptForm, max_tokens: int) -> list[Exam
 
     Where the form has backgrounds, the conversation behind the session's situation is one example,
     and what the seeker says first, continued by the situation, is another.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` for a session that the form cannot hold,
+    such as one whose supporter begins to speak as a strategy's tag does.
     """
-    examples = [encode(session, form, max_tokens)]
-    if form.template.background and session.situation is not None:
-        text = form.for_session_background(opening_words(session), session.situation)
-        examples.append(_example(text, max_tokens))
+    try:
+        examples = [encode(session, form, max_tokens)]
+        if form.template.background and session.situation is not None:
+            text = form.for_session_background(opening_words(session), session.situation)
+            examples.append(_example(text, max_tokens))
+    except ValueError as error:
+        raise TrainingError(f"session {session.session_id}: {error}") from None
     return examples
 
 

@@ -218,6 +218,12 @@ class TestGrounds:
         untold = Session("s", self.SAID)
         assert encode(untold, form, 99) == encode(untold, prompt_form(KIND, tokenizer, "tiny"), 99)
 
+    def test_words_that_look_like_a_strategy_are_told_of(self, tokenizer):
+        form = prompt_form(KIND.model_copy(update={"strategies": True}), tokenizer, "tiny")
+        odd = ({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "[nods] Yes."})
+        with pytest.raises(TrainingError, match=r"session s-7: .* does not come back"):
+            encode_all(Session("s-7", odd), form, 99)
+
     @pytest.mark.parametrize(
         ("key", "lacks"), [("background", "situation"), ("strategies", "strategy")]
     )
