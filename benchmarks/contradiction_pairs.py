@@ -105,10 +105,10 @@ def read_decode(path: Path) -> list[Example]:
     header = lines[0].split("\t") if lines else []
     if not {"seg1", "seg2"} <= set(header):
         raise InputError(f"expected columns seg1 and seg2, found {', '.join(header)[:200]}", path)
-    at = header.index("seg1"), header.index("seg2")
+    first, second = header.index("seg1"), header.index("seg2")
     rows = [line.split("\t") for line in lines[1:]]
-    pairs = [tuple(collapse(row[i]) for i in at) for row in rows if len(row) == len(header)]
-    return [Example(*pair, "decode") for pair in pairs if all(map(_fits, pair))]
+    pairs = [(collapse(r[first]), collapse(r[second])) for r in rows if len(r) == len(header)]
+    return [Example(a, b, "decode") for a, b in pairs if _fits(a) and _fits(b)]
 
 
 def _fits(text: str) -> bool:
@@ -135,8 +135,8 @@ def strangers(
     weight = {word: log(len(decode) / n) for word, n in frequency.items()}
 
     def nearness(i: int, j: int) -> float:
-        both, either = first[i] & second[j], first[i] | second[j]
-        return sum(weight[word] for word in both) / (1 + sum(weight.get(w, 1) for w in either))
+        both, every = first[i] & second[j], first[i] | second[j]
+        return sum(weight[word] for word in both) / (1 + sum(weight.get(w, 1) for w in every))
 
     for _ in range(tries):
         i = rng.randrange(len(decode))
@@ -274,5 +274,6 @@ def make_part(
     for kind, pairs in made.items():
         chosen += islice(pairs, wanted[kind])
     # To clash is mutual: either may come first.
-    either = [Example(*rng.sample((e.first, e.second), 2), e.kind) for e in chosen]
+    turns = [(e, rng.sample((e.first, e.second), 2)) for e in chosen]
+    either = [Example(a, b, e.kind) for e, (a, b) in turns]
     return rng.sample(either, len(either))
