@@ -140,8 +140,8 @@ def strangers(
 
     for _ in range(tries):
         i = rng.randrange(len(decode))
-        words = sorted(word for word in first[i] if len(rows_with.get(word, ())) > 1)
-        others = {rng.choice(rows_with[word]) for word in words for _ in range(12)}
+        theirs = sorted(word for word in first[i] if len(rows_with.get(word, ())) > 1)
+        others = {rng.choice(rows_with[word]) for word in theirs for _ in range(12)}
         if same_side:
             polarity = is_negative(decode[i].first)
             others = {j for j in others if is_negative(decode[j].first) == polarity}
