@@ -110,6 +110,8 @@ def test_every_utterance_of_both_speakers_is_heard(llama, tokenizer):
     assert heard[1].in_context == pytest.approx(log_likelihood(before, f" {second}"), abs=1e-3)
     assert heard[1].alone == pytest.approx(log_likelihood("AI:", f" {second}"), abs=1e-3)
     assert heard[1].gain == heard[1].in_context - heard[1].alone
+    assert heard[1].tokens == len(tokenizer(f" {second}", add_special_tokens=False)["input_ids"])
+    assert heard[1].information == heard[1].gain * heard[1].tokens
     assert heard[0].gain == pytest.approx(0, abs=1e-3)  # nothing stands before it
 
 

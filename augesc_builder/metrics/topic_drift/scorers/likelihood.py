@@ -35,11 +35,17 @@ class Heard(NamedTuple):
 
     in_context: float
     alone: float
+    tokens: int
 
     @property
     def gain(self) -> float:
-        """Return what the context adds."""
+        """Return what the context adds to the mean."""
         return self.in_context - self.alone
+
+    @property
+    def information(self) -> float:
+        """Return what the context adds in all: pointwise mutual information, in nats."""
+        return self.gain * self.tokens
 
 
 class Likelihood:
@@ -129,7 +135,9 @@ class Likelihood:
             found = self._read(self._model, text, asked)
             alone = iter(found.segments)
             heard += [
-                Heard(_mean_of(found.text, line, place), next(alone)) if line.said else None
+                Heard(_mean_of(found.text, line, place), next(alone), len(line.said))
+                if line.said
+                else None
                 for line, place in lines
             ]
         return heard
