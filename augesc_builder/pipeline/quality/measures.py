@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from augesc_builder.config.backbone import Backbone
 from augesc_builder.config.quality import MODEL_SECTIONS, MeasureName, Quality
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import DownloadError, MissingExtraError
+from augesc_builder.errors import DownloadError, MissingExtraError, RecipeError
 from augesc_builder.metrics.scored import Measure
 from augesc_builder.metrics.topic_drift.scorers.base import Scorer
 from augesc_builder.run import layout
@@ -54,9 +56,11 @@ def _look_for(name: MeasureName, settings: Quality) -> None:
     from augesc_builder.readers.hub import download_file, resolve_model
 
     model, revision = settings.models()[name]
-    if name == "topic_drift" and settings.topic_drift.gguf_file is not None:
+    if name == "topic_drift" and settings.topic_drift.scorer == "likelihood":
         _causal_model(settings)
-    elif not Path(model).is_dir():
+        if settings.topic_drift.gguf_file is not None:
+            return
+    if not Path(model).is_dir():
         key = f"{MODEL_SECTIONS[name]}.model"
         commit = resolve_model(model, revision, key)
         hint = f"connect once, or give its folder with --set {key}=PATH"
@@ -98,19 +102,25 @@ def _writers(files: Sequence[Path]) -> set[str]:
 
 
 def _causal_model(settings: Quality) -> str | Path:
-    """Return where the causal model of the drift scorer is loaded from."""
+    """Return where the causal model of the drift scorer is loaded from.
+
+    Raises :class:`~augesc_builder.errors.RecipeError` where its keys do not go together.
+    """
     from augesc_builder.models.backbone import place_of
 
     drift = settings.topic_drift
-    return place_of(
-        Backbone(
+    try:
+        origin = Backbone(
             name=drift.model,
             revision=drift.revision,
             gguf_file=drift.gguf_file,
             sha256=drift.sha256,
             from_scratch=None,
         )
-    )
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"recipe: quality.topic_drift: {said}") from None
+    return place_of(origin)
 
 
 def _consistency(settings: Quality) -> Measure:

@@ -430,6 +430,25 @@ def test_wrong_settings_say_what_mends_them(overrides, said):
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"model": "package:some_model"}, "package:some_model needs gguf_file"),
+        ({"model": "package:some_model", "gguf_file": "a.gguf"}, "needs gguf_file"),
+        ({"model": "someone/model", "sha256": "a" * 64}, "sha256 is that of gguf_file"),
+    ],
+)
+def test_keys_of_a_causal_model_go_together(refused, tmp_path, keys, said):
+    asked = {"scorer": "likelihood", **keys}
+    options = [part for k, v in asked.items() for part in ("--set", f"quality.topic_drift.{k}={v}")]
+    told = refused(
+        *("quality", SESSIONS, "--out", tmp_path / "out", "--measure", "topic_drift", *options)
+    )
+    assert told.startswith("augesc: recipe: quality.topic_drift: ")
+    assert said in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_recipe_that_names_no_measures_has_no_such_stage(paper, tiny):
     from augesc_builder.pipeline.inputs import stages_of
 
