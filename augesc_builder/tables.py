@@ -85,7 +85,8 @@ GENERATIONS = Features(
 - ``background``: what the model wrote of the seeker's story before the conversation, which
   continues it; null where it wrote none, or none that was fit
 - ``background_faults``: why each draw of a background that was not kept was not, in their order:
-  ``empty``, ``unfinished`` or ``contradiction`` (with the query); null without prompt.background
+  ``empty``, ``unfinished``, ``role_word`` (such as "AI:" in it), ``copy`` (no word that is not in
+  the query) or ``contradiction`` (with the query); null without prompt.background
 - ``n_background_tokens``: tokens that all these draws took, beside ``n_tokens``; null as above
 - ``persona``: the persona that was drawn for the row, with which each draw of its background
   begins; null without ``prompt.personas``

@@ -7,6 +7,7 @@ stream of its attempt.
 
 from __future__ import annotations
 
+import string
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,11 +19,15 @@ from augesc_builder.engine.sampling import stream_key
 from augesc_builder.metrics.consistency.measure import Consistency
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import PromptForm
-from augesc_builder.text.prompts import Message
+from augesc_builder.text.prompts import BACKGROUND, ROLE, Message
 
-EMPTY, UNFINISHED, CONTRADICTION = "empty", "unfinished", "contradiction"
+EMPTY, UNFINISHED, COPY, ROLE_WORD, CONTRADICTION = (
+    *("empty", "unfinished", "copy", "role_word"),
+    "contradiction",
+)
 """Why a background is drawn again: it has no words or none that a prompt can hold, its line had no
-end, or it contradicts the query."""
+end, it has no word that is not in the query, it has the cue of an utterance in it, or it
+contradicts the query."""
 
 
 def contradicts(query: str, background: str) -> bool:
@@ -30,6 +35,10 @@ def contradicts(query: str, background: str) -> bool:
     said: list[Message] = [{"role": "user", "content": text} for text in (background, query)]
     (scored,) = Consistency().score([said])
     return bool(scored.session["contradictions"])
+
+
+def _words(text: str) -> set[str]:
+    return {word.strip(string.punctuation) for word in text.lower().split()}
 
 
 class ResumingEngine(Protocol):
@@ -152,6 +161,10 @@ class _Drafts:
             return EMPTY
         if result.finish_reason != "eos":
             return UNFINISHED
+        if any(f"{word}:" in background for word in (*ROLE, BACKGROUND)):
+            return ROLE_WORD
+        if not _words(background) - _words(query):
+            return COPY
         return CONTRADICTION if self._contradicts(query, background) else None
 
     def _row(self, draft: _Draft, prompt: Prompt, result: Continuation) -> Row:

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.engine import Prompt, Sampling
+from augesc_builder.engine import Continuation, Prompt, Sampling
 from augesc_builder.engine import generate as run_engine
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.sampling import stream_key
@@ -161,6 +161,38 @@ def test_what_contradicts_a_query(query, background, clashes):
     assert contradicts(query, background) == clashes
 
 
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("I was let go after ten years.", None),
+        ("\n", "empty"),
+        ("I was let go after ten", "unfinished"),
+        ("I LOST my job and cannot sleep.", "copy"),
+        ("I lost my job and cannot breathe.", None),
+        ("Human: I was let go.", "role_word"),
+        ("I was let go. AI: Oh.", "role_word"),
+        ("I never lost my job in May.", "contradiction"),
+    ],
+)
+def test_why_a_background_is_drawn_again(small, said, fault):
+    """By what an engine that says the same to every prompt gets written down."""
+    recipe, _, form = small
+
+    class Says:
+        def stream(self, prompts, on_step):
+            ids = tuple(form.codec.encode(f" {said}"))
+            reason = "length" if fault == "unfinished" else "eos"
+            for number, _ in enumerate(prompts):
+                yield number, Continuation(ids, reason)
+
+    def clash(query, background):
+        return "never" in background
+
+    ((_, row),) = grounded_rows(Says(), form, recipe, TASKS[:1], lambda *_: None, clash)
+    assert row["background_faults"] == ([] if fault is None else [fault] * 2)
+    assert row["background"] == (said if fault is None else None)
+
+
 @pytest.fixture(scope="module")
 def grounded(built, tiny_file, tmp_path_factory):
     """Give the rows of the stage alone, with the tiny build's checkpoint."""
@@ -176,7 +208,7 @@ def grounded(built, tiny_file, tmp_path_factory):
 def test_the_table_of_the_stage(grounded, built):
     assert any(row["background"] for row in grounded)
     faults = [fault for row in grounded for fault in row["background_faults"]]
-    assert set(faults) <= {"empty", "unfinished", "contradiction"}
+    assert set(faults) <= {"empty", "unfinished", "role_word", "copy", "contradiction"}
     plain = rows_of(built / "generations")
     for row in plain:
         assert row["background"] is row["background_faults"] is row["n_background_tokens"] is None
