@@ -58,6 +58,10 @@ def _classified(settings: Mapping[str, Any]) -> bool:
     return _with_reddit(settings) and bool(value_of(settings, "queries.classifiers.enabled"))
 
 
+def _grounded(settings: Mapping[str, Any]) -> bool:
+    return bool(value_of(settings, "prompt.background"))
+
+
 def _self_chat(settings: Mapping[str, Any]) -> bool:
     return bool(value_of(settings, "generate.backend.type") == "self_chat")
 
@@ -90,6 +94,12 @@ CHOICES: tuple[Choice, ...] = (
         "query into",
         "prompt.background",
         unused=(None, False),
+    ),
+    Choice(
+        "how many tokens a background has at most, and how often one that cannot be built on is "
+        "drawn: {}",
+        "generate.background",
+        when=_grounded,
     ),
     Choice("a background begins with a persona that is drawn from {}", "prompt.personas"),
     Choice(

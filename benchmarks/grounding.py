@@ -1,18 +1,21 @@
 """Does a background help, and does choosing? Three ways to the same number of conversations.
 
-    python benchmarks/grounding.py --out DIR [--tiny] [--contradictions MODEL] [--strategies MODEL]
+    python benchmarks/grounding.py --out DIR [--contradictions MODEL] [--strategies MODEL]
 
 The quickstart's model, fine-tuned on ESConv, continues the same triggers of EmpatheticDialogues in
 the paper's form, from a background (``prompt.background``), and from backgrounds four times over,
 of which the conversation with the fewest contradictions is kept (``select``). As many kept sessions
 of each as the least has, of queries drawn by the seed, stand side by side, with 95% intervals by
 drawing these again. Rejected texts, those that were not chosen and backgrounds are paid for by the
-kept ones. Builds in DIR resume. MODEL is a folder of ``benchmarks/contradictions.py`` or of
-``augesc train --config strategies``; without one its rows are left out.
+kept ones. Builds in DIR resume; without one they are not kept. MODEL is a folder that
+``benchmarks/contradictions.py`` or ``augesc train --config strategies`` made; without one its rows
+are left out.
 """
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +72,18 @@ class Way:
 def main() -> None:
     """Print the table."""
     parser = options(__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="for the builds; they resume")
+    parser.add_argument("--out", type=Path, help="for the builds; they resume")
     parser.add_argument("--queries", type=int, default=200, help="triggers")
     parser.add_argument("--contradictions", type=Path, help="a classifier of pairs; else rules")
     parser.add_argument("--strategies", type=Path, help="a classifier of strategies; else none")
     given = parse(parser, queries=6)
-    progress = Progress()
+    with tempfile.TemporaryDirectory() as place:
+        given.out = given.out or Path(place)
+        print(_compared(given, Progress()))
+
+
+def _compared(given: argparse.Namespace, progress: Progress) -> str:
+    """Build what is missing; return the table."""
     measures = _measures(given.contradictions, given.strategies)
     recipes = {
         "paper": _recipe("quickstart", given.tiny, given.queries),
@@ -90,7 +99,7 @@ def main() -> None:
     n = min(len(way.sessions) for way in ways.values())
     if not n:
         raise SystemExit("one of the ways kept nothing: give more --queries")
-    print(_table(ways, n, recipes["paper"].seed, given.out, measures, progress))
+    return _table(ways, n, recipes["paper"].seed, given.out, measures, progress)
 
 
 _CHOICE = (
