@@ -109,6 +109,20 @@ _CHOICE = (
 )
 
 
+_LOOSE = (
+    "requirements.total_utterances={min: 1, max: 500}",
+    "requirements.continuous_utterances.max=500",
+    "requirements.balanced_utterances.max_ratio=500",
+    "requirements.role_words.words=[]",
+    *(
+        f"requirements.{speaker}_utterance_length="
+        "{mean: {min: 1, max: 500}, short: 1, max_short_share: 1, max: 900}"
+        for speaker in ("seeker", "supporter")
+    ),
+)
+"""Requirements of a tiny size, whose model keeps nothing else."""
+
+
 def _measures(contradictions: Path | None, strategies: Path | None) -> list[str]:
     """Return what a recipe says of the measures."""
     names = ["consistency", "topic_drift", "informativeness"]
@@ -129,7 +143,7 @@ def _recipe(name: str, tiny: bool, n_queries: int, overrides: Iterable[str] = ()
     if tiny or not esconv.exists():
         if "grounded" in name:
             chosen.append("prompt.background=true")
-        return load_recipe("tiny", chosen)
+        return load_recipe("tiny", [*chosen, *_LOOSE])
     source = f"{{source: empathetic_dialogues, path: {triggers}}}"
     chosen += [f"finetune.sessions={esconv}", "finetune.n_sessions=100"]
     return load_recipe(name, [*chosen, f"queries.sources=[{source}]"])
@@ -146,7 +160,8 @@ def _first_samples(recipe: Recipe, out: Path, progress: Progress) -> Way:
     file = out / "first.parquet"
     table = pa.concat_tables(map(pq.read_table, parquet_files(out / "best" / layout.GENERATIONS)))
     pq.write_table(table.filter(pa.compute.equal(table["sample"], 0)), file)
-    filter_.standalone(recipe, file, out / "grounded", progress)
+    tokenizer = str(out / "best" / layout.CHECKPOINT)
+    filter_.standalone(recipe, file, out / "grounded", progress, tokenizer=tokenizer)
     return Way(_sessions(out / "grounded" / layout.DATA), len(rows), sum(map(_tokens, rows)))
 
 

@@ -45,6 +45,13 @@ SCRIPTS = {
         *("crisis", "abuse", "sexual_violence", "eating_disorder"),
         *("medical_advice", "harmful_agreement", "personal_data", "any flag"),
     ],
+    "grounding.py": [
+        *("texts", "sessions kept", "tokens for each kept session", "sessions compared"),
+        *("contradictions a session", "surest contradiction, 0 to 1 (chosen by)"),
+        *("role confusions a session", "drift of supporters' turns (0.5: chance)"),
+        *("share of supporters' turns that drifted", "new content words a seeker's turn"),
+        *("new facts a seeker's turn", "distinct-2", "Vendi score, of as many sessions"),
+    ],
     "empathetic_dialogues.py": [
         *("ours: words by NLTK, 10 to 60, first utterance", "words are what blanks part"),
         *(
@@ -106,7 +113,7 @@ SCRIPTS = {
 }
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
-    *("finetuning.py", "quantization.py", "contradictions.py"),
+    *("finetuning.py", "quantization.py", "contradictions.py", "grounding.py"),
 }
 
 
