@@ -166,13 +166,13 @@ def _first_samples(recipe: Recipe, out: Path, progress: Progress) -> Way:
 
 
 def _generations(run: Path) -> Iterator[dict[str, Any]]:
-    names = ["sample", "n_prompt_tokens", "n_tokens", "n_background_tokens"]
     for file in parquet_files(run / layout.GENERATIONS):
-        yield from read_table(file, names).to_pylist()
+        yield from pq.read_table(file).to_pylist()
 
 
 def _tokens(row: Mapping[str, Any]) -> int:
-    return sum(row[name] or 0 for name in ("n_prompt_tokens", "n_tokens", "n_background_tokens"))
+    counted = ("n_prompt_tokens", "n_tokens", "n_background_tokens")
+    return sum(row.get(name) or 0 for name in counted)
 
 
 def _sessions(folder: Path) -> pa.Table:

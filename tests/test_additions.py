@@ -109,7 +109,7 @@ def test_a_backend_that_needs_no_checkpoint_is_not_fine_tuned_for(corpus, run, o
     out, printed = corpus
     assert not (out / "checkpoint").exists()
     assert "finetune" not in json.loads((out / "manifest.json").read_text())["stages"]
-    assert "[1/5] queries" in printed
+    assert "[1/6] queries" in printed
     assert "finetune" not in run("build", *options, "--out", tmp_path / "x", "--dry-run")
     assert "| finetune" not in run("status", out)
     assert "Complete." in run("status", out)

@@ -119,7 +119,8 @@ def test_the_stages_alone_give_what_a_build_gives(augesc, tiny_file, built, tmp_
     queries = tmp_path / "q" / "queries-00000-of-00001.parquet"
     checkpoint = tmp_path / "c" / "checkpoint"
     stage("generate", queries, "--checkpoint", checkpoint, "--out", tmp_path / "g", *recipe)
-    stage("filter", tmp_path / "g", "--out", tmp_path / "f", *recipe)
+    tokens = ("--tokenizer", checkpoint)
+    stage("filter", tmp_path / "g", "--out", tmp_path / "f", *recipe, *tokens)
     stage("stats", tmp_path / "f", "--out", tmp_path / "s")
     stage("stats", tmp_path / "g", "--out", tmp_path / "raw")
     whole = corpus_of(built)
@@ -266,7 +267,10 @@ GOOD_LINE = '{"problem_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}]}
         (f"{GOOD_LINE}\n{{broken\n".encode(), "line 2: not JSON"),
         (f'{GOOD_LINE}\n{{"x": 1}}\n'.encode(), "line 2: the key 'dialog' is missing"),
         (f'{GOOD_LINE}\n{{"dialog": []}}\n'.encode(), "line 2: 'dialog' must be a list"),
-        (b'{"dialog": [{"speaker": "bob", "text": "x"}]}\n', "line 1: utterance 1: expected"),
+        (
+            b'{"dialog": [{"speaker": "bob", "text": "x"}]}\n',
+            "line 1: utterance 1 is of no known speaker",
+        ),
         (f"{GOOD_LINE}\n".encode() + b"\xff\xfe\n", "line 2: not UTF-8"),
         (b"", "empty; expected a session a line"),
         (f"{GOOD_LINE}\n".encode(), "holds 1 sessions, and finetune.n_sessions asks for 13"),

@@ -52,6 +52,7 @@ def test_two_processes_with_half_a_model_each_give_the_rows_of_one(generate, lla
     assert len({row["text"] for row in alone}) > 1
 
 
+@pytest.mark.slow
 def test_a_family_that_cannot_be_cut(generate):
     with pytest.raises(CheckpointError, match=r"no tensor parallelism for gptj.*device_map=auto"):
         generate("generate.backend.tensor_parallel=2")
@@ -64,6 +65,7 @@ def test_a_build_says_so_before_it_trains(tiny_file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_heads_that_cannot_be_cut(generate, llama):
     with pytest.raises(CheckpointError, match="its num_key_value_heads, 2, cannot be cut into 4 s"):
         generate("generate.backend.tensor_parallel=4", checkpoint=llama)

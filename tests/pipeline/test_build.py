@@ -284,7 +284,7 @@ def _build_and_die(recipe, folder: Path, after: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5)), 9]
+    "after", [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 9)]
 )
 def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, after, forking):
     context = forking(

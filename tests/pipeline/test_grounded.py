@@ -15,7 +15,11 @@ from augesc_builder.tables import SESSIONS, SESSIONS_AND_REJECTED
 from tests.conftest import rows_of
 
 QUIET = Progress(quiet=True)
-OVERRIDES = ["prompt.background=true", "generate.background={max_tokens: 60, attempts: 3}"]
+OVERRIDES = [
+    "prompt.background=true",
+    "generate.background={max_tokens: 60, attempts: 3}",
+    "requirements.counted=generated",
+]
 
 
 @pytest.fixture(scope="module")

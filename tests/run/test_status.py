@@ -200,7 +200,7 @@ def test_a_build_goes_on_by_the_command_that_is_told(augesc, tiny_file, tmp_path
     build(load_recipe(tiny_file), folder, Progress(quiet=True), until="queries")
     found = overview(folder)
     assert (found.state, found.recipe) == ("stopped", "tiny")
-    assert [stage.state for stage in found.stages] == ["done"] + ["to do"] * 5
+    assert [stage.state for stage in found.stages] == ["done"] + ["to do"] * 6
     assert found.stages[0].made == {"queries": 12}
 
     class Fails(Progress):
@@ -295,7 +295,9 @@ def test_every_stage_counts_what_it_does(tiny, tmp_path):
 
     bars = {}
     build(tiny, tmp_path, Keeps(quiet=True))
-    assert set(bars) == {"judging", "fine-tuning", "generating", "counting words"}
+    assert set(bars) == {
+        *("judging", "fine-tuning", "generating", "measuring quality", "counting words")
+    }
     assert all(bar.done == bar.total for bar in bars.values())
     report = json.loads((tmp_path / "corpus" / "filter_report.json").read_text())
     assert bars["judging"].facts == {"kept": report["retained"], "judged": report["total"]}

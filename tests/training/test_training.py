@@ -746,6 +746,7 @@ def train_with_little_memory(overrides, out, said):
     train(mini(*overrides), Path(out), Limits())
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path):
     sizes = (
         "model.from_scratch={vocab_size: 400, d_model: 256, layers: 1, heads: 2, ffn_dim: 8192, "

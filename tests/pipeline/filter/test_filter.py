@@ -455,7 +455,7 @@ def test_rows_with_messages_and_rows_with_text_are_not_mixed(augesc, tmp_path):
 @pytest.mark.parametrize(
     ("copies", "shard", "n_kills"),
     [
-        (20, 300, 1),
+        pytest.param(20, 300, 1, marks=pytest.mark.slow),
         pytest.param(750, generations._SHARD, 1, marks=pytest.mark.slow),
         pytest.param(20, 300, SOAK or 6, marks=[pytest.mark.slow, pytest.mark.soak]),
     ],

@@ -135,6 +135,7 @@ def test_without_a_fit_background_a_conversation_is_what_it_is_without_backgroun
     made = rows(small, clash=lambda *_: True, attempts=3)
     for key, row in made.items():
         assert row.pop("background") is None
+        assert row.pop("persona") is None
         assert len(row.pop("background_faults")) == 3
         assert row.pop("n_background_tokens") > 0
         assert row == without[key]
@@ -227,6 +228,7 @@ def test_neither_processes_nor_the_engine_nor_slots_change_a_row(grounded, gener
     assert generate(*GROUNDED, *how) == grounded
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_rows(grounded, generate, built, tiny_file, tmp_path):
     overrides = [*GROUNDED, "generate.shard_size=1", "generate.backend.slots=2"]
     command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]

@@ -313,7 +313,7 @@ def options_of(recipe):
 
 
 @pytest.mark.parametrize(
-    "n_kills", [1, pytest.param(SOAK or 3, marks=[pytest.mark.slow, pytest.mark.soak])]
+    "n_kills", [pytest.param(SOAK or 3, marks=[pytest.mark.slow, pytest.mark.soak])]
 )
 def test_a_run_that_is_killed_is_resumed_with_the_same_rows(
     n_kills, built, tiny_file, pair, generate, tmp_path

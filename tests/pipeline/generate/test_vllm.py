@@ -357,7 +357,7 @@ def test_a_kill_costs_no_finished_shard(
     marks, moment = tmp_path / "out" / ".complete", random.Random(whose)
 
     def finished():
-        return {path: path.stat().st_mtime_ns for path in marks.glob("generate-*")}
+        return {path: path.stat().st_mtime_ns for path in marks.glob("generate-*.json")}
 
     for number in range(SOAK or 2):
         before = finished()

@@ -246,6 +246,7 @@ def test_figure_4_says_how_it_compares(augesc, tmp_path):
     assert words & stop_words()
 
 
+@pytest.mark.slow
 def test_samples_are_of_the_size_asked_for_and_drawn_by_the_seed(augesc, tmp_path):
     def effect(*options):
         out = tmp_path / "-".join(options)
