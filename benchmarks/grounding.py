@@ -42,6 +42,7 @@ from benchmarks.harness import SHARED, options, parse
 
 PAPER, GROUNDED, BEST = "the paper's form", "grounded", "grounded, best of 4"
 SAMPLES = 4
+_QUIET = Progress(quiet=True)
 SHOWN = {
     "consistency.contradictions": "contradictions a session",
     "consistency.contradiction": "surest contradiction, 0 to 1 (chosen by)",
@@ -93,13 +94,13 @@ def _compared(given: argparse.Namespace, progress: Progress) -> str:
         build(recipe, given.out / name, progress, until="select" if name == "best" else "filter")
     ways = {
         PAPER: _way(given.out / "paper"),
-        GROUNDED: _first_samples(recipes["best"], given.out, progress),
+        GROUNDED: _first_samples(recipes["best"], given.out),
         BEST: _way(given.out / "best"),
     }
     n = min(len(way.sessions) for way in ways.values())
     if not n:
         raise SystemExit("one of the ways kept nothing: give more --queries")
-    return _table(ways, n, recipes["paper"].seed, given.out, measures, progress)
+    return _table(ways, n, recipes["paper"].seed, given.out, measures)
 
 
 _CHOICE = (
@@ -154,14 +155,14 @@ def _way(run: Path) -> Way:
     return Way(_sessions(run / layout.CORPUS / layout.DATA), len(rows), sum(map(_tokens, rows)))
 
 
-def _first_samples(recipe: Recipe, out: Path, progress: Progress) -> Way:
+def _first_samples(recipe: Recipe, out: Path) -> Way:
     """Return the first sample of each query alone: what would have been without choosing."""
     rows = [row for row in _generations(out / "best") if row["sample"] == 0]
     file = out / "first.parquet"
     table = pa.concat_tables(map(pq.read_table, parquet_files(out / "best" / layout.GENERATIONS)))
     pq.write_table(table.filter(pa.compute.equal(table["sample"], 0)), file)
     tokenizer = str(out / "best" / layout.CHECKPOINT)
-    filter_.standalone(recipe, file, out / "grounded", progress, tokenizer=tokenizer)
+    filter_.standalone(recipe, file, out / "grounded", _QUIET, tokenizer=tokenizer)
     return Way(_sessions(out / "grounded" / layout.DATA), len(rows), sum(map(_tokens, rows)))
 
 
@@ -186,7 +187,6 @@ def _table(
     seed: int,
     out: Path,
     measures: list[str],
-    progress: Progress,
 ) -> str:
     sets = []
     for name, way in ways.items():
@@ -194,7 +194,7 @@ def _table(
         pq.write_table(way.first(n, seed), file)
         sets.append(f"{file.stem}={file}")
     at = out / f"quality-{n}"
-    quality.standalone(sets, at, progress, recipe="paper", overrides=measures)
+    quality.standalone(sets, at, _QUIET, recipe="paper", overrides=measures)
     report = load_json(at / layout.QUALITY_REPORT)["by_source"]
     columns = dict(zip(ways, report.values(), strict=True))
     rows = [

@@ -83,7 +83,7 @@ def test_the_installed_command_builds_outside_the_clone(installed, tiny_file, bu
     )
     assert str(installed) in where
     out = run(augesc, "build", "--recipe", tiny_file, "--out", "corpus-tiny", cwd=tmp_path)
-    assert "[6/6] card" in out
+    assert "[7/7] card" in out
     assert corpus_of(tmp_path / "corpus-tiny") == corpus_of(built)
     for recipe in ("tiny", "paper", "paper-lora"):
         out = run(augesc, "build", "--dry-run", "--recipe", recipe, "--out", "x", cwd=tmp_path)

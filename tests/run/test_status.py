@@ -117,7 +117,7 @@ def test_a_build_says_how_far_it_is_in_a_log_and_to_others(augesc, tiny_file, tm
     at_work = [found for found in seen if found.state == "running"]
     assert {found.status.pid for found in at_work} == {pid}
     order = [found.status.work.stage for found in at_work if found.status.work.stage]
-    names = [stage.name for stage in seen[0].stages]
+    names = [stage.name for stage in seen[-1].stages]
     assert order == sorted(order, key=names.index)
     for found in at_work:
         work = found.status.work
