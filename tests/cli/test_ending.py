@@ -51,7 +51,8 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path):
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=pytest.mark.slow), "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.slow
 def test_a_terminal_that_lacks_characters_gets_them_written_out(encoding, tmp_path):
     narrow = {"PYTHONIOENCODING": encoding}
     done = augesc_in(tmp_path, "build", "--dry-run", "--out", "字", "--set", "name=字", env=narrow)

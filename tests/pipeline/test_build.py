@@ -174,6 +174,7 @@ def test_a_build_that_keeps_nothing_says_so(tiny_file, tmp_path):
     assert "Nothing was kept" in summary(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_build_that_rejects_nothing_loads(tiny_file, tmp_path):
     low = "{mean: {min: 0, max: 999}, short: 1, max_short_share: 1, max: 999}"
     lenient = load_recipe(

@@ -130,6 +130,7 @@ def test_a_build_says_how_far_it_is_in_a_log_and_to_others(augesc, tiny_file, tm
     assert overview(folder).status.state == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_is_told_by_another_process_and_its_kill_too(augesc, built, tiny_file, tmp_path):
     folder = tmp_path / "run"
     command = generation(built, tiny_file, folder)
@@ -169,6 +170,7 @@ def test_a_run_is_told_by_another_process_and_its_kill_too(augesc, built, tiny_f
     assert f"To go on: the same command again, `augesc generate` with --out {folder}" in text
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so(augesc, built, tiny_file, tmp_path):
     folder = tmp_path / "run"
     with working(folder, *generation(built, tiny_file, folder)) as process:

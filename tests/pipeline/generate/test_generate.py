@@ -117,6 +117,7 @@ def at_work(built, tiny_file, tmp_path):
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_command(at_work):
     """As the system does to a process that takes too much memory."""
     process, workers = at_work

@@ -497,6 +497,7 @@ def scripted(monkeypatch):
         httpd.server_close()
 
 
+@pytest.mark.slow
 def test_a_run_at_an_address_that_is_killed_asks_for_no_finished_shard_again(
     scripted, command, generate, small_llama, tmp_path, monkeypatch
 ):
