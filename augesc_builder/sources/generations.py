@@ -82,13 +82,20 @@ def read_generations(files: Sequence[Path], limits: Limits = USUAL) -> Iterator[
             first = chunk.first + len(chunk.rows)
 
 
-def shards_of(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Part files with so many ``rows`` into shards of some 20,000; give chunks and rows of each."""
+def shards_of(
+    rows: Sequence[int], chunk: int | None = None, shard: int | None = None
+) -> list[tuple[int, int]]:
+    """Part files with so many ``rows`` into shards; give the chunks and rows of each.
+
+    A chunk has at most ``chunk`` rows, of one file, and a shard at least ``shard``, the last one
+    excepted: some 20,000 of generations.
+    """
+    chunk, shard = chunk or CHUNK, shard or _SHARD
     shards, chunks, n_rows = [], 0, 0
     for n in rows:
-        for start in range(0, n, CHUNK):
-            chunks, n_rows = chunks + 1, n_rows + min(CHUNK, n - start)
-            if n_rows >= _SHARD:
+        for start in range(0, n, chunk):
+            chunks, n_rows = chunks + 1, n_rows + min(chunk, n - start)
+            if n_rows >= shard:
                 shards.append((chunks, n_rows))
                 chunks = n_rows = 0
     return [*shards, (chunks, n_rows)] if chunks else shards

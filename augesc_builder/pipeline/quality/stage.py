@@ -22,6 +22,7 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import content_of, digest, is_new, load_json, pin_quality
 from augesc_builder.run.workers import cores, ordered_map
 from augesc_builder.sources.base import limits_of
+from augesc_builder.sources.generations import shards_of
 from augesc_builder.sources.sessions import session_chunks
 from augesc_builder.tables import QUALITY
 
@@ -161,7 +162,8 @@ def score(
     quality = measuring.settings
     needs_model = bool(quality.models())
     size = quality.batch_size if needs_model else _CHUNK
-    shards = _shards(sets, size, _SHARD_OF_MODELS if needs_model else _SHARD, limits)
+    rows = [count_rows(file, limits) for files in sets.values() for file in files]
+    shards = shards_of(rows, size, _SHARD_OF_MODELS if needs_model else _SHARD)
     if not shards and measuring.strict:
         return []  # a build may keep nothing
     if not shards:
@@ -219,20 +221,6 @@ def pinned(
     if not left:
         raise DownloadError("; ".join(not_measured.values()))
     return pin_quality(folder, quality.only(left)), not_measured
-
-
-def _shards(sets: Sets, size: int, at_least: int, limits: Limits) -> list[tuple[int, int]]:
-    """Put parts of at most ``size`` rows together to shards; give parts and rows of each."""
-    shards, parts, rows = [], 0, 0
-    for files in sets.values():
-        for file in files:
-            n = count_rows(file, limits)
-            for start in range(0, n, size):
-                parts, rows = parts + 1, rows + min(size, n - start)
-                if rows >= at_least:
-                    shards.append((parts, rows))
-                    parts = rows = 0
-    return [*shards, (parts, rows)] if parts else shards
 
 
 def _parts(sets: Sets, size: int, limits: Limits) -> Iterator[Part]:
