@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from augesc_builder.metrics.consistency.clashes import SURENESS
+from augesc_builder.metrics.consistency.measure import THRESHOLD
 from augesc_builder.metrics.consistency.vocabulary import TENS, UNITS
 from tests.metrics.consistency.said import by_seeker, findings, kinds, session
 
@@ -103,3 +105,8 @@ def test_numbers_clash_where_they_differ_however_they_are_spelled(one, other):
     text = "Now my dog is {} years old."
     written = kinds(text.format(one), text.format(in_words(other)))
     assert bool(written) == (one != other)
+
+
+def test_how_sure_a_clash_is_is_a_share():
+    """All facts that clash are found, and none is surer than a copy with a change may be."""
+    assert {kind for kind, sure in SURENESS.items() if not THRESHOLD <= sure <= 0.9} == set()

@@ -63,6 +63,19 @@ def test_more_that_is_kept_is_surer():
     assert less < more <= 1
 
 
+def test_four_words_are_not_said_twice_by_chance():
+    four = surest("Rex was very old.", "Rex was not very old.")
+    three = surest("Rex was old.", "Rex was not old.")
+    assert three < 0.6 < four - 0.2
+
+
+def test_no_more_than_four_words_are_put_in_place_of_others():
+    around = "Well, every other day we walk down to {} in Leeds."
+    four = surest(around.format("the old red barn"), around.format("a big new shop"))
+    five = surest(around.format("the very old red barn"), around.format("a quite big new shop"))
+    assert (four > 0, five) == (True, 0)
+
+
 NOUNS = ["river", "dog", "teacher", "paint", "garden", "green", "walk"]
 
 
