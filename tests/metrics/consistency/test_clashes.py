@@ -108,5 +108,5 @@ def test_numbers_clash_where_they_differ_however_they_are_spelled(one, other):
 
 
 def test_how_sure_a_clash_is_is_a_share():
-    """All facts that clash are found, and none is surer than a copy with a change may be."""
+    """Every kind is found by itself, and none is beyond doubt."""
     assert {kind for kind, sure in SURENESS.items() if not THRESHOLD <= sure <= 0.9} == set()
