@@ -66,6 +66,8 @@ GENERATIONS = Features(
         "n_background_tokens": Value("int32"),
         "persona": Value("string"),
         "strategies": [Value("string")],
+        "emotion": Value("string"),
+        "subreddit": Value("string"),
     }
 )
 """A row is one raw continuation of one prompt (section 4.1, Inference).
@@ -93,6 +95,7 @@ GENERATIONS = Features(
 - ``strategies``: the strategy that the model named before an utterance, one a message (the query
   is the first) and null where there is none; null without prompt.strategies, and where the text
   is no conversation
+- ``emotion``, ``subreddit``: of the trigger, as in the queries table
 """
 
 SESSIONS = Features(
@@ -106,6 +109,8 @@ SESSIONS = Features(
         "background": Value("string"),
         "persona": Value("string"),
         "strategies": [Value("string")],
+        "emotion": Value("string"),
+        "subreddit": Value("string"),
     }
 )
 """A row is one conversation.
@@ -119,6 +124,38 @@ SESSIONS = Features(
 - ``background``: the seeker's story that the conversation was generated from, or null
 - ``persona``: the persona that was drawn for it, or null
 - ``strategies``: the supporter's strategy of each message, null where there is none, or null
+- ``emotion``, ``subreddit``: what the source of its trigger says of that, or null; of a session that
+  people wrote, ``emotion`` is the seeker's
+"""
+
+SURVEY_SCORE = {
+    "seeker": {
+        name: Value("int32")
+        for name in (
+            *("initial_emotion_intensity", "empathy", "relevance"),
+            "final_emotion_intensity",
+        )
+    },
+    "supporter": {"relevance": Value("int32")},
+}
+"""What both said of a session of ESConv when it was over: digits, nearly all from 1 to 5."""
+
+ESCONV = Features(
+    {
+        **SESSIONS,
+        "problem_type": Value("string"),
+        "experience_type": Value("string"),
+        "situation": Value("string"),
+        "survey_score": SURVEY_SCORE,
+    }
+)
+"""A row is a session of ESConv, with all its labels; each is null where the file has none.
+
+- ``emotion``: ESConv's ``emotion_type``
+- ``problem_type``: what the session is about, in lowercase
+- ``experience_type``: whether the seeker has the trouble now, or had it before
+- ``situation``: what the seeker wrote of it beforehand
+- ``survey_score``: what both answered when it was over
 """
 
 REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})

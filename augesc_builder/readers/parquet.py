@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,15 +48,16 @@ def _opened(path: Path) -> Any:
     return file
 
 
-def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Read columns of a Parquet file.
+def read_table(path: Path, columns: list[str], optional: Iterable[str] = ()) -> pa.Table:
+    """Read columns of a Parquet file, and those of ``optional`` that it has.
 
     Raises :class:`~augesc_builder.errors.InputError` where it cannot be read, lacks a column, or
     holds text that is not UTF-8.
     """
     with open_table(path) as file:
         _check(file, columns, path)
-        table = file.read(columns=columns)
+        there = set(file.schema_arrow.names) - set(columns)
+        table = file.read(columns=[*columns, *(name for name in optional if name in there)])
         table.validate(full=True)
         return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,9 @@ class Session:
 
     ``source`` is the corpus that it or its query is from, ``problem_type`` what it is about,
     ``situation`` what the seeker wrote of their trouble beforehand. ``strategies`` are those of the
-    supporter's utterances, one a message, ``None`` where none is given.
+    supporter's utterances, one a message, ``None`` where none is given. ``emotion`` is the seeker's,
+    ``experience_type`` whether they have the trouble now; ``survey_score`` has what both answered
+    afterwards, by who it was and the question (``tables.SURVEY_SCORE``).
     """
 
     session_id: str
@@ -55,6 +57,9 @@ class Session:
     source: str = ""
     situation: str | None = None
     strategies: tuple[str | None, ...] | None = None
+    emotion: str | None = None
+    experience_type: str | None = None
+    survey_score: Mapping[str, Mapping[str, int | None]] | None = None
 
 
 def limits_of(reading: Reading) -> Limits:

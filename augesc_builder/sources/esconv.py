@@ -1,8 +1,9 @@
 """ESConv (Liu et al. 2021): 1,300 crowd-sourced emotional support sessions of 13 problem types.
 
-One JSON object a session, with ``problem_type``, ``situation`` and ``dialog``, a list of utterances
-with ``speaker`` (``usr``, ``sys``), ``text`` and, of the supporter, ``strategy``: the lines of the
-Hub dataset ``thu-coai/esconv``. The names of the original release (``seeker``, ``supporter``,
+One JSON object a session, with ``problem_type``, ``emotion_type``, ``experience_type``,
+``situation``, ``survey_score`` and ``dialog``, a list of utterances with ``speaker`` (``usr``,
+``sys``), ``text`` and, of the supporter, ``strategy``: the lines of the Hub dataset
+``thu-coai/esconv``. Only ``dialog`` must be there. The names of the original release (``seeker``, ``supporter``,
 ``content``, ``annotation``, one JSON list) work too. The bundled sample has the same form.
 """
 
@@ -18,8 +19,10 @@ from augesc_builder.readers.hub import download_dataset
 from augesc_builder.readers.jsonl import json_of, read_json_rows
 from augesc_builder.readers.records import BadLines, parse_each
 from augesc_builder.sources.base import NON_COMMERCIAL, Session, SourceInfo
+from augesc_builder.tables import SURVEY_SCORE
 from augesc_builder.text.prompts import Message, collapse
 
+SurveyScore = dict[str, dict[str, int | None]]
 REPO = "thu-coai/esconv"
 _SPLITS = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 _ROLES = {"usr": "user", "seeker": "user", "sys": "assistant", "supporter": "assistant"}
@@ -61,7 +64,7 @@ def parse_session(
     dialog = value["dialog"]
     if not isinstance(dialog, list) or not dialog:
         raise fail(f"'dialog' must be a list with utterances, found {_brief(dialog)}")
-    for name in ("problem_type", "situation"):
+    for name in ("problem_type", "emotion_type", "experience_type", "situation"):
         if not isinstance(value.get(name), str | None):
             raise fail(f"{name!r} must be a text, found {_brief(value[name])}")
     messages: list[Message] = []
@@ -79,7 +82,34 @@ def parse_session(
         problem.strip().lower() if (problem := value.get("problem_type")) else None,
         situation=collapse(value.get("situation") or "") or None,
         strategies=tuple(strategies) if any(strategies) else None,
+        emotion=collapse(value.get("emotion_type") or "") or None,
+        experience_type=collapse(value.get("experience_type") or "") or None,
+        survey_score=_survey(value.get("survey_score"), fail),
     )
+
+
+def _survey(value: Any, fail: Callable[[str], InputError]) -> SurveyScore | None:
+    """Check what both answered when it was over; numbers may be written as texts."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise fail(f"'survey_score' must be an object, found {_brief(value)}")
+    found: SurveyScore = {}
+    for who, questions in SURVEY_SCORE.items():
+        answers = value.get(who, {})
+        if not isinstance(answers, dict):
+            raise fail(f"{who} in 'survey_score' must be an object, found {_brief(answers)}")
+        found[who] = {name: _score(answers.get(name), f"{who}.{name}", fail) for name in questions}
+    return found
+
+
+def _score(value: Any, name: str, fail: Callable[[str], InputError]) -> int | None:
+    if value is None or value == "":
+        return None
+    digits = str(value)
+    if isinstance(value, bool) or not (digits.isascii() and digits.isdigit() and len(digits) == 1):
+        raise fail(f"{name} in 'survey_score' must be a digit, found {_brief(value)}")
+    return int(digits)
 
 
 def _utterance(

@@ -27,6 +27,7 @@ from augesc_builder.readers.chunks import Chunk, read_chunks
 from augesc_builder.readers.records import USUAL, BadLines, Limits, parse_each
 from augesc_builder.run import layout
 from augesc_builder.run.marks import checked, named, parquet_files
+from augesc_builder.sources.esconv import parse_session
 from augesc_builder.sources.sessions import check_messages, messages_of
 from augesc_builder.tables import GENERATIONS, SESSIONS, plain_schema, query_id
 from augesc_builder.text.prompts import ROLE_WORD, collapse
@@ -44,8 +45,12 @@ _SHARD = 20_000
 _OURS = ("query_id", "sample", "source", "query", "text")
 """What is filled in every row that augesc generated."""
 
-_GROUNDS = ("background", "background_faults", "n_background_tokens", "persona", "strategies")
-"""What only some recipes fill; tables of earlier versions have none of it."""
+_LABELS = ("emotion", "subreddit")
+_GROUNDS = (
+    *("background", "background_faults", "n_background_tokens", "persona", "strategies"),
+    *_LABELS,
+)
+"""What only some recipes and sources fill; tables of earlier versions have none of it."""
 
 _TOKENS = ("n_prompt_tokens", "n_tokens")
 _COUNTS = (*_TOKENS, "n_background_tokens", "seed")
@@ -178,7 +183,7 @@ def _row(
         return InputError(message, chunk.path, number)
 
     if isinstance(value, list) or (isinstance(value, dict) and "dialog" in value):
-        value = {"messages": messages_of(value, chunk.path, number)}
+        value = _of_people(value, chunk.path, number)
     if not isinstance(value, dict):
         raise fail(f"expected an object with text or messages, found {str(value)[:60]}")
     row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
@@ -187,7 +192,7 @@ def _row(
     if sum(row[name] or 0 for name in _TOKENS) > _INT32:
         raise fail(f"columns {' and '.join(_TOKENS)}: more than {_INT32:,} tokens in all")
     row["finish_reason"] = _text(value, "finish_reason", fail)
-    for name in ("background", "persona"):
+    for name in ("background", "persona", *_LABELS):
         row[name] = _text(value, name, fail)
     for name in ("background_faults", "strategies"):
         row[name] = _names(value, name, fail)
@@ -218,6 +223,18 @@ def _row(
     sample = _number(value, "sample", fail)
     row["sample"] = n_before if sample is None else sample
     return row
+
+
+def _of_people(value: Any, path: Path, number: int) -> dict[str, Any]:
+    """Return a session of ESConv or of the published corpus as a row with messages and labels."""
+    if isinstance(value, list):
+        return {"messages": messages_of(value, path, number)}
+    session = parse_session(value, f"{path.stem}-{number}", path, number)
+    return {
+        "messages": list(session.messages),
+        "strategies": session.strategies and list(session.strategies),
+        "emotion": session.emotion,
+    }
 
 
 def _text(value: Mapping[str, Any], name: str, fail: Any) -> str | None:

@@ -107,6 +107,16 @@ def test_generations_are_raw_and_belong_to_their_queries(built, tiny):
         assert row["seed"] == tiny.seed
 
 
+def test_what_the_source_says_of_a_trigger_goes_along(built):
+    emotions = {row["query_id"]: row["emotion"] for row in rows_of(built / "queries")}
+    assert all(emotions.values())  # the sample says it of each of its own
+    for place in ("generations", "corpus/data", "corpus/rejected"):
+        rows = rows_of(built / place)
+        assert rows
+        assert all(row["emotion"] == emotions[row["query_id"]] for row in rows)
+        assert {row["subreddit"] for row in rows} == {None}
+
+
 def test_nothing_is_dropped_without_a_row_that_says_why(built):
     generations = rows_of(built / "generations")
     kept, rejected = rows_of(built / "corpus/data"), rows_of(built / "corpus/rejected")

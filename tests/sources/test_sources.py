@@ -13,6 +13,7 @@ from augesc_builder.pipeline.filter.requirements import decide
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.sample import read_sample_queries, read_sample_sessions
 from augesc_builder.sources.sessions import iterate_sessions
+from augesc_builder.tables import SURVEY_SCORE
 from augesc_builder.text.safety import LexiconScanner
 from augesc_builder.text.words import count
 from tests.conftest import shared
@@ -31,6 +32,10 @@ def write(path: Path, *lines: object) -> Path:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")
     return path
+
+
+def _written(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 class TestEsconv:
@@ -70,6 +75,29 @@ class TestEsconv:
         (session,) = read_esconv(write(tmp_path / "b.txt", without))
         assert (session.situation, session.strategies) == (None, None)
 
+    def test_what_was_asked_of_both_afterwards(self, tmp_path):
+        survey = {
+            "seeker": {"initial_emotion_intensity": "4", "empathy": 5, "relevance": ""},
+            "supporter": {"relevance": "0"},
+        }
+        told = {
+            **GOOD,
+            "emotion_type": " shame\n",
+            "experience_type": "Previous Experience",
+            "survey_score": survey,
+        }
+        first, second, third = read_esconv(
+            write(tmp_path / "a.txt", told, GOOD, {**GOOD, "survey_score": {}})
+        )
+        assert (first.emotion, first.experience_type) == ("shame", "Previous Experience")
+        unsaid = {name: None for name in SURVEY_SCORE["seeker"]}
+        assert first.survey_score == {
+            "seeker": {**unsaid, "initial_emotion_intensity": 4, "empathy": 5},
+            "supporter": {"relevance": 0},
+        }
+        assert (second.emotion, second.experience_type, second.survey_score) == (None, None, None)
+        assert third.survey_score == {"seeker": unsaid, "supporter": {"relevance": None}}
+
     @pytest.mark.parametrize(
         ("line", "says"),
         [
@@ -89,6 +117,17 @@ class TestEsconv:
             ({"dialog": [{"speaker": "sys", "text": "hi"}]}, "no utterance of the seeker"),
             ({"problem_type": 3, "dialog": GOOD["dialog"]}, "'problem_type' must be a text"),
             ({"situation": ["x"], "dialog": GOOD["dialog"]}, "'situation' must be a text"),
+            ({**GOOD, "emotion_type": 3}, "'emotion_type' must be a text, found 3"),
+            ({**GOOD, "experience_type": {}}, "'experience_type' must be a text, found {}"),
+            ({**GOOD, "survey_score": "5"}, "'survey_score' must be an object, found \"5\""),
+            ({**GOOD, "survey_score": {"seeker": 5}}, "seeker in 'survey_score' must be an object"),
+            *(
+                (
+                    {**GOOD, "survey_score": {"seeker": {"empathy": score}}},
+                    f"seeker.empathy in 'survey_score' must be a digit, found {_written(score)}",
+                )
+                for score in ("good", "12", -1, 4.5, True, [4], "\u0664")
+            ),
             (
                 {"dialog": [*GOOD["dialog"], {"speaker": "sys", "text": "a", "strategy": 3}]},
                 "utterance 4 needs a text as 'strategy', found 3",
@@ -130,6 +169,23 @@ class TestEsconv:
         ]
         assert {role for role, strategy in told if strategy} == {"assistant"}
         assert len({strategy for role, strategy in told if role == "assistant"}) == 8
+        assert len({session.emotion for session in sessions} - {None}) == 11
+        kinds = Counter(session.experience_type for session in sessions)
+        assert kinds == {"Current Experience": 694, "Previous Experience": 216}
+        scores = Counter(
+            f"{who}.{name}"
+            for session in sessions
+            for who, answers in (session.survey_score or {}).items()
+            for name, score in answers.items()
+            if score is not None
+        )
+        assert scores == {
+            "seeker.initial_emotion_intensity": 910,
+            **dict.fromkeys(
+                ("seeker.empathy", "seeker.relevance", "seeker.final_emotion_intensity"), 800
+            ),
+            "supporter.relevance": 775,
+        }
 
 
 class TestSample:

@@ -240,6 +240,8 @@ def _sessions(kept: pa.Table) -> pa.Table:
                 names if names and messages and len(names) == len(messages) else None
                 for names, messages in zip(columns["strategies"], found, strict=True)
             ],
+            "emotion": columns["emotion"],
+            "subreddit": columns["subreddit"],
         },
         schema=plain_schema(SESSIONS),
     )

@@ -16,6 +16,10 @@ Row = dict[str, Any]
 """A row of the generations table, or of the queries table."""
 
 
+_FILLED, _LABELS = ("query_id", "source", "text"), ("emotion", "subreddit")
+"""What each query has, and what its source may say of it."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One conversation to be generated: sample ``sample`` (from 0) of a row of the queries table.
@@ -38,10 +42,14 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
     """
     rows: list[Row] = []
     for path in paths:
-        table = read_table(path, ["query_id", "source", "text"])
+        table = read_table(path, [*_FILLED], optional=_LABELS)
         for number, row in enumerate(table.to_pylist(), 1):
-            if not all(isinstance(value, str) and value.strip() for value in row.values()):
+            if not all(isinstance(row[name], str) and row[name].strip() for name in _FILLED):
                 raise InputError(f"query_id, source and text must be filled: {row}", path, number)
+            for name in _LABELS:
+                if not isinstance(row.get(name), str | None):
+                    found = f"{row[name]!r:.60}"
+                    raise InputError(f"column {name}: expected a text, found {found}", path, number)
             rows.append({**row, "text": collapse(row["text"])})
         if not table.num_rows:
             raise InputError("empty; expected a query a row", path)
@@ -97,5 +105,6 @@ def generation_row(
         "n_tokens": n_tokens,
         "finish_reason": finish_reason,
         "seed": seed,
+        **{name: task.query.get(name) for name in _LABELS},
         **grounds,
     }

@@ -18,7 +18,7 @@ from augesc_builder.config.select import Select
 from augesc_builder.errors import DownloadError, InputError, RecipeError
 from augesc_builder.pipeline.quality.stage import pinned, score
 from augesc_builder.pipeline.select.choose import Candidate, Verdict, choose
-from augesc_builder.readers.parquet import open_table, read_table
+from augesc_builder.readers.parquet import read_table
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.marks import parquet_files
@@ -190,12 +190,8 @@ def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 def _sessions(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a sessions table; columns that an earlier version lacked are null."""
-    with open_table(file) as opened:
-        there = set(opened.schema_arrow.names)
-    wanted = [name for name in SESSIONS if name in there or name in _NEEDED]
-    rows: list[dict[str, Any]] = to_table(
-        read_table(file, wanted).to_pylist(), SESSIONS
-    ).to_pylist()
+    found = read_table(file, [*_NEEDED], optional=SESSIONS)
+    rows: list[dict[str, Any]] = to_table(found.to_pylist(), SESSIONS).to_pylist()
     return rows
 
 

@@ -67,6 +67,40 @@ def forms(sessions):
     return {"whole": whole, "continued": continued, "messages": [{"messages": s} for s in sessions]}
 
 
+def test_labels_are_kept_and_null_where_there_are_none(augesc, tmp_path):
+    """In a table as ours, in lines, in ESConv's lines, and in a table of an earlier version."""
+    session = [list(s.messages) for s in read_sample_sessions()][0]
+    text = {"query": session[0]["content"], "text": render(session[1:]).removeprefix("AI:")}
+    ours = {**dict.fromkeys(GENERATIONS), "query_id": "q", "sample": 0, "source": "reddit", **text}
+    dialog = [
+        {"speaker": "usr" if m["role"] == "user" else "sys", "text": m["content"]} for m in session
+    ]
+    dialog[1]["strategy"] = "Question"
+    for name, write, row, labels in (
+        (
+            "ours.parquet",
+            table,
+            {**ours, "emotion": "sad", "subreddit": "lonely"},
+            ("sad", "lonely"),
+        ),
+        ("lines.jsonl", lines, {**text, "subreddit": "lonely"}, (None, "lonely")),
+        ("esconv.jsonl", lines, {"dialog": dialog, "emotion_type": "fear"}, ("fear", None)),
+        (
+            "bare.parquet",
+            table,
+            {"query_id": "q", "sample": 0, "source": "s", **text},
+            (None, None),
+        ),
+    ):
+        out = tmp_path / name.partition(".")[0]
+        code, _, err = augesc("filter", write(tmp_path / name, [row]), "--out", out)
+        assert code == 0, err
+        (kept,) = rows_of(out / "data")
+        assert (kept["emotion"], kept["subreddit"]) == labels
+        strategies = [None, "Question", *[None] * (len(session) - 2)]
+        assert kept["strategies"] == (strategies if "dialog" in row else None)
+
+
 # -- anybody's generations ------------------------------------------------------------------------
 
 
@@ -212,9 +246,14 @@ def test_backgrounds_and_strategies_go_with_their_texts(augesc, esconv_sessions,
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("background", 3), ("strategies", "Question"), ("background_faults", [1])],
+    [
+        *(("background", 3), ("strategies", "Question"), ("background_faults", [1])),
+        *(("emotion", 3), ("subreddit", ["lonely"])),
+    ],
 )
-def test_a_background_or_strategies_of_another_kind_are_refused(refused, tmp_path, column, value):
+def test_a_background_strategies_or_labels_of_another_kind_are_refused(
+    refused, tmp_path, column, value
+):
     path = lines(tmp_path / "g.jsonl", [{"query": "q", "text": " x", column: value}])
     said = refused("filter", path, "--out", tmp_path / "out")
     assert f"line 1: column {column}: expected" in said

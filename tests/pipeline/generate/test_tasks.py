@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augesc_builder.pipeline.generate.tasks import Task, batches
+from augesc_builder.errors import InputError
+from augesc_builder.pipeline.generate.tasks import Task, batches, generation_row, read_queries
 
 
 def make(n_samples, missing=()):
@@ -33,3 +37,20 @@ def test_every_task_once_in_order_and_never_too_many(n_samples, missing, size):
     assert all(len({task.query["query_id"] for task in some}) == 1 for some in found)
     if not missing:
         assert len(found) == sum(-(-n // size) for n in n_samples)
+
+
+def test_what_the_source_says_of_a_query_stands_in_its_rows(tmp_path):
+    plain = {"query_id": "q", "source": "s", "text": "I am\n sad."}
+    for labels, found in (
+        ({"emotion": "sad", "subreddit": "lonely"}, ("sad", "lonely")),
+        ({"emotion": "sad"}, ("sad", None)),
+        ({}, (None, None)),  # a table of the user's own
+    ):
+        pq.write_table(pa.Table.from_pylist([{**plain, **labels}]), tmp_path / "q.parquet")
+        (query,) = read_queries([tmp_path / "q.parquet"])
+        row = generation_row(Task(query, 0, 0, 0), "text", 1)
+        assert (row["emotion"], row["subreddit"]) == found
+        assert row["query"] == "I am sad."
+    pq.write_table(pa.Table.from_pylist([{**plain, "emotion": 3}]), tmp_path / "q.parquet")
+    with pytest.raises(InputError, match="line 1: column emotion: expected a text, found 3"):
+        read_queries([tmp_path / "q.parquet"])
