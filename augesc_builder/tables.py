@@ -124,8 +124,8 @@ SESSIONS = Features(
 - ``background``: the seeker's story that the conversation was generated from, or null
 - ``persona``: the persona that was drawn for it, or null
 - ``strategies``: the supporter's strategy of each message, null where there is none, or null
-- ``emotion``, ``subreddit``: what the source of its trigger says of that, or null; of a session that
-  people wrote, ``emotion`` is the seeker's
+- ``emotion``, ``subreddit``: what the source of its trigger says of that, or null; of a session
+  that people wrote, ``emotion`` is the seeker's
 """
 
 SURVEY_SCORE = {

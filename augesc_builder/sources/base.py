@@ -46,9 +46,9 @@ class Session:
 
     ``source`` is the corpus that it or its query is from, ``problem_type`` what it is about,
     ``situation`` what the seeker wrote of their trouble beforehand. ``strategies`` are those of the
-    supporter's utterances, one a message, ``None`` where none is given. ``emotion`` is the seeker's,
-    ``experience_type`` whether they have the trouble now; ``survey_score`` has what both answered
-    afterwards, by who it was and the question (``tables.SURVEY_SCORE``).
+    supporter's utterances, one a message, ``None`` where none is given. ``emotion`` is the
+    seeker's, ``experience_type`` whether they have the trouble now; ``survey_score`` has what both
+    answered afterwards, by who it was and the question (``tables.SURVEY_SCORE``).
     """
 
     session_id: str

@@ -3,8 +3,9 @@
 One JSON object a session, with ``problem_type``, ``emotion_type``, ``experience_type``,
 ``situation``, ``survey_score`` and ``dialog``, a list of utterances with ``speaker`` (``usr``,
 ``sys``), ``text`` and, of the supporter, ``strategy``: the lines of the Hub dataset
-``thu-coai/esconv``. Only ``dialog`` must be there. The names of the original release (``seeker``, ``supporter``,
-``content``, ``annotation``, one JSON list) work too. The bundled sample has the same form.
+``thu-coai/esconv``. Only ``dialog`` must be there. The names of the original release (``seeker``,
+``supporter``, ``content``, ``annotation``, one JSON list) work too. The bundled sample has the same
+form.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class TestEsconv:
             write(tmp_path / "a.txt", told, GOOD, {**GOOD, "survey_score": {}})
         )
         assert (first.emotion, first.experience_type) == ("shame", "Previous Experience")
-        unsaid = {name: None for name in SURVEY_SCORE["seeker"]}
+        unsaid = dict.fromkeys(SURVEY_SCORE["seeker"])
         assert first.survey_score == {
             "seeker": {**unsaid, "initial_emotion_intensity": 4, "empathy": 5},
             "supporter": {"relevance": 0},

@@ -82,7 +82,7 @@ class Making:
                 self._write(lane, number, {row: unfinished[number][row] for row in range(n)})
             elif len(self.folder.shard_fact(STAGE, number)["violations"]) > n:
                 at = self.folder.path / layout.shard_path(self.table, number, None)
-                found = read_table(at, list(GENERATIONS)).slice(0, n).to_pylist()
+                found = read_table(at, [], optional=GENERATIONS).slice(0, n).to_pylist()
                 self._write(lane, number, dict(enumerate(found)))
 
     def _stream(

@@ -69,7 +69,7 @@ def forms(sessions):
 
 def test_labels_are_kept_and_null_where_there_are_none(augesc, tmp_path):
     """In a table as ours, in lines, in ESConv's lines, and in a table of an earlier version."""
-    session = [list(s.messages) for s in read_sample_sessions()][0]
+    session = list(read_sample_sessions()[0].messages)
     text = {"query": session[0]["content"], "text": render(session[1:]).removeprefix("AI:")}
     ours = {**dict.fromkeys(GENERATIONS), "query_id": "q", "sample": 0, "source": "reddit", **text}
     dialog = [
@@ -251,9 +251,7 @@ def test_backgrounds_and_strategies_go_with_their_texts(augesc, esconv_sessions,
         *(("emotion", 3), ("subreddit", ["lonely"])),
     ],
 )
-def test_a_background_strategies_or_labels_of_another_kind_are_refused(
-    refused, tmp_path, column, value
-):
+def test_grounds_and_labels_of_another_kind_are_refused(refused, tmp_path, column, value):
     path = lines(tmp_path / "g.jsonl", [{"query": "q", "text": " x", column: value}])
     said = refused("filter", path, "--out", tmp_path / "out")
     assert f"line 1: column {column}: expected" in said
