@@ -210,6 +210,11 @@ CHOICES: tuple[Choice, ...] = (
     ),
     Choice("session length is counted by the tokenizer {}", "requirements.tokenizer"),
     Choice("role words are whole words in this very case"),
+    Choice(
+        "texts that stand, nearly or in part, in sessions that models are tested on are rejected: {}",
+        "requirements.test_overlap",
+        unused=(None,),
+    ),
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
     Choice(
@@ -257,7 +262,7 @@ def differences_from_paper(settings: Mapping[str, Any]) -> list[str]:
     choices += [
         f"the requirement {_code(name)}"
         for name in settings["requirements"]
-        if f"requirements.{name}" not in SETTINGS and name != "tokenizer"
+        if f"requirements.{name}" not in SETTINGS and name not in {"tokenizer", "test_overlap"}
     ]
     return [*found, *(f"ours: {said}" for said in choices)]
 

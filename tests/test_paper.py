@@ -30,6 +30,7 @@ from tests.conftest import shared
 
 WITH_CLASSIFIER = "safety.classifier={model: a/b, revision: main, threshold: 1, labels: {}}"
 WITH_TOKENIZER = "requirements.tokenizer={name: a/b}"
+WITH_OVERLAP = "requirements.test_overlap={sessions: esconv, similarity: 0.8, span: 13}"
 BOTH = "queries.sources=[{source: empathetic_dialogues}, {source: reddit, path: x}]"
 
 NO_DIFFERENCE = {
@@ -71,6 +72,7 @@ NO_DIFFERENCE = {
     "backbone.sha256": "what must be so, or the build is refused",
     "backbone.base_model": "what tables and cards call the model",
     "statistics.beside": "what is measured beside the corpus",
+    "statistics.tested_on": "what the corpus is held against",
     "reading": "which lines are too long to be a text",
     "finetune.save_state_every": "how often a run that is killed can go on",
     "finetune.held_out": "sessions that are measured on, and not learned from",
@@ -114,7 +116,9 @@ def test_every_key_is_the_papers_or_ours_or_makes_no_difference(name):
     said = {*SETTINGS, *PROMPTED, *SELF_CHAT, *(choice.key for choice in CHOICES), *NO_DIFFERENCE}
     unsaid = {
         key
-        for key in without_sections(keys_of(used(name, WITH_CLASSIFIER, WITH_TOKENIZER)))
+        for key in without_sections(
+            keys_of(used(name, WITH_CLASSIFIER, WITH_TOKENIZER, WITH_OVERLAP))
+        )
         if not any(f"{key}.".startswith(f"{known}.") for known in said)
     }
     assert not unsaid, (
@@ -126,7 +130,9 @@ def test_every_key_that_is_named_is_one():
     keys = {
         key
         for name in SYSTEMS
-        for key in keys_of(load_recipe(name, [WITH_CLASSIFIER, WITH_TOKENIZER]).settings())
+        for key in keys_of(
+            load_recipe(name, [WITH_CLASSIFIER, WITH_TOKENIZER, WITH_OVERLAP]).settings()
+        )
     }
     named = {*SETTINGS, *PROMPTED, *SELF_CHAT, *NO_DIFFERENCE, *(c.key for c in CHOICES if c.key)}
     assert named <= keys

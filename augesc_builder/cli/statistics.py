@@ -49,6 +49,14 @@ def stats(
             help="Fine-tuning sessions in ESConv's format: what of them is memorized?",
         ),
     ] = None,
+    tested_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="esconv|[NAME=]PATH",
+            parser=name_or_path,
+            help="Sessions that models are tested on: which of them stand in the sets? Repeatable.",
+        ),
+    ] = None,
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Search them too; takes minutes.")
     ] = False,
@@ -103,6 +111,7 @@ def stats(
         with_paper=paper,
         overrides=[f"{key}={value}" for key, value in given.items() if value is not None],
         finetuned_on=finetuned_on,
+        tested_on=tested_on or (),
         near_duplicates=near_duplicates,
         basic=basic,
         num_proc=num_proc,

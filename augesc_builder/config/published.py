@@ -119,9 +119,11 @@ def _find(text: str) -> Path | None:
 
 
 def _mark_of(field: FieldInfo) -> Place | None:
-    """Return the mark of a key, which stands with its type or with one of several."""
-    kinds = [getattr(kind, "__metadata__", ()) for kind in get_args(field.annotation)]
-    marks = [mark for group in (field.metadata, *kinds) for mark in group]
+    """Return the mark of a key: with its type, with one of several, or with a mapping's values."""
+    kinds = [*get_args(field.annotation)]
+    kinds += [inner for kind in kinds for inner in get_args(kind)]
+    groups = [getattr(kind, "__metadata__", ()) for kind in kinds]
+    marks = [mark for group in (field.metadata, *groups) for mark in group]
     return next((mark for mark in marks if isinstance(mark, Place)), None)
 
 
@@ -135,6 +137,11 @@ def _mapped(value: Any, change: Callable[[str, Place, str], str], key: str = "")
             mark = _mark_of(field)
             if mark is not None and isinstance(inner, str):
                 changed[name] = change(below + name, mark, inner)
+            elif mark is not None and isinstance(inner, Mapping):
+                changed[name] = {
+                    each: change(f"{below}{name}.{each}", mark, text)
+                    for each, text in inner.items()
+                }
             else:
                 changed[name] = _mapped(inner, change, below + name)
         return value.model_copy(update=changed)

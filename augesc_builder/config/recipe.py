@@ -227,6 +227,7 @@ _LOADER = ConfigLoader(
     added={
         "statistics": STATISTICS,
         "statistics.count_query": STATISTICS["count_query"],
+        "statistics.tested_on": STATISTICS["tested_on"],
         "reading": READING,
         "quality": QUALITY,
         "prompt.form": "paper",

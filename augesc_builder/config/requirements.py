@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from augesc_builder.config.base import Bounds, Fraction, ModelText, Positive, Section
+from augesc_builder.config.base import (
+    Bounds,
+    Fraction,
+    ModelText,
+    PathText,
+    Positive,
+    Section,
+)
 from augesc_builder.config.plugins import import_modules, plugin_modules
 
 
@@ -45,6 +52,18 @@ class UtteranceLength(Section):
     max: Positive
 
 
+class Overlap(Section):
+    """Threshold of ``test_overlap``: from where a text is rejected.
+
+    ``sessions`` are those of a source's test split, or of a file; ``span`` is in words, ``None``
+    where none is too long.
+    """
+
+    sessions: PathText
+    similarity: Annotated[float, Field(gt=0, le=1)]
+    span: Positive | None = None
+
+
 class Tokenizer(Section):
     """The tokenizer that session length is counted by."""
 
@@ -59,8 +78,8 @@ class Requirements(Section):
     counted, or, where it counted none, those of the recipe's backbone. ``counted`` says of which
     text: as it was generated, or as the conversation that is read from it.
 
-    A requirement from outside the package has its section here too (:func:`add_requirement`), and
-    judges only where the recipe gives it.
+    ``test_overlap`` and requirements from outside the package, which have their sections here too
+    (:func:`add_requirement`), judge only where the recipe gives those.
     """
 
     session_length: SessionLength
@@ -70,6 +89,7 @@ class Requirements(Section):
     role_words: RoleWords
     seeker_utterance_length: UtteranceLength
     supporter_utterance_length: UtteranceLength
+    test_overlap: Overlap | None = None
     tokenizer: Tokenizer | None = None
     counted: Literal["stripped", "generated"] = "generated"
 

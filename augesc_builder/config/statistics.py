@@ -40,6 +40,7 @@ class Statistics(Section):
     """What is measured of a corpus besides Table 2, and beside what (section 5)."""
 
     beside: dict[str, PathText] | None
+    tested_on: dict[str, PathText] | None
     query_sample: Positive | None
     count_query: bool
     topic_sample: Positive | None
@@ -48,7 +49,7 @@ class Statistics(Section):
 
 
 STATISTICS = {
-    **{"beside": None, "query_sample": 2000, "count_query": False, "topic_sample": 10_000},
-    **{"stop_words": "keep", "prior": "pooled"},
+    **{"beside": None, "tested_on": None, "query_sample": 2000, "count_query": False},
+    **{"topic_sample": 10_000, "stop_words": "keep", "prior": "pooled"},
 }
 """What recipes of before there was such a section are read with: what is shipped."""

@@ -64,7 +64,7 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = [source.bundled_posts]
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
-    files |= _files_beside(recipe) | distractors_here(recipe.quality)
+    files |= _files_beside(recipe) | distractors_here(recipe.quality) | _tests_here(recipe)
     if recipe.prompt.personas is not None and not is_on_the_hub(recipe.prompt.personas):
         files["prompt.personas"] = [Path(recipe.prompt.personas)]
     found = {key: digest(paths) for key, paths in files.items()}
@@ -133,6 +133,7 @@ def check_inputs(recipe: Recipe) -> None:
                 recipe.finetune.sessions,
             )
     _files_beside(recipe)
+    _tests_here(recipe)
     if recipe.prompt.personas is not None:
         read_personas(recipe.prompt.personas)
     if backend.needs_checkpoint:
@@ -149,6 +150,32 @@ def distractors_here(quality: Quality) -> dict[str, list[Path]]:
     if "topic_drift" not in quality.measures or find_source(where) is not None:
         return {}
     return {"quality.topic_drift.sessions": sessions_files(Path(where))}
+
+
+def _tests_here(recipe: Recipe) -> dict[str, list[Path]]:
+    """Return the local files of sessions that models are tested on, by the key that names them.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a source that has none.
+    """
+    from augesc_builder.sources.registry import find_source
+    from augesc_builder.sources.sessions import sessions_files
+
+    named = {
+        f"statistics.tested_on.{name}": where
+        for name, where in (recipe.statistics.tested_on or {}).items()
+    }
+    if recipe.requirements.test_overlap is not None:
+        named["requirements.test_overlap.sessions"] = recipe.requirements.test_overlap.sessions
+    for key, where in named.items():
+        if (info := find_source(where)) is not None and info.test_files is None:
+            raise InputError(
+                f"has no split that models are tested on, and {key} asks for one; name a file of "
+                f"sessions",
+                where,
+            )
+    return {
+        key: sessions_files(Path(where)) for key, where in named.items() if not find_source(where)
+    }
 
 
 def _files_beside(recipe: Recipe) -> dict[str, list[Path]]:

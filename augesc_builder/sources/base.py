@@ -99,6 +99,7 @@ class SourceInfo:
     - ``read_raw``, ``parse``: the same in two steps, for dumps that several processes parse
     - ``read_sessions``: sessions to fine-tune on, at a revision, with the commit they are of
     - ``session_files``: files of all its sessions, of every split, at a revision
+    - ``test_files``: those of the split that models are tested on, with the commit they are of
     - ``appendix_a``: whether the rules of appendix A are asked of its posts
     """
 
@@ -120,6 +121,7 @@ class SourceInfo:
     parse: Callable[[RawPosts], list[Post | InputError]] | None = None
     read_sessions: Callable[[str | None], tuple[list[Session], str | None]] | None = None
     session_files: Callable[[str | None], list[Path]] | None = None
+    test_files: Callable[[str | None], tuple[list[Path], str | None]] | None = None
     appendix_a: bool = False
 
     @property

@@ -159,6 +159,15 @@ def _session_files(revision: str | None) -> list[Path]:
     return list(esconv_files(None, revision or str(INFO.revision), hint).values())
 
 
+def _test_files(revision: str | None) -> tuple[list[Path], str]:
+    hint = "give the path of a file in the place of esconv"
+    folder, commit = download_dataset(
+        REPO, revision or str(INFO.revision), list(_SPLITS.values()), hint
+    )
+    path = folder / _SPLITS["test"]
+    return [path] if path.is_file() else [], commit
+
+
 def esconv_files(
     folder: str | Path | None,
     revision: str,
@@ -195,4 +204,5 @@ INFO = SourceInfo(
     revision="main",
     read_sessions=_sessions,
     session_files=_session_files,
+    test_files=_test_files,
 )

@@ -44,6 +44,34 @@ def read_training_sessions(name: str, revision: str | None) -> tuple[list[Sessio
     return info.read_sessions(revision)
 
 
+def files_tested_on(name: str, revision: str | None = None) -> tuple[list[Path], str | None]:
+    """Return the files of the sessions that models are tested on, with their commit on the Hub.
+
+    ``name`` is that of a source that has such a split, or the path of such sessions. Raises
+    :class:`~augesc_builder.errors.InputError` for a source that has none, and where there are no
+    files.
+    """
+    info = find_source(name)
+    if info is None:
+        return sessions_files(Path(name)), None
+    files, commit = ([], None) if info.test_files is None else info.test_files(revision)
+    if not files:
+        raise InputError("has no split that models are tested on; name a file of sessions", name)
+    return files, commit
+
+
+def read_messages(files: list[Path]) -> list[list[Message]]:
+    """Read the utterances of the sessions of some files.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a row that holds no session.
+    """
+    return [
+        list(session.messages)
+        for chunk in session_chunks(files)
+        for session in parse_sessions(chunk)
+    ]
+
+
 def sessions_files(path: Path) -> list[Path]:
     """Find the Parquet files of the sessions in a folder, or the one file given.
 

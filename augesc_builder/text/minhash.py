@@ -15,6 +15,14 @@ from augesc_builder.errors import MissingExtraError
 _WORD = re.compile(r"\w+")
 
 
+def shingles(text: str, size: int) -> set[str]:
+    """Return what ``size`` words in a row there are in a text, of a shorter one all it has."""
+    words = _WORD.findall(text.casefold())
+    if not words:
+        return set()
+    return {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+
+
 class _Sketcher:
     """MinHash sketches as the settings want them."""
 
@@ -35,10 +43,9 @@ class _Sketcher:
         return self._datasketch.MinHashLSH(self.settings.threshold, self.settings.permutations)
 
     def sketch(self, text: str) -> Any:
-        words, size = _WORD.findall(text.casefold()), self.settings.shingle
-        shingles = {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+        found = shingles(text, self.settings.shingle) or {""}
         sketch = self._datasketch.MinHash(self.settings.permutations)
-        sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles])
+        sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in found])
         return sketch
 
     def lean(self, text: str) -> Any:

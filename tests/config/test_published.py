@@ -78,6 +78,9 @@ PLACES = {
     "quality.topic_drift.model": "/p/encoder",
     "quality.topic_drift.sessions": "/p/sessions",
     "quality.support_strategies.model": "/p/strategies",
+    "requirements.test_overlap.sessions": "/p/test.txt",
+    "statistics.beside.ESConv": "/p/beside",
+    "statistics.tested_on.ESConv": "/p/tests",
 }
 """Every key of a recipe that may name something on this disk."""
 
@@ -92,6 +95,9 @@ def everywhere():
             "prompt.background=true",
             "quality.consistency.classifier={model: x, revision: null, threshold: 1}",
             "quality.topic_drift.scorer=encoder",
+            "requirements.test_overlap={sessions: x, similarity: 0.8, span: null}",
+            "statistics.beside={ESConv: x}",
+            "statistics.tested_on={ESConv: x}",
             *(f"{key}={path}" for key, path in PLACES.items()),
         ],
     )

@@ -80,8 +80,9 @@ class Automaton:
         return found
 
 
-@functools.lru_cache(maxsize=1)
-def _automaton(utterances: tuple[str, ...]) -> Automaton:
+@functools.lru_cache(maxsize=4)
+def automaton_of(utterances: tuple[str, ...]) -> Automaton:
+    """Return the automaton of texts, the same for the same."""
     return Automaton(tokenize(text) for text in utterances)
 
 
@@ -96,7 +97,7 @@ class NoveltyCounts:
 
     def add(self, session: Spoken) -> None:
         """Count a session."""
-        longest, automaton = 0, _automaton(self._trained_on)
+        longest, automaton = 0, automaton_of(self._trained_on)
         for said in session:
             matches = automaton.matches(said.words)
             self.ngrams += max(0, len(matches) - self._n + 1)

@@ -13,10 +13,13 @@ from augesc_builder.config.published import label_of, local_places, relabelled, 
 from augesc_builder.config.recipe import Recipe, dump_recipe, load_recipe
 from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
-from augesc_builder.sources.sessions import find_sessions
+from augesc_builder.sources.registry import find_source
 
-_SESSIONS = ("finetune.sessions", "quality.topic_drift.sessions")
-"""Keys that name a source of sessions, or a path."""
+_SESSIONS = (
+    *("finetune.sessions", "quality.topic_drift.sessions", "requirements.test_overlap.sessions"),
+    *("statistics.beside.", "statistics.tested_on."),
+)
+"""Beginnings of keys that name a source of sessions, or a path."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class PublicRun:
         def is_path(key: str, text: str) -> bool | None:
             if key == "backbone.name" and is_finetuned and not is_packaged(text):
                 return "backbone" not in revisions  # what is loaded from the Hub has a commit
-            named = key in _SESSIONS and find_sessions(text) is not None
+            named = key.startswith(_SESSIONS) and find_source(text) is not None
             return False if named or text in revisions else None
 
         paths = local_places(recipe, is_path)

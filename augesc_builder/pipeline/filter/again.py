@@ -59,6 +59,13 @@ def refilter(
                 f"requirements.{key} changes what is measured, and not only what is decided; "
                 f"filter again without --reuse"
             )
+    if (asked := limits.test_overlap) is not None and asked.sessions != then.get(
+        "test_overlap", {}
+    ).get("sessions"):
+        raise RecipeError(
+            "requirements.test_overlap.sessions: nothing was measured against those; filter again "
+            "without --reuse"
+        )
     measured = parquet_files(done / layout.MEASURED)
     if out is None:
         counts = []

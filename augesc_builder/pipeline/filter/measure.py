@@ -21,7 +21,7 @@ _NOT_PARSED: dict[str, Any] = dict.fromkeys(
 
 def measured_columns(limits: Requirements) -> list[str]:
     """Return the columns that requirements from outside the package add to ``MEASURED``."""
-    return [name for requirement in active(limits) for name in requirement.measures]
+    return [name for requirement in active(limits) for name in requirement.measures_for(limits)]
 
 
 def measure_conversations(
@@ -37,7 +37,7 @@ def measure_conversations(
     columns: dict[str, list[Any]] = {"total_tokens": list(tokens)}
     columns |= {name: [row[name] for row in rows] for name in _NOT_PARSED}
     for requirement in active(limits):
-        for name, function in requirement.measures.items():
+        for name, function in requirement.measures_for(limits).items():
             columns[name] = [None if m is None else function(m) for m in found]
     return columns
 

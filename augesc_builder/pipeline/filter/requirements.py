@@ -23,10 +23,12 @@ from augesc_builder.config.requirements import (
     Requirements,
     RoleWords,
     SessionLength,
+    Overlap,
     UtteranceLength,
     add_requirement,
     requirements_model,
 )
+from augesc_builder.pipeline.filter import overlap
 from augesc_builder.text.prompts import Message
 
 Batch = Mapping[str, Sequence[Any]]
@@ -34,6 +36,9 @@ Batch = Mapping[str, Sequence[Any]]
 
 Judgement = list[bool | None]
 """For each row of a batch: does it meet the requirement? ``None`` where it cannot be judged."""
+
+
+Measures = Mapping[str, Callable[[Sequence[Message]], float | None]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Requirement:
     - ``settings``: the type of its section; ``None`` where it has no threshold. A requirement from
       outside the package must have one, and judges only where the recipe gives it.
     - ``measures``: numbers that it needs beyond those that are always measured, as functions of a
-      conversation's utterances; each becomes a column of that name
+      conversation's utterances; each becomes a column of that name. Where they need its section
+      too, a function that gives them for one.
     - ``paper``: per cent of texts that violate it in the paper's Table 1, by row, where it is there
     """
 
@@ -54,10 +60,14 @@ class Requirement:
     heading: str
     test: Callable[[Batch, Any], Judgement]
     settings: type[Section] | None = None
-    measures: Mapping[str, Callable[[Sequence[Message]], float | None]] = field(
-        default_factory=dict
-    )
+    measures: Measures | Callable[[Any], Measures] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
+
+    def measures_for(self, limits: Requirements) -> Measures:
+        """Return the functions that measure what it needs, by the names of the columns."""
+        if isinstance(self.measures, Mapping):
+            return self.measures
+        return self.measures(limits.section(self.name))
 
 
 def format_(batch: Batch, _: None) -> Judgement:
@@ -110,6 +120,15 @@ def supporter_utterance_length(batch: Batch, limits: UtteranceLength) -> Judgeme
     return _judge(batch["supporter_words"], _lengths_fit(limits))
 
 
+def overlap_with_tests(batch: Batch, limits: Overlap) -> Judgement:
+    """Nearly no session, and no long span, of what models are tested on."""
+    near = _judge(batch["test_similarity"], lambda found: found < limits.similarity)
+    if (most := limits.span) is None:
+        return near
+    spans = _judge(batch["test_span"], lambda words: words < most)
+    return [a if a is None or not a else b for a, b in zip(near, spans, strict=True)]
+
+
 def _of_the_paper(
     test: Callable[[Batch, Any], Judgement], heading: str, settings: type[Section] | None
 ) -> Requirement:
@@ -131,18 +150,25 @@ REQUIREMENTS: dict[str, Requirement] = {
         _of_the_paper(supporter_utterance_length, "supporter length", UtteranceLength),
     )
 }
-"""The requirements by name: the paper's, in the order of its Table 1, then those from outside."""
+"""The requirements by name: the paper's, in the order of its Table 1, ours, those from outside."""
 
 _PAPERS = frozenset(REQUIREMENTS)
+
+REQUIREMENTS["test_overlap"] = Requirement(
+    "test_overlap", "test overlap", overlap_with_tests, Overlap, overlap.measures
+)
+
+_OWN = frozenset(REQUIREMENTS)
 
 
 def register_requirement(requirement: Requirement) -> None:
     """Let recipes use a requirement from outside the package.
 
-    Raises ``ValueError`` where the name is the paper's, or there is no section to switch it on by.
+    Raises ``ValueError`` where the name is taken, or there is no section to switch it on by.
     """
-    if requirement.name in _PAPERS:
-        raise ValueError(f"{requirement.name} is a requirement of the paper; choose another name")
+    if requirement.name in _OWN:
+        whose = "of the paper" if requirement.name in _PAPERS else "of augesc"
+        raise ValueError(f"{requirement.name} is a requirement {whose}; choose another name")
     if requirement.settings is None:
         raise ValueError(f"{requirement.name}: settings must be a section; recipes switch it on")
     REQUIREMENTS[requirement.name] = requirement
@@ -151,7 +177,7 @@ def register_requirement(requirement: Requirement) -> None:
 
 
 def active(limits: Requirements) -> list[Requirement]:
-    """Return the requirements that judge: the paper's, and others that the recipe gives."""
+    """Return the requirements that judge: the paper's, and others whose section is given."""
     load_plugins()
     return [
         requirement

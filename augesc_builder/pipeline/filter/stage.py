@@ -8,6 +8,7 @@ from typing import Any
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.filter.judging import filter_files
+from augesc_builder.pipeline.filter.overlap import with_tests_at_hand
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.inputs import input_digests, sessions_by
 from augesc_builder.run import layout
@@ -29,7 +30,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     checkpoint = folder.path / layout.CHECKPOINT
     counter, recount = build_counter(folder, recipe, checkpoint, generations)
     judge = Filter(
-        recipe.requirements,
+        with_tests_at_hand(folder, recipe),
         template=PromptTemplate(recipe.prompt.instruction, background=True),
         counter=counter,
         recount=recount,
@@ -82,7 +83,7 @@ def standalone(
         "inputs": digest(files),
         "includes_query": includes_query,
         "scan": scan,
-        **{key: d for key, d in input_digests(recipe).items() if scan and key.startswith("safety")},
+        **_local_inputs(recipe, scan=scan),
         **recipe.reading.unusual(),
     }
     limits = limits_of(recipe.reading)
@@ -100,7 +101,7 @@ def standalone(
             classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
             asked = requirements_counter(folder, recipe)
             judge = Filter(
-                recipe.requirements,
+                with_tests_at_hand(folder, recipe),
                 includes_query,
                 template,
                 asked or counter,
@@ -120,3 +121,9 @@ def standalone(
                 seed=recipe.seed,
             )
     say(load_json(out / layout.FILTER_REPORT), progress, stripped=counts_stripped(recipe))
+
+
+def _local_inputs(recipe: Recipe, *, scan: bool) -> dict[str, str]:
+    """Return the digests of what the filter reads beside the texts."""
+    sections = ("requirements.test_overlap", *(("safety",) if scan else ()))
+    return {key: d for key, d in input_digests(recipe).items() if key.startswith(sections)}

@@ -151,7 +151,7 @@ class Making:
     def _judge(self) -> Filter:
         counter, recount = build_counter(self.folder, self.recipe, self.checkpoint)
         return Filter(
-            self.recipe.requirements,
+            with_tests_at_hand(self.folder, self.recipe),
             template=PromptTemplate(self.recipe.prompt.instruction, background=True),
             counter=counter,
             recount=recount,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.metrics.duplication.counts import DuplicationCounts
 from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
 from augesc_builder.metrics.novelty.counts import NoveltyCounts
+from augesc_builder.metrics.overlap.counts import Said, SeveralOverlaps
 from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken
@@ -24,7 +25,7 @@ from augesc_builder.sources.sessions import parse_sessions
 TABLE_2 = "session_statistics"
 BESIDE = (TABLE_2, "lexical_diversity", "topic_correlates")
 """Where the paper sets ESConv beside its own corpus: Table 2, Figures 5 and 4."""
-ALL = (*BESIDE, "query_effect", "duplication", "novelty")
+ALL = (*BESIDE, "query_effect", "duplication", "novelty", "overlap")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Measuring:
     """What to measure, ready for worker processes.
 
     ``names`` are the measurements. ``trained_on`` holds the fine-tuning utterances, without which
-    there is no novelty; ``near`` asks for near-duplicates. Figure 3 is of ``query_sample`` sessions
+    there is no novelty; ``tested_on`` sets of test sessions by name, without which there is no
+    overlap; ``near`` asks for near-duplicates. Figure 3 is of ``query_sample`` sessions
     of a column at most, ``None`` for all, and ``count_query`` counts the query among their
     utterances. Figure 4 is of ``topic_sample``, with ``keep_stop_words`` and ``prior`` as
     :func:`~augesc_builder.metrics.topic_correlates.counts.correlates` has them.
@@ -41,6 +43,7 @@ class Measuring:
 
     names: tuple[str, ...] = ALL
     trained_on: tuple[str, ...] | None = None
+    tested_on: Mapping[str, tuple[Said, ...]] = field(default_factory=dict)
     near: NearDuplicates | None = None
     seed: int = 0
     query_sample: int | None = None
@@ -98,6 +101,7 @@ _MAKE: Mapping[str, Callable[[Measuring], Any]] = {
     "duplication": lambda what: DuplicationCounts(what.near),
     "topic_correlates": lambda what: TopicCounts(what.topic_sample, what.seed),
     "novelty": lambda what: NoveltyCounts(what.trained_on or ()),
+    "overlap": lambda what: SeveralOverlaps(what.tested_on),
 }
 
 
@@ -105,10 +109,9 @@ class Counts:
     """The counts of every measurement for one column of the report."""
 
     def __init__(self, what: Measuring) -> None:
+        without = {"novelty": what.trained_on is None, "overlap": not what.tested_on}
         self.parts: dict[str, Any] = {
-            name: _MAKE[name](what)
-            for name in what.names
-            if name != "novelty" or what.trained_on is not None
+            name: _MAKE[name](what) for name in what.names if not without.get(name)
         }
 
     def add(self, sessions: list[Spoken]) -> None:

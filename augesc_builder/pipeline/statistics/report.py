@@ -81,6 +81,43 @@ def figure_4_text(statistics: Mapping[str, Any]) -> str | None:
     return f"printed words that are ours too: {'; '.join(parts)}"
 
 
+def overlap_tables(statistics: Mapping[str, Any]) -> list[str]:
+    """Write what each set shares with test sessions, a table for each set of those, if any."""
+    sets = {source_label(name): part for name, part in statistics["by_source"].items()}
+    if len(sets) != 1:
+        sets["all"] = statistics
+    return [
+        _overlap_table(test, {name: part["overlap"][test] for name, part in sets.items()})
+        for test in statistics.get("overlap", {})
+    ]
+
+
+def _overlap_table(test: str, sets: Mapping[str, Mapping[str, Any]]) -> str:
+    some = next(iter(sets.values()))
+    header = [
+        f"shared with {some['test_sessions']:,} test sessions of {test}",
+        *("sessions", f"near duplicates, from {some['similarity']:g}", "of test sessions"),
+        *(f"{some['span']} words in a row", "of test sessions", f"{some['n']}-grams"),
+    ]
+    rows = [
+        [
+            name,
+            f"{found['sessions']:,}",
+            _with_share(found["near_duplicate_sessions"], found["near_duplicate_share"]),
+            f"{found['near_duplicated_test_sessions']:,}",
+            _with_share(found["span_sessions"], found["span_share"]),
+            f"{found['span_test_sessions']:,}",
+            NOTHING if found["shared_share"] is None else f"{found['shared_share']:.1%}",
+        ]
+        for name, found in sets.items()
+    ]
+    return markdown_table(header, rows)
+
+
+def _with_share(n: int, share: float | None) -> str:
+    return f"{n:,}" if share is None else f"{n:,} ({share:.1%})"
+
+
 def _at(values: Mapping[str, Any], path: Sequence[str]) -> Any:
     for key in path:
         values = values[key]

@@ -10,9 +10,11 @@ from augesc_builder.errors import InputError
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.filter.overlap import commit_of_tests
 from augesc_builder.readers.parquet import read_table
+from augesc_builder.run.folder import RunFolder
 from augesc_builder.sources.registry import find_source, source_label
-from augesc_builder.sources.sessions import find_sessions, sessions_files
+from augesc_builder.sources.sessions import files_tested_on, find_sessions, sessions_files
 
 Sets = dict[str, list[Path]]
 
@@ -29,6 +31,22 @@ def given_sets(given: Sequence[str]) -> Sets:
         if name in sets:
             raise InputError(f"a second set called {name}; name it, as in other={path}", path)
         sets[name] = sessions_files(path)
+    return sets
+
+
+def given_tests(given: Sequence[str]) -> Sets:
+    """Name the test sessions of ``SOURCE``, ``PATH`` and ``NAME=PATH``.
+
+    Raises :class:`~augesc_builder.errors.InputError` as :func:`given_sets` does, and for a source
+    that has none.
+    """
+    sets: Sets = {}
+    for text in given:
+        info = find_source(text)
+        found = {info.label: files_tested_on(text)[0]} if info else given_sets([text])
+        if twice := sorted(sets.keys() & found):
+            raise InputError(f"a second set called {twice[0]}; name it, as in other=PATH", text)
+        sets |= found
     return sets
 
 
@@ -60,6 +78,27 @@ def sets_beside(recipe: Recipe, commit: str | None, columns: Iterable[str]) -> S
         )
         for name, where in asked.items()
     }
+
+
+def sets_tested_on(folder: RunFolder, recipe: Recipe) -> Sets:
+    """Return what ``statistics.tested_on`` names: by default the test split of what it learned from.
+
+    Commits that are read are recorded. Raises :class:`~augesc_builder.errors.InputError` where
+    there are no files.
+    """
+    asked, trained_on = recipe.statistics.tested_on, recipe.finetune.sessions
+    if asked is None:
+        source = find_sessions(trained_on)
+        if source is None or source.test_files is None or not backend_of(recipe).n_sessions(recipe):
+            return {}
+        files, _ = source.test_files(commit_of_tests(folder, recipe, trained_on))
+        return {source.label: files} if files else {}
+    found: Sets = {}
+    for name, where in asked.items():
+        found[name], commit = files_tested_on(where, commit_of_tests(folder, recipe, where))
+        if commit is not None:
+            folder.add(revisions={where: commit})
+    return found
 
 
 def _files(where: str, revision: str | None) -> list[Path]:

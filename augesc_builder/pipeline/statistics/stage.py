@@ -13,6 +13,7 @@ from augesc_builder.errors import InputError
 from augesc_builder.pipeline.inputs import sessions_by
 from augesc_builder.pipeline.statistics.report import (
     figure_4_text,
+    overlap_tables,
     statistics_table,
     topics_text,
 )
@@ -25,6 +26,7 @@ from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.base import limits_of
 
 if TYPE_CHECKING:
+    from augesc_builder.metrics.overlap.counts import Said
     from augesc_builder.pipeline.statistics.measure import Counts, Measuring
     from augesc_builder.pipeline.statistics.sets import Sets
     from augesc_builder.readers.chunks import Chunk
@@ -37,9 +39,16 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """
     from augesc_builder.pipeline.finetune.stage import finetuned_on
     from augesc_builder.pipeline.statistics.measure import BESIDE, Counts, merged, statistics
-    from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
+    from augesc_builder.pipeline.statistics.sets import (
+        queries_before_filtering,
+        sets_beside,
+        sets_tested_on,
+    )
 
-    what = _measuring(recipe, trained_on=finetuned_on(folder.manifest, recipe), strict=True)
+    what = replace(
+        _measuring(recipe, trained_on=finetuned_on(folder.manifest, recipe), strict=True),
+        tested_on=_tested_on(sets_tested_on(folder, recipe)),
+    )
     sessions = folder.use(sessions_by(recipe), f"{layout.CORPUS}/{layout.DATA}")
     corpus = {layout.CORPUS: sessions}
     columns = _columns(_count(corpus, what, progress)[0], list(corpus))
@@ -69,6 +78,7 @@ def standalone(
     with_paper: bool,
     overrides: Sequence[str] = (),
     finetuned_on: Path | None = None,
+    tested_on: Sequence[str] = (),
     near_duplicates: bool = False,
     basic: bool = False,
     num_proc: int | None = None,
@@ -76,7 +86,8 @@ def standalone(
     """Measure each of the sets ``given`` (``PATH`` or ``NAME=PATH``), and print Table 2.
 
     Sets may be generations and rejected rows: those of their texts that are conversations.
-    ``overrides`` are of the paper's recipe: ``seed`` and the keys of ``statistics``.
+    ``overrides`` are of the paper's recipe: ``seed`` and the keys of ``statistics``. ``tested_on``
+    names test sessions as ``given`` does sets, or the source whose they are.
 
     Raises :class:`~augesc_builder.errors.InputError` for a file that holds no sessions, and
     :class:`~augesc_builder.errors.RecipeError` for a wrong override.
@@ -84,7 +95,7 @@ def standalone(
     from augesc_builder.metrics.duplication.counts import DEFAULT
     from augesc_builder.metrics.novelty.counts import utterances_of
     from augesc_builder.pipeline.statistics.measure import TABLE_2, statistics
-    from augesc_builder.pipeline.statistics.sets import given_sets
+    from augesc_builder.pipeline.statistics.sets import given_sets, given_tests
     from augesc_builder.sources.esconv import read_esconv
 
     recipe = load_recipe("paper", overrides)
@@ -103,8 +114,13 @@ def standalone(
     if finetuned_on is not None:
         trained_on = utterances_of(s.messages for s in read_esconv(finetuned_on))
         settings["finetuned_on"] = digest([finetuned_on])
-    what = _measuring(recipe, trained_on=trained_on)
-    what = replace(what, near=near, names=(TABLE_2,) if basic else what.names)
+    tests = given_tests(tested_on)
+    if tests:
+        settings["tested_on"] = {name: digest(files) for name, files in tests.items()}
+    what = replace(
+        _measuring(recipe, trained_on=trained_on), near=near, tested_on=_tested_on(tests)
+    )
+    what = replace(what, names=(TABLE_2,) if basic else what.names)
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "statistics", progress):
             limits = limits_of(recipe.reading)
@@ -122,6 +138,8 @@ def standalone(
         progress.say(f"\nFigure 4: {topics_text(found)}.")
     if (as_printed := figure_4_text(found)) is not None:
         progress.say(f"Of the paper's figure 4, {as_printed}.")
+    for table in overlap_tables(found):
+        progress.say(f"\n{table}")
     if not basic:
         progress.say(
             f"\nAll numbers are in {out / layout.STATISTICS}, figures in {out / layout.FIGURES}."
@@ -145,6 +163,13 @@ def _measuring(
         keep_stop_words=settings.stop_words == "keep",
         prior=Prior.parse(settings.prior),
     )
+
+
+def _tested_on(sets: Sets) -> dict[str, tuple[Said, ...]]:
+    from augesc_builder.metrics.overlap.counts import said_in
+    from augesc_builder.sources.sessions import read_messages
+
+    return {name: said_in(read_messages(files)) for name, files in sets.items()}
 
 
 def _count(
