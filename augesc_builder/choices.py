@@ -211,7 +211,8 @@ CHOICES: tuple[Choice, ...] = (
     Choice("session length is counted by the tokenizer {}", "requirements.tokenizer"),
     Choice("role words are whole words in this very case"),
     Choice(
-        "texts that stand, nearly or in part, in sessions that models are tested on are rejected: {}",
+        "texts that are near duplicates of sessions that models are tested on, or share a long "
+        "span with one, are rejected: {}",
         "requirements.test_overlap",
         unused=(None,),
     ),

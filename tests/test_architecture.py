@@ -169,6 +169,6 @@ def test_outside_code_may_hold_these_paths():
     folders = {path.parent.name for path in Path(metrics.__file__).parent.glob("*/counts.py")}
     assert folders == {
         *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
-        *("query_effect", "session_statistics", "support_strategies", "topic_correlates"),
-        "topic_drift",
+        *("overlap", "query_effect", "session_statistics", "support_strategies"),
+        *("topic_correlates", "topic_drift"),
     }

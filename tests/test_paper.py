@@ -114,11 +114,10 @@ SYSTEMS = ("paper", "paper-gpt3", "paper-blender")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_key_is_the_papers_or_ours_or_makes_no_difference(name):
     said = {*SETTINGS, *PROMPTED, *SELF_CHAT, *(choice.key for choice in CHOICES), *NO_DIFFERENCE}
+    keys = keys_of(used(name, WITH_CLASSIFIER, WITH_TOKENIZER, WITH_OVERLAP))
     unsaid = {
         key
-        for key in without_sections(
-            keys_of(used(name, WITH_CLASSIFIER, WITH_TOKENIZER, WITH_OVERLAP))
-        )
+        for key in without_sections(keys)
         if not any(f"{key}.".startswith(f"{known}.") for known in said)
     }
     assert not unsaid, (

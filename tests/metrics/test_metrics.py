@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import random
+import re
 import statistics as plain_statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from augesc_builder.metrics.duplication.counts import DEFAULT, DuplicationCounts
 from augesc_builder.metrics.duplication.duplication import Duplication
 from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
 from augesc_builder.metrics.novelty.counts import Automaton, NoveltyCounts
+from augesc_builder.metrics.overlap.counts import OverlapCounts, known_sessions, said_in
 from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.query_effect.query_effect import QueryEffect
 from augesc_builder.metrics.sample import Sample, rank_of
@@ -43,6 +45,7 @@ from augesc_builder.pipeline.statistics.measure import Counts, Measuring, merged
 from augesc_builder.pipeline.statistics.report import figure_4_text
 from augesc_builder.sources.sessions import iterate_sessions
 from augesc_builder.text.strategies import STRATEGIES
+from augesc_builder.text.words import tokenize
 from tests import classifiers
 from tests.conftest import often, shared
 
@@ -68,14 +71,15 @@ SESSIONS = st.lists(st.lists(WORDS, min_size=1, max_size=4).map(lambda t: sessio
 def test_there_is_a_room_for_each():
     assert [
         *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
-        *("query_effect", "session_statistics", "support_strategies", "topic_correlates"),
-        "topic_drift",
+        *("overlap", "query_effect", "session_statistics", "support_strategies"),
+        *("topic_correlates", "topic_drift"),
     ] == NAMES
 
 
 MORE = {
     "topic_correlates": {"sets": ["a", "a", "b", "b"]},
     "novelty": {"trained_on": SMALL[:1]},
+    "overlap": {"tested_on": SMALL[:2]},
 }
 
 LOAD = """
@@ -127,7 +131,12 @@ def test_each_loads_from_its_folder_and_gives_what_the_class_gives(tmp_path):
 @settings(max_examples=often(60))
 @given(SESSIONS, st.integers(0, 8), st.randoms(), st.sampled_from([None, 1, 2, 8]))
 def test_pieces_and_order_change_nothing(sessions, cut, rng, sample):
-    what = Measuring(trained_on=("a B a", "B. a a B"), query_sample=sample, topic_sample=sample)
+    what = Measuring(
+        trained_on=("a B a", "B. a a B"),
+        tested_on={"t": (("a B a", "B"), ("aaa",))},
+        query_sample=sample,
+        topic_sample=sample,
+    )
     whole = Counts(what)
     whole.add([spoken(s) for s in sessions])
     shuffled = list(sessions)
@@ -507,6 +516,82 @@ def test_sessions_recite_themselves_whole_and_others_little():
         others.add(spoken(s))
     assert mine.statistics()["memorized_share"] == 1.0
     assert others.statistics()["memorized_share"] < 0.2
+
+
+# -- overlap --------------------------------------------------------------------------------------
+
+
+def plain_shingles(texts):
+    words = re.findall(r"\w+", " ".join(texts).casefold())
+    return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))} if words else set()
+
+
+@given(SESSIONS, st.lists(st.lists(WORDS, min_size=1, max_size=4), max_size=4))
+def test_similarity_and_spans_are_exact(sessions, tests):
+    tests = tuple(map(tuple, tests))
+    known = known_sessions(tests, span=3)
+    for one in map(spoken, sessions):
+        mine = plain_shingles(said.text for said in one)
+        found = known.similarities(said.text for said in one)
+        for n, test in enumerate(tests):
+            theirs = plain_shingles(test)
+            both = len(mine & theirs)
+            assert found.get(n, 0) == (both / len(mine | theirs) if both else 0)
+        shared = {
+            n
+            for n, test in enumerate(tests)
+            for said in one
+            for text in test
+            if plain_grams(said.words, 3) & plain_grams(tokenize(text), 3)
+        }
+        assert known.with_spans_of(said.words for said in one) == shared
+        longest = known.longest_span(said.words for said in one)
+        assert (longest >= 3) == bool(shared)
+
+
+def plain_grams(words, n):
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
+def test_sessions_at_a_threshold_count_and_those_below_do_not():
+    test = ("a b c d e f g h",)  # four shingles of five words
+    near = spoken(session("a b c d e f g", "h i"))  # these four and one more
+    counts = OverlapCounts((test, ("x y z",)), similarity=0.8, span=7)
+    counts.add(near)
+    counts.add(spoken(session("A b c d e f", "g h i")))  # the same, and a span of five words
+    counts.add(spoken(session("a b c d e f g", "h i j")))  # four and two
+    counts.add(spoken(session("well", "hm")))
+    found = counts.statistics()
+    assert (found["sessions"], found["test_sessions"]) == (4, 2)
+    assert (found["near_duplicate_sessions"], found["near_duplicated_test_sessions"]) == (2, 1)
+    assert (found["span_sessions"], found["span_test_sessions"]) == (2, 1)
+    assert found["near_duplicate_share"] == found["span_share"] == 0.5
+    assert found["longest_by_session"] == [[0, 1], [5, 1], [7, 2]]
+    less = OverlapCounts((test,), similarity=0.801, span=8)
+    less.add(near)
+    found = less.statistics()
+    assert (found["near_duplicate_sessions"], found["span_sessions"]) == (0, 0)
+    empty = OverlapCounts((test,)).statistics()
+    assert empty["near_duplicate_share"] is empty["span_share"] is empty["shared_share"] is None
+
+
+def test_esconvs_splits_share_phrases_and_no_session():
+    tests, valid = (
+        [list(m) for _, m in iterate_sessions(shared(f"esconv/{split}.txt"))]
+        for split in ("test", "valid")
+    )
+    known = said_in(tests)
+    mine, others = OverlapCounts(known), OverlapCounts(known)
+    for one in tests[:60]:
+        mine.add(spoken(one))
+    for one in valid:
+        others.add(spoken(one))
+    found = mine.statistics()
+    assert found["near_duplicate_share"] == found["span_share"] == found["shared_share"] == 1
+    assert found["near_duplicated_test_sessions"] == 60
+    found = others.statistics()
+    assert (found["near_duplicate_sessions"], found["span_sessions"]) == (0, 1)
+    assert found["shared_share"] == pytest.approx(0.119, abs=0.001)
 
 
 # -- figure 4 as printed --------------------------------------------------------------------------

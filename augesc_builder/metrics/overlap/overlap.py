@@ -39,8 +39,8 @@ Returns:
     are of a test session) and near_duplicate_share, near_duplicated_test_sessions (count of test
     sessions that have one); span, span_sessions, span_share and span_test_sessions, the same of
     shared spans; n, ngrams (count), shared_ngrams (count of those that stand in test sessions) and
-    shared_share; longest_spans: a list of {"words", "text"}; longest_by_session: a list of [words of
-    a session's longest shared span, sessions]. Shares are from 0 to 1, and of nothing None.
+    shared_share; longest_spans: a list of {"words", "text"}; longest_by_session: a list of [words
+    of a session's longest shared span, sessions]. Shares are from 0 to 1, and of nothing None.
 """
 
 CITATION = """\

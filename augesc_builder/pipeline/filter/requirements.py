@@ -20,10 +20,10 @@ from augesc_builder.config.plugins import load_plugins, note_module
 from augesc_builder.config.requirements import (
     BalancedUtterances,
     ContinuousUtterances,
+    Overlap,
     Requirements,
     RoleWords,
     SessionLength,
-    Overlap,
     UtteranceLength,
     add_requirement,
     requirements_model,

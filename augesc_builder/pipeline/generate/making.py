@@ -15,6 +15,7 @@ from augesc_builder.errors import CheckpointError
 from augesc_builder.models.backbone import place_of
 from augesc_builder.models.token_counter import load_counter
 from augesc_builder.pipeline.filter.filter import Filter
+from augesc_builder.pipeline.filter.overlap import with_tests_at_hand
 from augesc_builder.pipeline.filter.tokens import build_counter
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep

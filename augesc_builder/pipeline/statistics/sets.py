@@ -9,8 +9,8 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.query_effect.counts import QueryCounts
-from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.filter.overlap import commit_of_tests
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.sources.registry import find_source, source_label
@@ -81,7 +81,7 @@ def sets_beside(recipe: Recipe, commit: str | None, columns: Iterable[str]) -> S
 
 
 def sets_tested_on(folder: RunFolder, recipe: Recipe) -> Sets:
-    """Return what ``statistics.tested_on`` names: by default the test split of what it learned from.
+    """Return what ``statistics.tested_on`` names: by default the test split beside the training's.
 
     Commits that are read are recorded. Raises :class:`~augesc_builder.errors.InputError` where
     there are no files.
