@@ -339,7 +339,7 @@ def test_every_page_can_be_reached():
 def test_the_site_builds_without_a_warning(tmp_path):
     for needed in ("sphinx", "furo", "myst_parser"):
         if importlib.util.find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed: pip install 'augesc-builder[docs]'")
+            pytest.skip(f"{needed} is not installed: the extra docs")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q"),
