@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class HubStub(ThreadingHTTPServer):
         self.commits: dict[str, int] = {}
         self.messages: list[str] = []
         self.private: dict[str, bool] = {}
+        self.gated: dict[str, str] = {}
+        self.tags: dict[str, dict[str, str]] = {}
         self.objects: dict[str, bytes] = {}
         self.lock = threading.Lock()
 
@@ -68,6 +71,16 @@ class HubStub(ThreadingHTTPServer):
     def resolve(self, repo: str, revision: str) -> str:
         """Return the commit of a revision; any commit asked for is taken for the newest."""
         return revision if re.fullmatch("[0-9a-f]{40}", revision) else self.head(repo)
+
+    def forget(self) -> None:
+        """Be a Hub without repos again."""
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+        for state in (
+            *(self.commits, self.messages, self.private, self.gated, self.tags),
+            *(self.objects, self.faults, self.requests),
+        ):
+            state.clear()
 
     def files(self, kind: str, repo: str) -> dict[str, bytes]:
         folder = self.root / kind / repo
@@ -152,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._info(found[1] or "models", found[2], found[3])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tree/{REVISION}/?(.*)", path):
             self._tree(found[1] or "models", found[2], found[4])
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/refs", path):
+            self._refs(found[2])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}", path):
             self._info(found[1] or "models", found[2], "main")
         elif found := re.fullmatch(rf"/{KINDS}{REPO}/resolve/{REVISION}/(.+)", path):
@@ -186,9 +201,21 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": repo,
                 "sha": self.server.resolve(repo, revision),
                 "private": self.server.private.get(repo, False),
+                "gated": self.server.gated.get(repo, False),
                 "siblings": [{"rfilename": name} for name in self.server.files(kind, repo)],
             }
         )
+
+    def _refs(self, repo: str) -> None:
+        def refs(kind: str, found: dict[str, str]) -> list[dict[str, str]]:
+            return [
+                {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit}
+                for name, commit in found.items()
+            ]
+
+        branches = refs("heads", {"main": self.server.head(repo)})
+        tags = refs("tags", self.server.tags.get(repo, {}))
+        self._json({"branches": branches, "converts": [], "tags": tags})
 
     def _entries(self, kind: str, repo: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -259,6 +286,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._batch()
         elif path == "/lfs-verify":
             self._verify()
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/settings", path):
+            self.server.gated[found[2]] = json.loads(self.body)["gated"]
+            self._json({})
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tag/(.+)", path):
+            self._tag(found[2], found[3])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/preupload/(.+)", path):
             files = self.server.files(found[1] or "models", found[2])
             self._json({"files": [_mode(f["path"], files) for f in json.loads(self.body)["files"]]})
@@ -279,6 +311,14 @@ class _Handler(BaseHTTPRequestHandler):
         folder.mkdir(parents=True)
         self.server.private[repo] = given.get("private") or given.get("visibility") == "private"
         self._json(url)
+
+    def _tag(self, repo: str, revision: str) -> None:
+        tags, name = self.server.tags.setdefault(repo, {}), json.loads(self.body)["tag"]
+        if name in tags:
+            self._send(409, b'{"error": "Tag reference exists already"}', {})
+            return
+        tags[name] = self.server.resolve(repo, revision)
+        self._json({})
 
     def _validate(self) -> None:
         text = json.loads(self.body)["content"]

@@ -27,6 +27,7 @@ from augesc_builder.config.base import (
     Section,
     Seed,
 )
+from augesc_builder.config.card import CARD, Card
 from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
 from augesc_builder.config.loader import ConfigLoader
 from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
@@ -203,6 +204,7 @@ class Recipe(Section):
     requirements: Requirements
     safety: Safety
     statistics: Statistics
+    card: Card
 
     @model_validator(mode="after")
     def _needs_a_backbone_by_name(self) -> Recipe:
@@ -220,8 +222,12 @@ class Recipe(Section):
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
 
     def fixed_settings(self) -> dict[str, Any]:
-        """Return the settings that a run keeps to its end: without the backend's free keys."""
+        """Return the settings that a run keeps to its end.
+
+        Those are all but the backend's free keys, and the form of the card, which is written anew.
+        """
         found = self.settings()
+        del found["card"]
         for name in self.generate.backend.free:
             del found["generate"]["backend"][name]
         return found
@@ -242,6 +248,7 @@ _LOADER = ConfigLoader(
     renamed=RENAMED,
     added={
         "statistics": STATISTICS,
+        "card": CARD,
         "statistics.count_query": STATISTICS["count_query"],
         "reading": READING,
         "prompt.form": "paper",
@@ -288,8 +295,14 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def modernize(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an earlier version's run under the names of this one."""
-    return _LOADER.modernize(settings)
+    """Return the settings of an earlier version's run under the names of this one.
+
+    The form of the card is not among those that a run keeps.
+    """
+    found = _LOADER.modernize(settings)
+    if "card" not in settings:
+        found.pop("card", None)
+    return found
 
 
 def _restore(values: Mapping[str, Any], modules: tuple[str, ...]) -> Recipe:

@@ -17,6 +17,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       generations/  measured/           raw continuations, and the numbers behind every decision
       requests.jsonl                    the requests to an endpoint, with answers and cost, if any
       corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
+      corpus/splits/                    its sessions once more, parted, if card.splits asks for it
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ TOKENIZER = "tokenizer.json"
 """What a checkpoint keeps its tokenizer in."""
 
 DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
+PARTED = "splits"
+"""Where the sessions stand once more by splits, if those are asked for: they are published."""
+
+CROISSANT = "croissant.json"
+"""What a push puts beside the card: the corpus for programs."""
 FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
@@ -62,8 +68,8 @@ STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
 
-SPLIT = "train"
-"""The split that tables of a corpus are written as."""
+SPLIT, SPLITS = "train", ("train", "validation", "test")
+"""The split that tables of a corpus are written as, and all that it may be parted into."""
 
 _REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STATISTICS}
 
@@ -108,6 +114,17 @@ def holds_states(run: Path) -> bool:
 def parquet_files(folder: Path) -> list[Path]:
     """Return the Parquet files right in a folder, in order."""
     return sorted(folder.glob("*.parquet"))
+
+
+def published_folder(corpus: Path, table: str) -> Path:
+    """Return the folder whose files are published for a table of a corpus."""
+    parted = corpus / PARTED
+    return parted if table == DATA and parquet_files(parted) else corpus / table
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split that a shard is of, by its name."""
+    return path.name.split("-", maxsplit=1)[0]
 
 
 def find_run(folder: Path) -> Path:

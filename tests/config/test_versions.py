@@ -26,6 +26,7 @@ def of_before(settings):
     del old["reading"], old["prompt"]["form"]
     old["generate"] |= backend
     del old["statistics"]
+    old.pop("card", None)  # a run's settings have none
     del old["finetune"]["held_out"]
     return old
 
