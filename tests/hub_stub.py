@@ -1,6 +1,7 @@
 """A Hub on loopback: the few endpoints that the real clients call to read and to write a repo.
 
-Xet is off; large files go through LFS. Faults can be put in the way of any request.
+Large files go through LFS, and those of clients that speak Xet through a store of chunks. Faults
+can be put in the way of any request.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.xet_store import XetStore
 
 LARGE = (".parquet", ".png", ".safetensors", ".bin", ".gguf")
 """What the Hub keeps as LFS objects."""
@@ -56,6 +59,7 @@ class HubStub(ThreadingHTTPServer):
         self.gated: dict[str, str] = {}
         self.tags: dict[str, dict[str, str]] = {}
         self.objects: dict[str, bytes] = {}
+        self.xet = XetStore()
         self.lock = threading.Lock()
 
     @property
@@ -81,6 +85,7 @@ class HubStub(ThreadingHTTPServer):
             *(self.objects, self.faults, self.requests),
         ):
             state.clear()
+        self.xet = XetStore()
 
     def files(self, kind: str, repo: str) -> dict[str, bytes]:
         folder = self.root / kind / repo
@@ -159,6 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _read(self, path: str) -> None:
         if path == "/api/whoami-v2":
             self._whoami()
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/xet-(read|write)-token/(.+)", path):
+            self._xet_token(found[3])
+        elif path.startswith("/xet/"):
+            self._xet_read(path.removeprefix("/xet"))
         elif path == "/api/models":
             self._models()
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/revision/(.+)", path):
@@ -255,16 +264,24 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if self.corrupt:
             data = bytes([data[0] ^ 1]) + data[1:]
-        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start, end = int(found[1]), min(int(found[2] or len(data) - 1), len(data) - 1)
-            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
-            self._send(206, data[start : end + 1], headers)
-        else:
-            self._send(200, data, headers)
+        if etag in self.server.xet.names:
+            kind_of = f"{self.server.url}/api/{kind}/{repo}/xet-read-token/{commit}"
+            headers["X-Xet-Hash"] = self.server.xet.names[etag]
+            headers["Link"] = f'<{kind_of}>; rel="xet-auth"'
+        self._send(*self._ranged(data, headers))
+
+    def _ranged(self, data: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+        """Give what is to be sent of some data: all, or the range that is asked for."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not found:
+            return 200, data, headers
+        start, end = int(found[1]), min(int(found[2] or len(data) - 1), len(data) - 1)
+        where = {"Content-Range": f"bytes {start}-{end}/{len(data)}"}
+        return 206, data[start : end + 1], headers | where
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def _write(self, path: str) -> None:
+    def _write(self, path: str) -> None:  # noqa: PLR0912 - an endpoint each
         if found := re.fullmatch(rf"/api/{KINDS}{REPO}/paths-info/(.+)", path):
             wanted = re.findall(r"paths=([^&]+)", self.body.decode()) or (
                 json.loads(self.body)["paths"] if self.body.startswith(b"{") else []
@@ -272,6 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = [name.replace("%2F", "/") for name in wanted]
             entries = self._entries(found[1] or "models", found[2])
             self._json([entry for entry in entries if entry["path"] in wanted])
+        elif path.startswith("/xet/"):
+            self._xet_write(path.removeprefix("/xet"))
         elif path == "/api/validate-yaml":
             self._validate()
         elif found := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
@@ -375,6 +394,46 @@ class _Handler(BaseHTTPRequestHandler):
         new = self.server.head(repo)
         where = f"{self.server.url}/{'datasets/' * (kind == 'datasets')}{repo}/commit/{new}"
         self._json({"success": True, "commitOid": new, "commitUrl": where})
+
+    # -- Xet -------------------------------------------------------------------------------------
+
+    def _xet_token(self, what: str) -> None:
+        if what == "write" and ROLES.get(self._token()) != "write":
+            self._send(403, b'{"error": "You don\'t have the rights"}', {})
+            return
+        url, end = f"{self.server.url}/xet", 4_000_000_000
+        headers = {
+            "X-Xet-Cas-Url": url,
+            "X-Xet-Access-Token": f"xet-{what}",
+            "X-Xet-Token-Expiration": str(end),
+        }
+        found = {"casUrl": url, "accessToken": f"xet-{what}", "exp": end}
+        self._send(200, json.dumps(found).encode(), headers)
+
+    def _xet_read(self, path: str) -> None:
+        if found := re.fullmatch(r"/v1/reconstructions/([0-9a-f]{64})", path):
+            if found[1] in self.server.xet.files:
+                xorbs = f"{self.server.url}/xet/xorbs"
+                self._json(self.server.xet.reconstruction(found[1], xorbs))
+                return
+        elif found := re.fullmatch(r"/xorbs/([0-9a-f]{64})", path):
+            data = self.server.xet.xorbs[found[1]]
+            self._send(*self._ranged(data, {}))
+            return
+        self._missing("EntryNotFound")
+
+    def _xet_write(self, path: str) -> None:
+        with self.server.lock:
+            if self._token() != "xet-write":
+                self._send(403, b'{"error": "a token to write is wanted"}', {})
+            elif found := re.fullmatch(r"/v1/xorbs/default/([0-9a-f]{64})", path):
+                self.server.xet.xorbs[found[1]] = self.body
+                self._json({"was_inserted": True})
+            elif re.fullmatch(r"(/v1)?/shards?", path):
+                self.server.objects.update(self.server.xet.add_shard(self.body))
+                self._json({"result": 1})
+            else:
+                self._missing("EntryNotFound")
 
     # -- answering -------------------------------------------------------------------------------
 

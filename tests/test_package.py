@@ -78,6 +78,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
             "recipes/tiny.yaml",
         ),
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
+        "dataset_card/access.yaml",
         *("dataset_card/model.md", "text/lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
         *(f"training/configs/{name}.yaml" for name in ("tiny", "esconv", "esconv_then_augesc")),

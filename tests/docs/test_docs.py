@@ -105,6 +105,8 @@ def check_command(words: list[str], *, in_prose: bool = False) -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
     elif words[:3] == ["python", "-m", "pip"]:
         check_pip(rest[2:])
+    elif words[:3] == ["python", "-m", "build"]:
+        assert len(words) == 3, words
     elif program == "python":
         script = rest[0]
         code = (ROOT / script).read_text()

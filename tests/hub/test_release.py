@@ -6,9 +6,11 @@ import hashlib
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from augesc_builder import tables
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import PublishError
 from augesc_builder.hub.release import How
@@ -17,6 +19,7 @@ from augesc_builder.pipeline.card.ingredients import check_licence, terms_text
 from augesc_builder.pipeline.card.metadata import join_card, split_card
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.registry import find_source
+from tests.conftest import rows_of
 from tests.hub.conftest import push, refused
 from tests.hub_stub import Fault
 
@@ -191,10 +194,10 @@ class TestLicences:
         assert line.endswith("give cc-by-nc-4.0")
         assert not list(hub.root.iterdir())
 
-    def test_a_folder_of_filter_is_not_given_one(self, refused, augesc, tmp_path, tiny_file):
-        row = {"query": "I lost my job.", "text": " I am sorry.\nHuman: Thanks.\nAI: Tell me."}
-        rows = tmp_path / "rows.jsonl"
-        rows.write_text(json.dumps({**row, "source": "reddit"}) + "\n")
+    def test_a_folder_of_filter_is_not_given_one(self, refused, augesc, built, tmp_path, tiny_file):
+        rows = tmp_path / "rows.parquet"
+        found = [{**row, "source": "reddit"} for row in rows_of(built / "generations")]
+        pq.write_table(tables.to_table(found, tables.GENERATIONS), rows)
         out = tmp_path / "out"
         code, _, err = augesc("filter", rows, "--out", out, "--recipe", tiny_file)
         assert code == 0, err
@@ -219,11 +222,10 @@ class TestWhatIsBesideTheFiles:
         path.write_text(path.read_text().replace(today, "2020-02-02"))  # as if long ago
         record = path.with_name(".augesc.json")
         names = json.loads(record.read_text())
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest()]
-        digests += [
-            hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes()).hexdigest()
-        ]
+        data = path.read_bytes()
+        digests = [hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()]
         record.write_text(json.dumps({**names, "files": {**names["files"], path.name: digests}}))
+        hub.commits[hub.repo] += 1
         touch(run)
         assert push(hub, run).returncode == 0
         assert json.loads(path.read_text())["datePublished"] == "2020-02-02"
