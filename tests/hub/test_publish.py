@@ -311,6 +311,7 @@ def test_a_folder_of_augesc_filter(hub, built, tiny_file, tmp_path, augesc):
     assert done.returncode == 0, done.stderr
     there = {p.relative_to(hub.root / "datasets" / hub.repo) for p in _files(hub)}
     assert {str(p) for p in there if p.suffix == ".json" and p.name[0] != "."} == {
+        "croissant.json",
         "filter_report.json",
         "safety_report.json",
     }

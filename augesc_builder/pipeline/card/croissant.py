@@ -246,7 +246,7 @@ def _split_names(splits: Sequence[str]) -> dict[str, Any]:
         "key": {"@id": "splits/name"},
         "field": [
             {"@type": "cr:Field", "@id": "splits/name", "dataType": "sc:Text"},
-            {"@type": "cr:Field", "@id": "splits/url", "dataType": "cr:Split"},
+            {"@type": "cr:Field", "@id": "splits/url", "dataType": "sc:URL"},
         ],
         "data": [{"splits/name": name, "splits/url": _SPLITS[name]} for name in splits],
     }
