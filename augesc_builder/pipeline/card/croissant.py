@@ -97,16 +97,17 @@ _RESPONSIBLE = {
 }
 
 
+Step = tuple[str, str, str | None]
+"""What was done to a corpus: a name, a description, and what it used."""
+
+
 @dataclass(frozen=True)
 class Origin:
-    """How a corpus came about.
-
-    ``steps`` are what was done, each with a name, a description, and what it used.
-    """
+    """How a corpus came about."""
 
     title: str
     made_of: Sequence[SourceInfo]
-    steps: Sequence[tuple[str, str, str | None]]
+    steps: Sequence[Step]
 
 
 def origin_of(corpus: Path) -> Origin:
@@ -124,7 +125,7 @@ def origin_of(corpus: Path) -> Origin:
     recipe = run_told.recipe
     backend = backend_of(recipe)
     model = describe_model(run_told) if backend.needs_checkpoint else backend.model(recipe)
-    steps = [("collection of triggers", describe_triggers(run_told), None)]
+    steps: list[Step] = [("collection of triggers", describe_triggers(run_told), None)]
     if backend.needs_checkpoint:
         steps.append(("fine-tuning", describe_finetuning(run_told), model))
     steps.append(("generation", describe_generation(run_told), model))
@@ -135,7 +136,7 @@ def origin_of(corpus: Path) -> Origin:
     )
 
 
-def _filtering(corpus: Path) -> tuple[str, str, None]:
+def _filtering(corpus: Path) -> Step:
     report = load_report(corpus, "filter")
     failed = ", ".join(f"{name} {n['count']:,}" for name, n in report["violations"].items())
     said = f"{report['retained']:,} of {report['total']:,} texts met the requirements on form"
@@ -263,7 +264,7 @@ def _record_sets(corpus: Path, card: Mapping[str, Any]) -> Iterator[dict[str, An
             "source": {
                 **source,
                 "extract": {"fileProperty": "fullpath"},
-                "transform": {"regex": r"(\w+)-\d+-of-\d+\.parquet$"},
+                "transform": {"regex": r".*/(\w+)-\d+-of-\d+\.parquet$"},
             },
             "references": {"field": {"@id": "splits/name"}},
         }

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
@@ -58,6 +59,30 @@ def test_it_is_valid(parted, built, tmp_path):
         assert "not standard" not in said
         (warning,) = re.findall(r"^  -  .*", said, re.MULTILINE)
         assert '"https://schema.org/version" is recommended' in warning  # tags are the versions
+
+
+@pytest.mark.slow
+def test_its_columns_and_splits_are_read_by_that_tool(parted, tmp_path):
+    pytest.importorskip("mlcroissant", reason="the extra dev")
+    path = tmp_path / "croissant.json"
+    path.write_text(croissant(parted, card_of(parted), URL, DATE))
+    code = (
+        "import json, sys, mlcroissant\n"
+        f"found = mlcroissant.Dataset({str(path)!r}, mapping={{'repo': {str(parted)!r}}})\n"
+        "text = lambda value: value.decode()\n"
+        "print(json.dumps([[text(row['default/split']), text(row['default/session_id']),"
+        " len(row['default/messages'])] for row in found.records('default')]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    there = {
+        row["session_id"]: (file.name.split("-")[0], len(row["messages"]))
+        for file in (parted / "splits").glob("*.parquet")
+        for row in pq.read_table(file).to_pylist()
+    }
+    assert {name: (split, n) for split, name, n in json.loads(done.stdout)} == there
 
 
 def test_it_lists_files_splits_and_columns(parted):
