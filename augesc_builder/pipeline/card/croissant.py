@@ -264,7 +264,8 @@ def _record_sets(corpus: Path, card: Mapping[str, Any]) -> Iterator[dict[str, An
             "source": {
                 **source,
                 "extract": {"fileProperty": "fullpath"},
-                "transform": {"regex": r".*/(\w+)-\d+-of-\d+\.parquet$"},
+                # What it gives is matched once more by readers, so that it must match too.
+                "transform": {"regex": r"(?:.*/)?(\w+?)(?:-\d+-of-\d+\.parquet)?$"},
             },
             "references": {"field": {"@id": "splits/name"}},
         }
