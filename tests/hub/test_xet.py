@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -71,7 +72,16 @@ def test_a_corpus_there_and_back(speaking, run):
     assert [path for path in hub.requests if "reconstructions" in path]
 
 
-def test_a_store_that_takes_nothing_changes_nothing(speaking, run):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", "/xorbs/", 400, times=99),
+        Fault("POST", "/shards", 400, times=99),
+        Fault("GET", "/xet-write-token/", 401, times=99),
+    ],
+    ids=lambda fault: fault.path,
+)
+def test_a_store_that_takes_nothing_changes_nothing(speaking, run, fault):
     hub = speaking
     assert push(hub, run).returncode == 0
     before = hub.files("datasets", hub.repo)
@@ -82,7 +92,7 @@ def test_a_store_that_takes_nothing_changes_nothing(speaking, run):
     from augesc_builder.run.progress import Progress
 
     stage.standalone(run, Progress(quiet=True))
-    hub.faults.append(Fault("GET", "/xet-write-token/", 403, times=99))
+    hub.faults.append(replace(fault))
     line = refused(push(hub, run))
     assert f"{hub.repo} was not changed" in line
     assert hub.files("datasets", hub.repo) == before
