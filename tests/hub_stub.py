@@ -77,7 +77,7 @@ class HubStub(ThreadingHTTPServer):
         return revision if re.fullmatch("[0-9a-f]{40}", revision) else self.head(repo)
 
     def forget(self) -> None:
-        """Be a Hub without repos again."""
+        """Be a Hub without repos again; Xet's chunks stay, since its clients know of them."""
         shutil.rmtree(self.root)
         self.root.mkdir()
         for state in (
@@ -85,7 +85,6 @@ class HubStub(ThreadingHTTPServer):
             *(self.objects, self.faults, self.requests),
         ):
             state.clear()
-        self.xet = XetStore()
 
     def files(self, kind: str, repo: str) -> dict[str, bytes]:
         folder = self.root / kind / repo
