@@ -43,9 +43,9 @@ def validate(text: str, tmp_path: Path) -> str:
     pytest.importorskip("mlcroissant", reason="the extra dev")
     path = tmp_path / "croissant.json"
     path.write_text(text)
-    tool = Path(sys.executable).parent / "mlcroissant"
+    tool = [sys.executable, "-c", "from mlcroissant.scripts.cli import main; main()"]
     done = subprocess.run(
-        [tool, "validate", "--jsonld", path], capture_output=True, text=True, check=False
+        [*tool, "validate", "--jsonld", path], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Done" in done.stderr
