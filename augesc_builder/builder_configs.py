@@ -210,6 +210,7 @@ def _read_esconv(path: str, source: str) -> Iterator[pa.Table]:
             "session_id": session.session_id,
             "source": source,
             "messages": list(session.messages),
+            "strategies": session.strategies,
         }
         for session in read_esconv(path)
     ]
@@ -243,6 +244,9 @@ def _read_rejected(path: str) -> Iterator[pa.Table]:
                     "messages": PLAIN.parse(PLAIN.for_query(row["query"]) + row["text"]),
                     "n_tokens": row["n_prompt_tokens"] + row["n_tokens"],
                     "text": row["text"],
+                    "background": row.get("background"),
+                    "persona": row.get("persona"),
+                    "strategies": row.get("strategies"),
                     "violations": row["violations"],
                 }
                 for row in batch.to_pylist()

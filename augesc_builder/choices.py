@@ -58,6 +58,10 @@ def _classified(settings: Mapping[str, Any]) -> bool:
     return _with_reddit(settings) and bool(value_of(settings, "queries.classifiers.enabled"))
 
 
+def _grounded(settings: Mapping[str, Any]) -> bool:
+    return bool(value_of(settings, "prompt.background"))
+
+
 def _self_chat(settings: Mapping[str, Any]) -> bool:
     return bool(value_of(settings, "generate.backend.type") == "self_chat")
 
@@ -83,6 +87,25 @@ CHOICES: tuple[Choice, ...] = (
         "what a supporter says before the seeker's first words is left out of fine-tuning too; "
         "the paper says so of its Table 2",
         when=_finetuned,
+    ),
+    Choice(
+        "a background stands before every conversation: in fine-tuning the situation that a "
+        "session's seeker wrote beforehand, and at generation what the model first continues the "
+        "query into",
+        "prompt.background",
+        unused=(None, False),
+    ),
+    Choice(
+        "how many tokens a background has at most, and how often one that cannot be built on is "
+        "drawn: {}",
+        "generate.background",
+        when=_grounded,
+    ),
+    Choice("a background begins with a persona that is drawn from {}", "prompt.personas"),
+    Choice(
+        "the supporter's utterances begin with their strategies, which are taken out of the texts",
+        "prompt.strategies",
+        unused=(None, False),
     ),
     Choice("AdamW's weight decay is {}", "finetune.weight_decay"),
     Choice("gradients are clipped to the norm {}", "finetune.max_grad_norm"),
@@ -129,6 +152,9 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "conversations of each query: {}; the paper gives sums only", "generate.samples_per_query"
     ),
+    Choice("generation ends as soon as so many sessions are kept: {}", "generate.keep"),
+    Choice("candidates for that are at most {}", "generate.keep_budget"),
+    Choice("of the sessions that met the requirements some are chosen: {}", "select"),
     Choice("the texts come from the backend {}", "generate.backend.type", unused=("local",)),
     Choice("the seeker's dialog model is {}", "generate.backend.seeker.model"),
     Choice("the supporter's dialog model is {}", "generate.backend.supporter.model"),
@@ -186,6 +212,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice("role words are whole words in this very case"),
     Choice("sessions are scanned for safety flags, and none is dropped for them"),
     Choice("a classifier raises safety flags too: {}", "safety.classifier.model"),
+    Choice(
+        "kept sessions are measured beyond their form, and none is dropped for it: {}",
+        "quality.measures",
+        unused=(None, []),
+    ),
     Choice(
         "figure 3 takes the mean of the utterances behind the query; whether the paper's holds the "
         "query is not said",

@@ -192,6 +192,7 @@ SETTINGS: dict[str, Stated] = {
     "generate.min_p": Stated(0, _4_1),
     "generate.greedy": Stated(False, _4_1),
     "requirements.session_length": Stated({"max": 1450}, _4_3),
+    "requirements.counted": Stated("stripped", _4_3),
     "requirements.total_utterances": Stated({"min": 10, "max": 50}, _4_3),
     "requirements.continuous_utterances": Stated({"max": 3}, _4_3),
     "requirements.balanced_utterances": Stated({"max_ratio": 2.5}, _4_3),

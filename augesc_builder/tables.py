@@ -22,8 +22,8 @@ SAFETY_FLAGS = [
         "end": Value("int32"),
     }
 ]
-"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0), and
-the span of its characters."""
+"""What :mod:`~augesc_builder.text.safety` found: which flag, in which of ``messages`` (from 0; -1
+is the background), and the span of its characters."""
 
 QUERIES = Features(
     {
@@ -61,14 +61,20 @@ GENERATIONS = Features(
         "n_tokens": Value("int32"),
         "finish_reason": Value("string"),
         "seed": Value("int64"),
+        "background": Value("string"),
+        "background_faults": [Value("string")],
+        "n_background_tokens": Value("int32"),
+        "persona": Value("string"),
+        "strategies": [Value("string")],
     }
 )
 """A row is one raw continuation of one prompt (section 4.1, Inference).
 
 - ``query_id``, ``source``, ``query``: the trigger, as in the queries table
 - ``sample``: the number of the sample for this query, from 0
-- ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped
-- ``n_prompt_tokens``: tokens of the prompt (instruction, query and ``AI:``)
+- ``text``: what the model wrote after the prompt's ``AI:``, nothing stripped but the tags of
+  strategies
+- ``n_prompt_tokens``: tokens of the conversation's prompt (instruction, background, query, ``AI:``)
 - ``n_tokens``: tokens of ``text``; the end-of-sequence token is not counted; both counts are null
   where no tokenizer of ours wrote it
 - ``finish_reason``: ``eos``, ``length`` (the limit was reached), ``prompt_too_long``, or
@@ -76,6 +82,17 @@ GENERATIONS = Features(
   said no word); of an endpoint also ``content_filter``, ``refused``, ``empty``, ``wrong_format``
   (no speaker in front), ``failed`` (never answered; the text is empty) and ``other``
 - ``seed``: the seed of the random streams
+- ``background``: what the model wrote of the seeker's story before the conversation, which
+  continues it; null where it wrote none, or none that was fit
+- ``background_faults``: why each draw of a background that was not kept was not, in their order:
+  ``empty``, ``unfinished``, ``role_word`` (such as "AI:" in it), ``copy`` (no word that is not in
+  the query) or ``contradiction`` (with the query); null without prompt.background
+- ``n_background_tokens``: tokens that all these draws took, beside ``n_tokens``; null as above
+- ``persona``: the persona that was drawn for the row, with which each draw of its background
+  begins; null without ``prompt.personas``
+- ``strategies``: the strategy that the model named before an utterance, one a message (the query
+  is the first) and null where there is none; null without prompt.strategies, and where the text
+  is no conversation
 """
 
 SESSIONS = Features(
@@ -86,6 +103,9 @@ SESSIONS = Features(
         "messages": MESSAGES,
         "n_tokens": Value("int32"),
         "safety_flags": SAFETY_FLAGS,
+        "background": Value("string"),
+        "persona": Value("string"),
+        "strategies": [Value("string")],
     }
 )
 """A row is one conversation.
@@ -96,6 +116,9 @@ SESSIONS = Features(
 - ``messages``: utterances in order; ``user`` is the seeker, ``assistant`` the supporter
 - ``n_tokens``: tokens of prompt and continuation together, or null where no model wrote it
 - ``safety_flags``: what the safety pass found, or null where it did not run
+- ``background``: the seeker's story that the conversation was generated from, or null
+- ``persona``: the persona that was drawn for it, or null
+- ``strategies``: the supporter's strategy of each message, null where there is none, or null
 """
 
 REJECTED = Features({**GENERATIONS, "violations": [Value("string")]})
@@ -129,6 +152,51 @@ MEASURED = Features(
 - ``seeker_mean_words``, ``supporter_mean_words``: their means; null where there is no utterance
 """
 
+QUALITY = Features(
+    {
+        "session_id": Value("string"),
+        "corpus": Value("string"),
+        "source": Value("string"),
+        "n_utterances": Value("int32"),
+        "numbers": [
+            {"measure": Value("string"), "name": Value("string"), "value": Value("float64")}
+        ],
+        "utterances": [
+            {
+                "measure": Value("string"),
+                "scores": [Value("float64")],
+                "labels": [Value("string")],
+            }
+        ],
+        "findings": [
+            {
+                "measure": Value("string"),
+                "kind": Value("string"),
+                "role": Value("string"),
+                "utterance": Value("int32"),
+                "start": Value("int32"),
+                "end": Value("int32"),
+                "score": Value("float64"),
+                "reason": Value("string"),
+                "other": Value("int32"),
+                "other_start": Value("int32"),
+                "other_end": Value("int32"),
+            }
+        ],
+    }
+)
+"""A row is what measures of quality say of one session (:mod:`augesc_builder.metrics.scored`).
+
+- ``session_id``, ``source``: as in the sessions table
+- ``corpus``: the set of sessions it is in, as it was named
+- ``n_utterances``: utterances of the session
+- ``numbers``: the session's numbers; ``value`` is null where a measure says nothing
+- ``utterances``: of each measure a score an utterance (null where it says nothing), and a class
+  an utterance, or null where it classifies none
+- ``findings``: what it points at: characters ``start`` to ``end`` of an ``utterance`` (from 0) that
+  a ``role`` said, how sure it is (0 to 1), why in words, and what it is held against, or null
+"""
+
 SESSIONS_AND_REJECTED = Features(
     {**SESSIONS, "text": Value("string"), "violations": [Value("string")]}
 )
@@ -138,6 +206,22 @@ SESSIONS_AND_REJECTED = Features(
 continuation, is null for sessions, whose ``violations`` are empty.
 """
 
+NOT_SELECTED = Features(
+    {
+        **SESSIONS,
+        "score": Value("float64"),
+        "reason": Value("string"),
+        "chosen": Value("string"),
+        "chosen_score": Value("float64"),
+    }
+)
+"""A row is a session that met the requirements, and others were chosen in its place.
+
+- ``score``: the number that the choice went by; null where the measure says nothing
+- ``reason``: ``score`` (others of its query are better) or ``beyond_keep`` (enough are kept)
+- ``chosen``, ``chosen_score``: the ``session_id`` of the best one of its query, and its number
+"""
+
 TABLES = {
     "queries": QUERIES,
     "generations": GENERATIONS,
@@ -145,6 +229,7 @@ TABLES = {
     "rejected": REJECTED,
     "rejected_posts": REJECTED_POSTS,
     "measured": MEASURED,
+    "quality": QUALITY,
 }
 
 

@@ -27,7 +27,8 @@ from typing import Any
 
 import torch
 
-from augesc_builder.config.recipe import FromScratch, Recipe, load_recipe
+from augesc_builder.config.backbone import FromScratch
+from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.models import causal_lm
 from augesc_builder.models.allocation import memory_kept
 from augesc_builder.models.backbone import place_of

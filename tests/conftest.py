@@ -66,6 +66,7 @@ TINY = {
     "finetune": {"n_sessions": 13, "epochs": 2, "max_tokens": 384, "save_state_every": 2},
     "queries": {"max_per_source": 12},
     "generate": {"max_tokens": 384, "shard_size": 4, "backend": {"batch_size": 3}},
+    "quality": {"measures": ["informativeness"]},
     # An untrained model meets no requirement of the paper; with these some texts are kept.
     "requirements": {
         "total_utterances": {"min": 1, "max": 50},
@@ -157,11 +158,12 @@ def corpus_of(folder: Path) -> dict[str, Any]:
         "generations": rows_of(folder / "generations"),
         "sessions": rows_of(folder / "corpus" / "data"),
         "rejected": rows_of(folder / "corpus" / "rejected"),
+        "quality": rows_of(folder / "corpus" / "quality"),
         **{
             name: (folder / "corpus" / name).read_text()
             for name in (
                 *("filter_report.json", "safety_report.json"),
-                *("statistics.json", "README.md"),
+                *("quality.json", "statistics.json", "README.md"),
             )
         },
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from augesc_builder.config.recipe import FromScratch
+from augesc_builder.config.backbone import FromScratch
 from augesc_builder.config.training import Shape
 from augesc_builder.dialog.encoding import PLAIN_TEMPLATE
 from augesc_builder.models import causal_lm, dialog

@@ -168,6 +168,7 @@ def test_outside_code_may_hold_these_paths():
         assert getattr(augesc, name) is not None
     folders = {path.parent.name for path in Path(metrics.__file__).parent.glob("*/counts.py")}
     assert folders == {
-        *("duplication", "lexical_diversity", "novelty"),
-        *("query_effect", "session_statistics", "topic_correlates"),
+        *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
+        *("query_effect", "session_statistics", "support_strategies", "topic_correlates"),
+        "topic_drift",
     }

@@ -35,6 +35,7 @@ BOTH = "queries.sources=[{source: empathetic_dialogues}, {source: reddit, path: 
 NO_DIFFERENCE = {
     **dict.fromkeys(("name", "about"), "what the recipe is called"),
     "safety": "said once: sessions are flagged, and none is dropped",
+    "quality": "said once: sessions are measured, and none is dropped",
     **dict.fromkeys(
         (
             *("backbone.revision", "finetune.revision", "queries.classifiers.emotions.*.revision"),
@@ -157,6 +158,7 @@ ANOTHER = {
     "generate.min_p": 0.1,
     "generate.greedy": True,
     "requirements.session_length.max": 1451,
+    "requirements.counted": "generated",
     "requirements.total_utterances.min": 9,
     "requirements.continuous_utterances.max": 4,
     "requirements.balanced_utterances.max_ratio": 2.6,

@@ -13,16 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import hub, statistics, status, study, training, view
+from augesc_builder.cli import choosing, hub, statistics, status, study, training, view
 from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
+    KeepOption,
     OutOption,
     ProcessesOption,
     QuietOption,
     RecipeOption,
     SetOption,
+    keeping,
     name_or_path,
     path,
 )
@@ -52,6 +54,7 @@ def build(
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
     dry_run: DryRunOption = False,
+    keep: KeepOption = None,
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Stop after this stage; resume another day.")
     ] = None,
@@ -64,7 +67,7 @@ def build(
     """
     from augesc_builder.config.recipe import load_recipe
 
-    chosen, progress = load_recipe(recipe, override or ()), Progress(quiet=quiet)
+    chosen, progress = load_recipe(recipe, keeping(override, keep)), Progress(quiet=quiet)
     if dry_run:
         from augesc_builder.pipeline.plan import plan
 
@@ -144,6 +147,7 @@ def generate(
     ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
+    keep: KeepOption = None,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -152,7 +156,7 @@ def generate(
     from augesc_builder.config.recipe import load_recipe
     from augesc_builder.pipeline.generate import stage
 
-    chosen, progress = load_recipe(recipe, override or ()), Progress(quiet=quiet)
+    chosen, progress = load_recipe(recipe, keeping(override, keep)), Progress(quiet=quiet)
     if dry_run:
         for line in stage.plan(chosen, queries):
             progress.say(line)
@@ -214,7 +218,7 @@ def filter_(
             "augesc_builder.pipeline.filter.filter", [path for path in (generations, reuse) if path]
         )
     from augesc_builder.config.recipe import load_recipe
-    from augesc_builder.pipeline.filter import stage
+    from augesc_builder.pipeline.filter import again, stage
 
     progress = Progress(quiet=quiet)
     if reuse is not None:
@@ -222,7 +226,7 @@ def filter_(
             raise typer.BadParameter(
                 "--reuse measures nothing: give neither a file nor how to read"
             )
-        stage.refilter(reuse, override or (), recipe, out, progress, num_proc)
+        again.refilter(reuse, override or (), recipe, out, progress, num_proc)
         return
     if generations is None or out is None:
         raise typer.BadParameter("expected GENERATIONS and --out DIR, or --reuse DIR")
@@ -239,6 +243,7 @@ def filter_(
     )
 
 
+choosing.register(app)
 statistics.register(app)
 
 

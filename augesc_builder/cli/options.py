@@ -32,8 +32,8 @@ RecipeOption = Annotated[
         "--recipe",
         metavar="NAME|FILE",
         parser=name_or_path,
-        help="A shipped recipe (quickstart, smollm2, paper, paper-lora, paper-blender, tiny) "
-        "or a file.",
+        help="A shipped recipe (quickstart, smollm2, paper, paper-lora, paper-grounded, "
+        "paper-blender, tiny) or a file.",
     ),
 ]
 SetOption = Annotated[
@@ -60,3 +60,17 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
+KeepOption = Annotated[
+    int | None,
+    typer.Option(
+        "--keep",
+        min=1,
+        max=1_000_000,
+        help="Generate until so many sessions are kept, of all sources: generate.keep.",
+    ),
+]
+
+
+def keeping(overrides: list[str] | None, keep: int | None) -> list[str]:
+    """Return overrides with that of ``--keep``."""
+    return [*(overrides or ()), *([] if keep is None else [f"generate.keep={keep}"])]

@@ -1,7 +1,8 @@
-"""The commands ``stats`` and ``compare``: sets of sessions, and finished runs."""
+"""The commands ``stats``, ``quality`` and ``compare``: sets of sessions, and finished runs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from augesc_builder.cli.options import (
     ProcessesOption,
     QuietOption,
     SeedOption,
+    SetOption,
     name_or_path,
     path,
 )
@@ -23,6 +25,7 @@ from augesc_builder.run.workers import warm_up
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(stats)
+    app.command()(quality)
     app.command()(compare)
 
 
@@ -102,6 +105,55 @@ def stats(
         finetuned_on=finetuned_on,
         near_duplicates=near_duplicates,
         basic=basic,
+        num_proc=num_proc,
+    )
+
+
+def quality(
+    sessions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]PATH...",
+            parser=name_or_path,
+            help="Sets of sessions, as `augesc stats` takes them.",
+        ),
+    ],
+    out: OutOption,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="consistency, topic_drift, informativeness, support_strategies; repeatable. "
+            "[default: the recipe's, or those that need no model]",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="Whose section `quality` says with which models.",
+        ),
+    ] = "paper",
+    override: SetOption = None,
+    num_proc: ProcessesOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure sessions beyond their form: contradictions, drift, what turns add, strategies.
+
+    A model, where a measure has one, works in one process.
+    """
+    from augesc_builder.pipeline.quality import stage
+
+    asked = [f"quality.measures={json.dumps(measure)}"] if measure else []
+    stage.standalone(
+        sessions,
+        out,
+        Progress(quiet=quiet),
+        recipe=recipe,
+        overrides=[*(override or ()), *asked],
         num_proc=num_proc,
     )
 

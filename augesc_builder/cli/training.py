@@ -1,4 +1,4 @@
-"""The commands that train dialog models, evaluate them and talk to them."""
+"""The commands that train models, evaluate them and talk to them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             parser=name_or_path,
-            help="A shipped config (tiny, esconv, esconv_then_augesc) or a file.",
+            help="A shipped config (tiny, esconv, esconv_then_augesc, strategies) or a file.",
         ),
     ] = "tiny",
     override: SetOption = None,
@@ -57,7 +57,7 @@ def train(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fine-tune a dialog model on sessions: Blender on ESConv, then on AugESC."""
+    """Fine-tune a dialog model on sessions, or a classifier on labelled texts."""
     from augesc_builder.config.training import load_config
     from augesc_builder.training.run import train as run
 
@@ -111,17 +111,34 @@ def evaluate_model(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Evaluate a dialog model without people; with --against, two of them and a paired test."""
+    """Evaluate a dialog model or a classifier; with --against, two of them and a paired test."""
     from augesc_builder.config.training import load_config
+    from augesc_builder.dialog.folder import find_model
     from augesc_builder.dialog.model import Decoding
+    from augesc_builder.evaluation.classification import evaluate_classifiers
     from augesc_builder.evaluation.evaluate import Setup, evaluate
-    from augesc_builder.evaluation.report import evaluation_tables
+    from augesc_builder.evaluation.report import classification_tables, evaluation_tables
+    from augesc_builder.models.sequence_classifier import is_classifier
 
     progress = Progress(quiet=quiet)
     data = load_config("esconv").data.model_copy(update={"esconv_folder": esconv_folder})
+    names = [model, *([against] if against else [])]
+    if is_classifier(find_model(model)):
+        progress.say(
+            classification_tables(
+                evaluate_classifiers(
+                    *(names, sessions, data, progress, out),
+                    limit=limit,
+                    batch_size=batch_size,
+                    resamples=resamples,
+                    seed=seed,
+                )
+            )
+        )
+        return
     decoding = Decoding(max_tokens, beams, top_p, temperature, no_repeat_ngram, seed, batch_size)
     setup = Setup(sessions, data, decoding, limit, not perplexity_only, resamples, seed)
-    report = evaluate([model, *([against] if against else [])], setup, progress, out)
+    report = evaluate(names, setup, progress, out)
     progress.say(evaluation_tables(report))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal, Union
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Union, cast
 
 from pydantic import Field, create_model, model_validator
 
@@ -15,6 +17,8 @@ from augesc_builder.config.vllm import VllmSettings
 
 class LocalSettings(BackendSettings):
     """Our own engine, on the machine's GPUs or CPU cores."""
+
+    obeys: ClassVar[frozenset[str]] = frozenset({"background", "strategies"})
 
     type: Literal["local"]
     engine: Literal["continuous", "static"]
@@ -51,6 +55,36 @@ class LocalSettings(BackendSettings):
         return self
 
 
+class Background(Section):
+    """How backgrounds are drawn, where the prompt has them (``prompt.background``)."""
+
+    max_tokens: Positive
+    attempts: Positive
+
+
+BACKGROUND = {"max_tokens": 100, "attempts": 4}
+"""What files of before had there been such a section hold."""
+
+
+CANDIDATES_EACH = 20
+"""Candidates for each session that is to be kept, at most, where a recipe gives no budget."""
+
+
+Sessions = Annotated[int, Field(ge=1, le=1_000_000)]
+
+Candidates = Annotated[int, Field(ge=1, le=20_000_000)]
+"""How many there may be, all of which are held in memory as a list of what is to be done."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """``keep`` sessions of a source (``None``: of all), of at most ``budget`` candidates."""
+
+    source: str | None
+    keep: int
+    budget: int
+
+
 class Generate(Section):
     """Sampling of conversations (section 4.1, Inference)."""
 
@@ -63,13 +97,67 @@ class Generate(Section):
     min_p: Fraction
     greedy: bool
     shard_size: Positive
+    background: Background
+    keep: Sessions | Annotated[dict[str, Sessions], Field(min_length=1)] | None
+    keep_budget: Candidates | dict[str, Candidates] | None
     backend: BackendSettings
+
+    @model_validator(mode="after")
+    def _budget_is_enough(self) -> Generate:
+        if self.keep_budget is None:
+            return self
+        if self.keep is None:
+            raise ValueError("keep_budget is the most candidates for keep; give keep, or null here")
+        if isinstance(self.keep, dict) != isinstance(self.keep_budget, dict):
+            raise ValueError("keep and keep_budget: give both a number, or both one a source")
+        quotas, budgets = _by_source(self.keep), _by_source(self.keep_budget)
+        if set(quotas) != set(budgets):
+            raise ValueError(
+                f"keep is for {', '.join(map(str, quotas))} and keep_budget for "
+                f"{', '.join(map(str, budgets)) or 'nothing'}; name the same sources"
+            )
+        for source, n in quotas.items():
+            if budgets[source] < n:
+                of = f" of {source}" if source else ""
+                raise ValueError(
+                    f"keep_budget {budgets[source]:,}{of} is less than the {n:,} that keep asks "
+                    f"for; raise it, or null for {CANDIDATES_EACH} candidates each"
+                )
+        return self
+
+    def quotas(self) -> list[Quota]:
+        """Return how many sessions are to be kept, of all sources or of each; none: all samples."""
+        if self.keep is None:
+            return []
+        budgets = {} if self.keep_budget is None else _by_source(self.keep_budget)
+        return [
+            Quota(source, n, budgets.get(source, CANDIDATES_EACH * n))
+            for source, n in _by_source(self.keep).items()
+        ]
+
+    def n_candidates(self, queries: Mapping[str, int]) -> int:
+        """Return how many conversations are generated at most, of so many queries by source."""
+        if self.keep is not None:
+            return sum(quota.budget for quota in self.quotas())
+        return sum(n * self.samples_for(source) for source, n in queries.items())
+
+    def most(self, n_conversations: int) -> str:
+        """Say how many conversations are generated, where there are so many at most."""
+        if self.keep is None:
+            return f"{n_conversations:,} conversations"
+        n = sum(quota.keep for quota in self.quotas())
+        return f"conversations until {n:,} are kept, at most {n_conversations:,},"
 
     def samples_for(self, source: str) -> int:
         """Return how many conversations each query of a source triggers."""
         if isinstance(self.samples_per_query, int):
             return self.samples_per_query
         return self.samples_per_query.get(source, 1)
+
+
+def _by_source(given: int | dict[str, int]) -> dict[str | None, int]:
+    """Return numbers by source, one for all of them as that of ``None``."""
+    return cast(dict[str | None, int], given) if isinstance(given, dict) else {None: given}
 
 
 _kinds: dict[str, type[BackendSettings]] = {

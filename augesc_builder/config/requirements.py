@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -56,7 +56,8 @@ class Requirements(Section):
     """Thresholds of the requirements (section 4.3); all inclusive.
 
     ``tokenizer`` counts the tokens of every text, whoever wrote it; ``None``: those that its model
-    counted, or, where it counted none, those of the recipe's backbone.
+    counted, or, where it counted none, those of the recipe's backbone. ``counted`` says of which
+    text: as it was generated, or as the conversation that is read from it.
 
     A requirement from outside the package has its section here too (:func:`add_requirement`), and
     judges only where the recipe gives it.
@@ -70,6 +71,7 @@ class Requirements(Section):
     seeker_utterance_length: UtteranceLength
     supporter_utterance_length: UtteranceLength
     tokenizer: Tokenizer | None = None
+    counted: Literal["stripped", "generated"] = "generated"
 
     def section(self, name: str) -> Any:
         """Return the thresholds of a requirement; ``None`` where it has none here."""

@@ -79,6 +79,7 @@ class Model(Section):
     tokenizer: ModelText | None
     from_scratch: Shape | None
     chat_template: str | None
+    trainable_layers: Positive | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
@@ -148,7 +149,7 @@ class Config(Section):
     name: str
     about: str
     seed: Seed
-    method: Literal["seq2seq", "sft"]
+    method: Literal["seq2seq", "sft", "classifier"]
     model: Model
     data: Data
     examples: Examples
@@ -166,8 +167,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _made_new_as_encoder_decoder(self) -> Config:
-        if self.method == "sft" and self.model.name is None:
-            raise ValueError("method sft needs model.name: from_scratch makes a Blenderbot-small")
+        if self.method != "seq2seq" and self.model.name is None:
+            raise ValueError(
+                f"method {self.method} needs model.name: from_scratch makes a Blenderbot-small"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_classifiers(self) -> Config:
+        if self.method != "classifier" and self.model.trainable_layers is not None:
+            raise ValueError("model.trainable_layers is of method classifier; set it to null")
+        if self.method == "classifier" and self.examples.role != "supporter":
+            raise ValueError(
+                "method classifier learns the strategies of supporters; set examples.role=supporter"
+            )
         return self
 
     def settings(self) -> dict[str, Any]:
@@ -177,11 +190,13 @@ class Config(Section):
     def fixed(self) -> dict[str, Any]:
         """Return what must not change while a training is resumed.
 
-        The supporter's role is left out: trainings of before have no such key.
+        What trainings of before had no key for is left out where it is as it was then.
         """
         found = {key: value for key, value in self.settings().items() if key != "machine"}
         if self.examples.role == "supporter":
             del found["examples"]["role"]
+        if self.model.trainable_layers is None:
+            del found["model"]["trainable_layers"]
         return found
 
 

@@ -19,6 +19,8 @@ class VllmSettings(BackendSettings):
         }
     )
 
+    obeys: ClassVar[frozenset[str]] = frozenset({"strategies"})
+
     type: Literal["vllm"] = "vllm"
     address: AddressText | None = None
     model: ModelText | None = None

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from augesc_builder.config.training import Data, Examples, Role
 from augesc_builder.errors import InputError
@@ -49,6 +50,22 @@ class Pair:
     def response(self) -> str:
         """Return the utterance that is learned."""
         return self.session.messages[self.turn]["content"]
+
+    @property
+    def problem_type(self) -> str | None:
+        """Return what the session is about."""
+        return self.session.problem_type
+
+
+class OfProblem(Protocol):
+    """An example of any kind, of a session that is about something."""
+
+    @property
+    def problem_type(self) -> str | None:
+        """Return what it is about, where that is known."""
+
+
+AnyExample = TypeVar("AnyExample", bound=OfProblem)
 
 
 def is_named(path: str) -> bool:
@@ -166,23 +183,25 @@ def merge_consecutive(messages: Sequence[Message]) -> list[Message]:
     return merged
 
 
-def without(pairs: Sequence[Pair], problem_types: Sequence[str], path: str) -> list[Pair]:
+def without(
+    pairs: Sequence[AnyExample], problem_types: Sequence[str], path: str
+) -> list[AnyExample]:
     """Return the examples of all other problem types.
 
     Raises :class:`~augesc_builder.errors.InputError` where there are none.
     """
-    kept = [pair for pair in pairs if pair.session.problem_type not in problem_types]
+    kept = [pair for pair in pairs if pair.problem_type not in problem_types]
     if not kept:
         raise InputError("data.leave_out leaves no example; name fewer problem types", path)
     return kept
 
 
-def check_problem_types(pairs: Sequence[Pair], left_out: Sequence[str]) -> None:
+def check_problem_types(pairs: Sequence[OfProblem], left_out: Sequence[str]) -> None:
     """Refuse to leave out problem types that nothing is about.
 
     Raises :class:`~augesc_builder.errors.InputError`, naming those that there are.
     """
-    known = sorted({p.session.problem_type for p in pairs if p.session.problem_type is not None})
+    known = sorted({p.problem_type for p in pairs if p.problem_type is not None})
     for kind in left_out:
         if kind not in known:
             raise InputError(

@@ -29,13 +29,14 @@ OnStep = Callable[[int, int], None]
 class Prompt:
     """Tokens to continue, at least one, and the 128-bit key of the row's random stream.
 
-    ``limit`` ends the row earlier than ``Sampling.max_tokens``; it counts the prompt too. Raises
-    :class:`ValueError` where there is no token.
+    ``limit`` ends the row earlier than ``Sampling.max_tokens``; it counts the prompt too. A token
+    of ``stops`` is the row's last. Raises :class:`ValueError` where there is no token.
     """
 
     token_ids: tuple[int, ...]
     stream: int
     limit: int | None = None
+    stops: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.token_ids:
@@ -46,7 +47,8 @@ class Prompt:
 class Continuation:
     """Generated tokens, without the end-of-sequence token, and why they end.
 
-    A row with non-finite logits ends as ``not_finite``, without tokens.
+    One of the prompt's own ``stops`` ends them as ``eos`` too, and stands among them. A row with
+    non-finite logits ends as ``not_finite``, without tokens.
     """
 
     token_ids: tuple[int, ...]

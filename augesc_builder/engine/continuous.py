@@ -38,6 +38,7 @@ class Row:
     n_prompt: int
     limit: int
     uniforms: list[float]
+    stops: frozenset[int]
 
     @property
     def made(self) -> tuple[int, ...]:
@@ -115,9 +116,11 @@ class ContinuousBatchingEngine:
 
     @torch.inference_mode()
     def stream(
-        self, prompts: Iterable[Prompt], on_step: OnStep
+        self, prompts: Iterable[Prompt | None], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
         """Yield ``(number of the prompt, continuation)`` as rows end; prompts are read as needed.
+
+        ``None`` is no prompt: the next one depends on a row that has not been yielded.
 
         Out of memory, the number of slots is halved and rows resume where they were. Raises
         :class:`~augesc_builder.errors.CheckpointError` where one slot does not fit, under tensor
@@ -176,7 +179,7 @@ class ContinuousBatchingEngine:
         self,
         slots: Slots,
         waiting: deque[Row],
-        coming: Iterator[tuple[int, Prompt]],
+        coming: Iterator[tuple[int, Prompt | None]],
         ended: list[tuple[int, Continuation]],
     ) -> bool:
         """Put the next rows into free slots; return ``False`` when there are none left."""
@@ -184,9 +187,11 @@ class ContinuousBatchingEngine:
         if live and (len(live) == self.n_slots or not self.refill):
             return True
         new: dict[int, Row] = {}
+        more = True
         for slot in slots.free:
             row = waiting.popleft() if waiting else self._next(coming, ended)
-            if row is None:
+            if not isinstance(row, Row):
+                more = row
                 break
             slots.rows[slot] = new[slot] = row
             # Filled up with a token of its own: it counts whether one was seen, not how often.
@@ -194,12 +199,15 @@ class ContinuousBatchingEngine:
             seen[: len(row.tokens)] = torch.tensor(row.tokens)
             slots.seen[slot] = seen.to(self.device)
         self.n_prefilled += slots.prefill.store({slot: r.tokens[:-1] for slot, r in new.items()})
-        return slots.rows.count(None) == 0
+        return more
 
     def _next(
-        self, coming: Iterator[tuple[int, Prompt]], ended: list[tuple[int, Continuation]]
-    ) -> Row | None:
+        self, coming: Iterator[tuple[int, Prompt | None]], ended: list[tuple[int, Continuation]]
+    ) -> Row | bool:
+        """Return the next row; without one, whether there may be another later."""
         for number, prompt in coming:
+            if prompt is None:
+                return True
             if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < self.n_vocabulary:
                 raise CheckpointError(
                     f"prompt {number + 1} has token {max(prompt.token_ids)}, and the model knows "
@@ -211,8 +219,8 @@ class ContinuousBatchingEngine:
                 ended.append((number, Continuation((), "prompt_too_long")))
                 continue
             drawn = uniforms(prompt.stream, limit - n).tolist()
-            return Row(number, list(prompt.token_ids), n, limit, drawn)
-        return None
+            return Row(number, list(prompt.token_ids), n, limit, drawn, prompt.stops)
+        return False
 
     # -- one token for every slot ------------------------------------------------------------------
 
@@ -273,6 +281,8 @@ class ContinuousBatchingEngine:
         if token == self.eos_token_id:
             return Continuation(row.made, "eos")
         row.tokens.append(token)
+        if token in row.stops:
+            return Continuation(row.made, "eos")
         if len(row.tokens) >= row.limit:
             return Continuation(row.made, "length")
         return None

@@ -30,9 +30,13 @@ _WIDTHS = (1024, 8192)
 """Numbers of candidates on CUDA, before all tokens are."""
 
 
-def stream_key(seed: int, query_id: str, sample: int) -> int:
-    """Return the key of the random stream that belongs to one sample of one query."""
-    digest = hashlib.blake2b(f"{seed}/{query_id}/{sample}".encode(), digest_size=16)
+def stream_key(seed: int, query_id: str, sample: int, *part: str | int) -> int:
+    """Return the key of the random stream that belongs to one sample of one query.
+
+    ``part`` names a stream of its own beside that of the text, such as an attempt at something.
+    """
+    name = "/".join(map(str, (seed, query_id, sample, *part)))
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -29,11 +28,13 @@ class StaticBatchingEngine:
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def stream(
-        self, prompts: Iterable[Prompt], on_step: OnStep
+        self, prompts: Iterable[Prompt | None], on_step: OnStep
     ) -> Iterator[tuple[int, Continuation]]:
-        """Yield ``(number of the prompt, continuation)`` as rows end."""
-        coming = enumerate(prompts)
-        while batch := list(islice(coming, self.batch_size)):
+        """Yield ``(number of the prompt, continuation)`` as rows end.
+
+        A batch ends before a ``None``: the next prompt depends on a row that has not been yielded.
+        """
+        for batch in self._batches(prompts):
             fits = []
             for number, prompt in batch:
                 if len(prompt.token_ids) < self._limit(prompt):
@@ -44,6 +45,17 @@ class StaticBatchingEngine:
             if fits:
                 for row, result in self._batch([prompt for _, prompt in fits], on_step):
                     yield fits[row][0], result
+
+    def _batches(self, prompts: Iterable[Prompt | None]) -> Iterator[list[tuple[int, Prompt]]]:
+        batch: list[tuple[int, Prompt]] = []
+        for number, prompt in enumerate(prompts):
+            if prompt is not None:
+                batch.append((number, prompt))
+            if batch and (prompt is None or len(batch) == self.batch_size):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
     def _limit(self, prompt: Prompt) -> int:
         return min(self.sampling.max_tokens, prompt.limit or self.sampling.max_tokens)
@@ -80,7 +92,9 @@ class StaticBatchingEngine:
                     ended[place] = "eos"
                     continue
                 made[row].append(token)
-                if lengths[row] + len(made[row]) >= limits[row]:
+                if token in prompts[row].stops:
+                    ended[place] = "eos"
+                elif lengths[row] + len(made[row]) >= limits[row]:
                     ended[place] = "length"
             for place, reason in ended.items():
                 yield live[place], Continuation(tuple(made[live[place]]), reason)

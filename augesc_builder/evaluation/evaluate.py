@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,8 @@ import numpy as np
 from augesc_builder.config.training import Data
 from augesc_builder.dialog.examples import Pair, read_pairs
 from augesc_builder.dialog.model import Decoding, DialogModel
-from augesc_builder.errors import CheckpointError, RunFolderError
+from augesc_builder.errors import CheckpointError
+from augesc_builder.evaluation.report import check_empty, evaluation_tables
 from augesc_builder.evaluation.scores import (
     LIKELIHOOD_METRICS,
     TEXT_METRICS,
@@ -25,8 +25,8 @@ from augesc_builder.evaluation.scores import (
 )
 from augesc_builder.evaluation.significance import (
     distinct_test,
-    holm,
     paired_randomization_test,
+    tested,
 )
 from augesc_builder.metrics.intervals import (
     Estimate,
@@ -90,8 +90,7 @@ def evaluate(
     where the sessions cannot be read, and
     :class:`~augesc_builder.errors.MissingExtraError` without sacrebleu and rouge-score.
     """
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunFolderError(f"{out} is not empty; give --out a new or empty folder")
+    check_empty(out)
     with progress.working("evaluation"):
         models = [DialogModel(name) for name in names]
         _check_roles(models)
@@ -153,7 +152,7 @@ def _outcome(
 
 
 def _groups(pairs: Sequence[Pair], left_out: Sequence[str]) -> list[Group]:
-    kinds = np.array([pair.session.problem_type or "" for pair in pairs])
+    kinds = np.array([pair.problem_type or "" for pair in pairs])
     groups = [Group("all", np.ones(len(pairs), np.bool_))]
     if left_out:
         unseen = np.isin(kinds, list(left_out))
@@ -187,21 +186,13 @@ def _group(
                     grams[0], grams[1], n_sessions, setup.resamples, setup.seed
                 )
                 tests[f"distinct_{n}"] = 100 * difference, p
-    corrected = holm([p for _, p in tests.values()])
     return {
         "sessions": n_sessions,
         "responses": len(sessions),
         "estimates": [
             {name: asdict(estimate) for name, estimate in estimates.items()} for estimates in found
         ],
-        "tests": {
-            name: {
-                "difference": difference if math.isfinite(difference) else None,
-                "p": p,
-                "p_holm": adjusted,
-            }
-            for (name, (difference, p)), adjusted in zip(tests.items(), corrected, strict=True)
-        },
+        "tests": tested(tests),
     }
 
 
@@ -228,8 +219,6 @@ def _percent(estimate: Estimate) -> Estimate:
 def _write(
     out: Path, report: dict[str, Any], pairs: Sequence[Pair], outcomes: Sequence[Outcome]
 ) -> None:
-    from augesc_builder.evaluation.report import evaluation_tables
-
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (out / layout.EVALUATION).write_text(text, encoding="utf-8")

@@ -1,10 +1,12 @@
-"""An evaluation as tables for people."""
+"""An evaluation as tables for people, and the folder that it goes to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from augesc_builder.errors import RunFolderError
 from augesc_builder.run.markdown import markdown_table
 
 _ORDER = (
@@ -15,24 +17,48 @@ _ORDER = (
 _IN_GROUPS = ("perplexity_word", "bleu_2", "rouge_l", "distinct_2")
 
 
+def check_empty(out: Path | None) -> None:
+    """Refuse a folder with something in it.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError`.
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunFolderError(f"{out} is not empty; give --out a new or empty folder")
+
+
 def evaluation_tables(report: Mapping[str, Any]) -> str:
     """Return the table of all examples, and that of the problem types where there are any."""
     whole, groups = report["groups"]["all"], report["groups"]
     parts = [
         f"{whole['responses']:,} responses of {whole['sessions']:,} sessions "
         f"({report['sessions']}); 95% intervals in brackets.",
-        _metrics_table(report["models"], whole),
+        _metrics_table(report["models"], whole, _ORDER),
     ]
     if len(groups) > 1:
-        parts.append(_groups_table(groups))
+        parts.append(_groups_table(groups, "responses", _IN_GROUPS))
     return "\n\n".join(parts)
 
 
-def _metrics_table(models: list[str], group: Mapping[str, Any]) -> str:
+def classification_tables(report: Mapping[str, Any]) -> str:
+    """Return the tables of classifiers: of all examples, and of problem types where there are."""
+    whole, groups, majority = report["groups"]["all"], report["groups"], report["majority"]
+    parts = [
+        f"{whole['examples']:,} examples of {whole['units']:,} units, each a {report['unit']} "
+        f"({report['sessions']}); percent, 95% intervals over units in brackets. Whoever always "
+        f"says {majority['label']} has accuracy {majority['accuracy']:.2f} and macro_f1 "
+        f"{majority['macro_f1']:.2f}.",
+        _metrics_table(report["models"], whole, list(whole["estimates"][0])),
+    ]
+    if len(groups) > 1:
+        parts.append(_groups_table(groups, "examples", ("accuracy", "macro_f1")))
+    return "\n\n".join(parts)
+
+
+def _metrics_table(models: list[str], group: Mapping[str, Any], names: Sequence[str]) -> str:
     tests = group["tests"]
     columns = ["", *models, *(["difference", "p", "p (Holm)"] if tests else [])]
     rows = []
-    for name in _ORDER:
+    for name in names:
         if name not in group["estimates"][0]:
             continue
         row = [name, *(_estimate(estimates[name]) for estimates in group["estimates"])]
@@ -48,18 +74,18 @@ def _metrics_table(models: list[str], group: Mapping[str, Any]) -> str:
     return markdown_table(columns, rows)
 
 
-def _groups_table(groups: Mapping[str, Any]) -> str:
-    names = [name for name in _IN_GROUPS if name in groups["all"]["estimates"][0]]
+def _groups_table(groups: Mapping[str, Any], unit: str, wanted: Sequence[str]) -> str:
+    names = [name for name in wanted if name in groups["all"]["estimates"][0]]
     models = range(len(groups["all"]["estimates"]))
     columns = [
         "",
-        "responses",
+        unit,
         *(_numbered(name, i, len(models)) for name in names for i in models),
     ]
     rows = [
         [
             label,
-            f"{group['responses']:,}",
+            f"{group[unit]:,}",
             *(_estimate(group["estimates"][i][name]) for name in names for i in models),
         ]
         for label, group in groups.items()

@@ -7,7 +7,8 @@ Ratings of two sets are of different sessions: they are two samples. All tests a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -136,6 +137,19 @@ def scipy_stats() -> Any:
             f"tests of what people said need scipy: {install_extra('app')}"
         ) from None
     return stats
+
+
+def tested(tests: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float | None]]:
+    """Return differences and p-values as reports have them, with Holm's correction for all."""
+    corrected = holm([p for _, p in tests.values()])
+    return {
+        name: {
+            "difference": difference if math.isfinite(difference) else None,
+            "p": p,
+            "p_holm": adjusted,
+        }
+        for (name, (difference, p)), adjusted in zip(tests.items(), corrected, strict=True)
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

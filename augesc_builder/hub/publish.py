@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.errors import InputError, PublishError
+from augesc_builder.errors import PublishError
+from augesc_builder.hub.claims import claims, n_rows, rows_of
 from augesc_builder.hub.push import CARD, Content, address, plan_push
 from augesc_builder.hub.release import USUAL, How, release, with_questions
 from augesc_builder.pipeline.card.croissant import croissant, keep_date
@@ -27,8 +25,6 @@ from augesc_builder.pipeline.card.ingredients import (
     sources_of,
 )
 from augesc_builder.pipeline.card.metadata import (
-    CONFIGS,
-    digest,
     join_card,
     merge_bodies,
     merge_cards,
@@ -41,17 +37,16 @@ from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.layout import (
     find_corpus,
     find_run,
-    load_report,
     published_folder,
     reviewed_sessions,
     run_of,
 )
-from augesc_builder.run.marks import Files, Marks, parquet_files
+from augesc_builder.run.marks import Files, Marks
 from augesc_builder.run.progress import Progress
-from augesc_builder.text.safety import count_flags
 
 _PUBLISHED = (
-    *(f"{layout.DATA}/*.parquet", f"{layout.REJECTED}/*.parquet", f"{layout.PARTED}/*.parquet"),
+    *(f"{layout.DATA}/*.parquet", f"{layout.PARTED}/*.parquet", f"{layout.REJECTED}/*.parquet"),
+    *(f"{layout.NOT_SELECTED}/*.parquet", layout.SELECTION),
     *(f"{layout.FIGURES}/*.png", f"{layout.FIGURES}/*.svg"),
     *(layout.STATISTICS, "*_report.json"),
 )
@@ -147,10 +142,9 @@ def corpus_files(folder: Path) -> dict[str, Content]:
         found = {name: at for name, at in found.items() if not name.startswith(f"{layout.DATA}/")}
     if (review := corpus / layout.SAFETY_REVIEW).is_file():
         found[layout.SAFETY_REVIEW] = review
-    if not _n_rows(corpus / layout.REJECTED):  # `datasets` cannot load a split of nothing
-        found = {
-            name: at for name, at in found.items() if not name.startswith(f"{layout.REJECTED}/")
-        }
+    for table in (layout.REJECTED, layout.NOT_SELECTED):
+        if not n_rows(corpus / table):  # `datasets` cannot load a split of nothing
+            found = {name: at for name, at in found.items() if not name.startswith(f"{table}/")}
     return found
 
 
@@ -183,7 +177,7 @@ def check_corpus(corpus: Path) -> None:
     files = {n: f for n, f in marks.files().items() if n != card}
     corpus_alone = {n: f for n, f in files.items() if (run / n).is_relative_to(corpus)}
     _check_files(marks, corpus_alone)
-    for what, expected, found in _claims(corpus):
+    for what, expected, found in claims(corpus):
         if expected != found:
             raise PublishError(
                 f"{corpus}: {what} says {expected}, and the data has {found}; put the files of the "
@@ -207,7 +201,7 @@ def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
 
     Raises :class:`~augesc_builder.errors.PublishError`, naming some of the sessions.
     """
-    flags = {row["session_id"]: row["safety_flags"] for row in _rows(corpus / layout.DATA)}
+    flags = {row["session_id"]: row["safety_flags"] for row in rows_of(corpus / layout.DATA)}
     if not flags:
         raise PublishError(f"{corpus}: no session was kept, so there is nothing to publish")
     reviewed = reviewed_sessions(corpus)
@@ -264,50 +258,3 @@ def _check_files(marks: Marks, files: Files) -> None:
             f"{marks.root / name} {what}; put it back, or run `augesc build` again with the same "
             f"recipe: it makes what is damaged"
         )
-
-
-def _claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what the reports claim and what the data holds: (where, claimed, found)."""
-    report = load_report(corpus, "filter")
-    kept, rejected = _n_rows(corpus / layout.DATA), _n_rows(corpus / layout.REJECTED)
-    yield f"{layout.FILTER_REPORT}, retained", report["retained"], kept
-    yield f"{layout.FILTER_REPORT}, rejected", report["total"] - report["retained"], rejected
-    violations: Counter[str] = Counter()
-    for row in _rows(corpus / layout.REJECTED):
-        violations.update(row["violations"])
-    for name, numbers in report["violations"].items():
-        yield f"{layout.FILTER_REPORT}, {name}", numbers["count"], violations[name]
-    sources: Counter[str] = Counter()
-    flags = []
-    for row in _rows(corpus / layout.DATA):
-        sources[row["source"]] += 1
-        flags.append(row["safety_flags"])
-    if run_of(corpus) != corpus:  # `augesc filter` measures none
-        statistics = load_report(corpus, "statistics")
-        yield f"{layout.STATISTICS}, sessions", statistics["sessions"], kept
-        for name, part in statistics["by_source"].items():
-            yield f"{layout.STATISTICS}, sessions of {name}", part["sessions"], sources[name]
-    found = count_flags(flags)
-    for key, claimed in load_report(corpus, "safety").items():
-        yield f"{layout.SAFETY_REPORT}, {key}", claimed, found[key]
-    values, _ = split_card((corpus / CARD).read_text(encoding="utf-8"))
-    for config in values.get("configs") or ():
-        table = CONFIGS.get(config.get("config_name"))
-        if table is not None:
-            found_digest = f"content {digest(published_folder(corpus, table))}"
-            yield f"{layout.CARD}, {config['config_name']}", config.get("description"), found_digest
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    wanted = {"session_id", "source", "safety_flags", "violations"}
-    for path in parquet_files(folder):
-        file = pq.ParquetFile(path)
-        columns = [name for name in file.schema_arrow.names if name in wanted]
-        if "safety_flags" not in columns and "violations" not in columns:
-            raise InputError("no column safety_flags; run the filter stage again", path)
-        for batch in file.iter_batches(batch_size=1000, columns=columns):
-            yield from batch.to_pylist()
-
-
-def _n_rows(folder: Path) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))

@@ -16,7 +16,6 @@ from augesc_builder.run.disk import disk_errors, write_synced
 from augesc_builder.run.layout import find_corpus, reviewed_sessions, run_of
 from augesc_builder.run.marks import Marks, parquet_files
 from augesc_builder.run.progress import Progress
-from augesc_builder.text.prompts import Message
 
 _AROUND = 40
 """Characters shown on each side of a span."""
@@ -37,7 +36,7 @@ def show_flags(folder: Path, progress: Progress) -> None:
         seen = " (looked at)" if row["session_id"] in reviewed else ""
         try:
             for flag in row["safety_flags"] or ():
-                progress.say(f"{row['session_id']}{seen}, {_shown(flag, row['messages'])}")
+                progress.say(f"{row['session_id']}{seen}, {_shown(flag, row)}")
         except (IndexError, KeyError, TypeError):  # a table of others can hold anything
             raise InputError(
                 f"the flags of session {row['session_id']!r} are not as `augesc filter` writes "
@@ -49,10 +48,14 @@ def show_flags(folder: Path, progress: Progress) -> None:
     )
 
 
-def _shown(flag: Mapping[str, Any], messages: Sequence[Message]) -> str:
-    text, start, end = messages[flag["utterance"]]["content"], flag["start"], flag["end"]
+def _shown(flag: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    number, start, end = flag["utterance"], flag["start"], flag["end"]
+    if number < 0:
+        where, text = "background", row["background"]
+    else:
+        where, text = f"utterance {number}", row["messages"][number]["content"]
     around, behind = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
-    return f"utterance {flag['utterance']}, {flag['flag']}: {around}[{text[start:end]}]{behind}"
+    return f"{where}, {flag['flag']}: {around}[{text[start:end]}]{behind}"
 
 
 def mark_reviewed(folder: Path, sessions: Sequence[str], progress: Progress) -> None:
@@ -101,7 +104,7 @@ def _write_card(run: Path, corpus: Path, progress: Progress) -> None:
 
 
 def _rows(corpus: Path, *columns: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a corpus.
+    """Yield the rows of a corpus, with their backgrounds where the table has them.
 
     Raises :class:`~augesc_builder.errors.InputError` where a column is missing.
     """
@@ -113,5 +116,6 @@ def _rows(corpus: Path, *columns: str) -> Iterator[dict[str, Any]]:
                     f"filter`, which write it",
                     path,
                 )
-            for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
+            known = [*columns, *{"background"}.intersection(file.schema_arrow.names)]
+            for batch in file.iter_batches(batch_size=1000, columns=known):
                 yield from batch.to_pylist()

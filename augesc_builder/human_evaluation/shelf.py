@@ -32,10 +32,10 @@ ANY, NONE = "*", "-"
 LONGEST_SEARCH = 200
 """Characters that are looked for."""
 
-_SESSIONS = ("session_id", "source", "messages", "n_tokens", "safety_flags")
+_SESSIONS = ("session_id", "source", "messages", "n_tokens", "safety_flags", "background")
 _REJECTED = (
     *("query_id", "sample", "source", "query", "text"),
-    *("n_prompt_tokens", "n_tokens", "finish_reason", "violations"),
+    *("n_prompt_tokens", "n_tokens", "finish_reason", "violations", "background"),
 )
 _BATCH = 500
 _KEPT_SEARCHES = 16
@@ -76,6 +76,7 @@ class Item:
     query: str | None = None
     finish_reason: str | None = None
     trouble: str | None = None
+    background: str | None = None
 
 
 class Shelf:
@@ -306,7 +307,10 @@ def _taken_apart(value: Any, path: Path, row: int, number: int) -> Item:
         flags = value.get("safety_flags")
         name = _said(value.get("session_id"), f"{path.stem}-{row + 1}")
         found = tuple(flag for flag in flags or () if _is_flag(flag))
-        return Item(number, name, source, messages, _tokens(value), _marks(flags), found)
+        return Item(
+            *(number, name, source, messages, _tokens(value), _marks(flags), found),
+            background=_said(value.get("background"), "") or None,
+        )
     query, text = value["query"], value["text"] or ""
     return Item(
         number,
@@ -318,6 +322,7 @@ def _taken_apart(value: Any, path: Path, row: int, number: int) -> Item:
         text=text,
         query=query,
         finish_reason=value.get("finish_reason"),
+        background=_said(value.get("background"), "") or None,
     )
 
 

@@ -6,7 +6,6 @@ It reads and never writes, and listens to this machine alone.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import tempfile
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from augesc_builder.errors import InputError
+from augesc_builder.human_evaluation.beside import Findings, measures
 from augesc_builder.human_evaluation.overview import Overview, figure_type, overview
 from augesc_builder.human_evaluation.pages.drawing import (
     error_pages,
@@ -32,6 +32,7 @@ from augesc_builder.human_evaluation.shelf import (
     Wanted,
     is_table,
 )
+from augesc_builder.metrics.scored import Finding
 from augesc_builder.readers.records import BadLines
 from augesc_builder.run import layout
 from augesc_builder.run.marks import parquet_files
@@ -60,16 +61,6 @@ _NUMBER = re.compile("[0-9]{1,9}")
 _FIGURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """Drawings carry their style in themselves; nothing in them is run."""
 
-_MEASURES = {
-    "total_tokens": "tokens, prompt included",
-    "n_utterances": "utterances",
-    "longest_run": "most utterances in a row",
-    "utterance_ratio": "ratio of utterances, more to fewer",
-    "n_role_words": "role words",
-    "seeker_mean_words": "words an utterance, seeker",
-    "supporter_mean_words": "words an utterance, supporter",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
@@ -78,6 +69,7 @@ class Corpus:
     name: str
     shelves: dict[str, Shelf]
     about: Overview
+    findings: Findings = dataclasses.field(default_factory=Findings)
 
 
 def view(path: Path, port: int, progress: Progress) -> None:
@@ -109,8 +101,10 @@ def open_corpus(path: Path, scratch: Path, progress: Progress) -> Corpus:
             if not is_table(file):
                 raise InputError("expected columns query and text, of texts", file)
         shelves["rejected"] = Shelf(rejected)
-    name = path.resolve().name if path.is_dir() else path.name
-    return Corpus(name, shelves, overview(root) if path.is_dir() else Overview())
+    if not path.is_dir():
+        return Corpus(path.name, shelves, Overview())
+    findings = Findings(parquet_files(root / layout.QUALITY))
+    return Corpus(path.resolve().name, shelves, overview(root), findings)
 
 
 def _as_table(files: list[Path], table: Path, progress: Progress) -> Path:
@@ -206,13 +200,15 @@ class _Pages:
         (item,) = shelf.read([number])
         wanted = _wanted(request)
         found = shelf.find(wanted)
+        findings = self._corpus.findings.of(item.name) if table == "sessions" else []
         before, after = _neighbours(found, number)
         return page(
             "view_row",
             here=table,
             item=item,
             speakers=SPEAKER,
-            pieces=_pieces(item, wanted.text),
+            pieces=_pieces(item, findings, wanted.text),
+            findings=findings,
             measures=measures(item),
             asked=_query(wanted),
             n_found=len(found),
@@ -229,47 +225,27 @@ class _Pages:
         return table, self._corpus.shelves[table]
 
 
-def measures(item: Item) -> list[tuple[str, str]]:
-    """Return what the requirements look at in a session: names and numbers, as words are counted.
-
-    None where the text is no conversation.
-    """
-    if item.messages is None:
-        return []
-    from augesc_builder.pipeline.filter.measure import measure_conversations
-
-    columns = measure_conversations([item.messages], [item.n_tokens], _paper_requirements())
-    found = [(name, columns[key][0]) for key, name in _MEASURES.items()]
-    words = [sum(columns[key][0]) for key in ("seeker_words", "supporter_words")]
-    found.append(("words in all", sum(words)))
-    return [
-        (name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}")
-        for name, value in found
-        if value is not None
-    ]
-
-
-@functools.cache
-def _paper_requirements() -> Any:
-    from augesc_builder.config.recipe import load_recipe
-
-    return load_recipe("paper").requirements
-
-
-def _pieces(item: Item, text: str) -> list[list[tuple[str, list[str]]]] | None:
-    """Cut utterances at the spans of flags, and at what was searched for (the empty label)."""
+def _pieces(
+    item: Item, findings: Sequence[Finding], text: str
+) -> list[list[tuple[str, list[str]]]] | None:
+    """Cut utterances at flags and findings, and at what was searched for (the empty label)."""
     if item.messages is None:
         return None
     spans: list[list[tuple[int, int, str]]] = [[] for _ in item.messages]
-    for flag in item.flags:
-        if 0 <= flag["utterance"] < len(spans) and 0 <= flag["start"] < flag["end"]:
-            spans[flag["utterance"]].append((flag["start"], flag["end"], flag["flag"]))
+    found = [(flag["flag"], *(flag[key] for key in _WHERE)) for flag in item.flags]
+    found += [(one.kind, one.utterance, one.start, one.end) for one in findings]
+    for name, utterance, start, end in found:
+        if 0 <= utterance < len(spans) and 0 <= start < end:
+            spans[utterance].append((start, end, name))
     cut = []
     for message, marked in zip(item.messages, spans, strict=True):
         said = message["content"]
-        found = _literal(text).finditer(said) if text else ()
-        cut.append(pieces(said, [*marked, *((*hit.span(), "") for hit in found)]))
+        hits = _literal(text).finditer(said) if text else ()
+        cut.append(pieces(said, [*marked, *((*hit.span(), "") for hit in hits)]))
     return cut
+
+
+_WHERE = ("utterance", "start", "end")
 
 
 def pieces(text: str, spans: Sequence[tuple[int, int, str]]) -> list[tuple[str, list[str]]]:

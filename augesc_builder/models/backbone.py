@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from augesc_builder.config.backbone import Backbone
 from augesc_builder.config.paths import GGUF, PACKAGE, is_packaged
-from augesc_builder.config.recipe import Backbone
 from augesc_builder.errors import CheckpointError
 from augesc_builder.readers.gguf import read_header
 from augesc_builder.readers.hub import download_file

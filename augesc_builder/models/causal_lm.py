@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from augesc_builder.config.backbone import FromScratch
 from augesc_builder.config.paths import GGUF
-from augesc_builder.config.recipe import FromScratch
 from augesc_builder.engine.tensor_parallel import tensor_parallel_options, tensor_parallel_size
 from augesc_builder.errors import AugescError, CheckpointError
 from augesc_builder.models import pretrained

@@ -94,6 +94,7 @@ def load(
     try:
         with quiet_bars() if local else contextlib.nullcontext():
             config = pretrained.load_config(name, revision)
+            _check_speaks(config)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model = pretrained.load_pretrained(kind, name, revision, dtype=getattr(torch, dtype))
     except Exception as error:
@@ -103,6 +104,12 @@ def load(
     tokens = load_tokenizer(tokenizer or str(name), None if tokenizer else revision)
     check_belong(name, model, tokens)
     return model, tokens
+
+
+def _check_speaks(config: Any) -> None:
+    """Refuse a classifier, whose body would make a causal LM of sorts. Raises ``ValueError``."""
+    if any(str(kind).endswith("ForSequenceClassification") for kind in config.architectures or ()):
+        raise ValueError("it tells labels of texts, and says nothing itself")
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:

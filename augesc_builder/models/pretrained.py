@@ -43,14 +43,18 @@ def load_config(name: str | Path, revision: str | None = None) -> Any:
     return config
 
 
-def load_pretrained(kind: Any, name: str | Path, revision: str | None = None, **how: Any) -> Any:
+def load_pretrained(
+    kind: Any, name: str | Path, revision: str | None = None, config: Any = None, **how: Any
+) -> Any:
     """Load a model as a class of ``transformers`` does; ``how`` are its other options.
+
+    ``config`` is the one of :func:`load_config`, changed; not for GGUF files.
 
     Raises whatever that class raises, and ``ValueError`` where code would have to run.
     """
     if gguf_weights.is_gguf(name):
         return _load_gguf(kind, Path(name), **how)
-    config = load_config(name, revision)
+    config = config or load_config(name, revision)
     with _no_code():
         return kind.from_pretrained(
             str(name),

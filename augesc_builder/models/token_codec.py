@@ -90,6 +90,12 @@ class TokenCodec:
         taken |= set(self.encode(_UNHEARD_OF))
         return min((i for i in self._id.values() if i not in taken), default=None)
 
+    def line_ends(self) -> frozenset[int]:
+        """Return the tokens that hold a line break, and the control tokens."""
+        ids = range(len(self.tokenizer))
+        texts = self.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+        return frozenset([*self._char, *(i for i in ids if "\n" in texts[i])])
+
     def front(self) -> list[int]:
         """Return the tokens that the tokenizer itself puts before a text, and none behind."""
         found = self.tokenizer("a", return_special_tokens_mask=True)

@@ -3,11 +3,12 @@
 ::
 
     queries ──┐
-              ├─► generate ──► filter ──► statistics ──► card
+              ├─► generate ──► filter ──► select ──► quality ──► statistics ──► card
     finetune ─┘
 
 Each stage reads the tables of those before it and writes its own; nothing flows back. A stage with
-a completion mark is not run again. Only a backend that needs a checkpoint has one fine-tuned.
+a completion mark is not run again. Only a backend that needs a checkpoint has one fine-tuned, and
+only a recipe that names measures has quality measured, and sessions chosen by it where it says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from augesc_builder.pipeline.filter import stage as filter_
 from augesc_builder.pipeline.finetune import stage as finetune
 from augesc_builder.pipeline.generate import stage as generate
 from augesc_builder.pipeline.inputs import check_inputs, run_settings, stages_of
+from augesc_builder.pipeline.quality import stage as quality
 from augesc_builder.pipeline.queries import stage as queries
+from augesc_builder.pipeline.select import stage as select
 from augesc_builder.pipeline.statistics import stage as statistics
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
@@ -38,6 +41,8 @@ STAGES: Mapping[str, Stage] = {
     "finetune": finetune.run,
     "generate": generate.run,
     "filter": filter_.run,
+    "select": select.run,
+    "quality": quality.run,
     "statistics": statistics.run,
     "card": card.run,
 }
@@ -68,7 +73,7 @@ def build(
         return True
     check_inputs(recipe)
     with RunFolder(folder, run_settings(recipe), progress) as run:
-        intact = _intact(run, wanted)
+        intact = _intact(run, recipe, wanted)
         if "card" in intact and not card.is_as_asked(run, recipe):
             run.start_again("card")
             intact.discard("card")
@@ -89,13 +94,16 @@ def build(
     return True
 
 
-def _intact(run: RunFolder, wanted: Sequence[str]) -> set[str]:
+def _intact(run: RunFolder, recipe: Recipe, wanted: Sequence[str]) -> set[str]:
     """Return the stages that are complete, with every file as it was written.
 
     A checkpoint that has changed cannot be made again for conversations that are half generated,
     and nothing asks for it when they are complete.
     """
     generated = run.is_intact("generate")
+    if generated and not generate.is_enough(run, recipe):
+        run.forget("generate")
+        generated = False
     begun = bool(run.marks.names("generate"))
     if begun and not generated and "finetune" in run.marks:
         for file, what in run.marks.damage(run.marks.files(["finetune"])).items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from augesc_builder.config.quality import MODEL_SECTIONS, Quality
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import InputError
 from augesc_builder.models.backbone import check_backbone, gguf_on_disk, sha256_of
@@ -20,9 +21,22 @@ SAFETY_LISTS = [LEXICONS / f"{name}.yaml" for name in ("safety", "danger", "medi
 
 
 def stages_of(recipe: Recipe) -> list[str]:
-    """Return the stages that a build comes to, in order: not every backend needs fine-tuning."""
-    needs_checkpoint = backend_of(recipe).needs_checkpoint
-    return [name for name in layout.STAGES if needs_checkpoint or name != "finetune"]
+    """Return the stages that a build comes to, in order.
+
+    Not every backend needs fine-tuning; quality is measured, and the best are chosen, where a
+    recipe asks for it.
+    """
+    optional = {
+        "finetune": backend_of(recipe).needs_checkpoint,
+        "select": recipe.select is not None,
+        "quality": bool(recipe.quality.measures),
+    }
+    return [name for name in layout.STAGES if optional.get(name, True)]
+
+
+def sessions_by(recipe: Recipe) -> str:
+    """Return the stage that writes the sessions of the corpus."""
+    return "filter" if recipe.select is None else "select"
 
 
 def run_settings(recipe: Recipe) -> dict[str, Any]:
@@ -50,7 +64,9 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
             files[key] = [source.bundled_posts]
         elif origin.path is not None and not is_on_the_hub(origin.path):
             files[key] = files_below(Path(origin.path))
-    files |= _files_beside(recipe)
+    files |= _files_beside(recipe) | distractors_here(recipe.quality)
+    if recipe.prompt.personas is not None and not is_on_the_hub(recipe.prompt.personas):
+        files["prompt.personas"] = [Path(recipe.prompt.personas)]
     found = {key: digest(paths) for key, paths in files.items()}
     if backend.needs_checkpoint and (gguf := gguf_on_disk(recipe.backbone)) is not None:
         found["finetune.backbone"] = sha256_of(gguf)[:16]
@@ -90,6 +106,8 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "requirements.tokenizer", recipe.requirements.tokenizer.name
     if recipe.safety.classifier is not None:
         yield "safety.classifier", recipe.safety.classifier.model
+    for measure, (name, _) in recipe.quality.models().items():
+        yield MODEL_SECTIONS[measure], name
 
 
 def _is_here(name: str) -> bool:
@@ -102,6 +120,7 @@ def check_inputs(recipe: Recipe) -> None:
     Raises :class:`~augesc_builder.errors.InputError` for too few sessions and for a file that is
     not there, and what the backend's check raises.
     """
+    from augesc_builder.sources.personas import read_personas
     from augesc_builder.sources.sessions import find_sessions, read_training_sessions
 
     backend = backend_of(recipe)
@@ -114,9 +133,22 @@ def check_inputs(recipe: Recipe) -> None:
                 recipe.finetune.sessions,
             )
     _files_beside(recipe)
+    if recipe.prompt.personas is not None:
+        read_personas(recipe.prompt.personas)
     if backend.needs_checkpoint:
         check_backbone(recipe.backbone)
     backend.check(recipe)
+
+
+def distractors_here(quality: Quality) -> dict[str, list[Path]]:
+    """Return the local files that turns of other sessions are drawn from, by their key."""
+    from augesc_builder.sources.registry import find_source
+    from augesc_builder.sources.sessions import sessions_files
+
+    where = quality.topic_drift.sessions
+    if "topic_drift" not in quality.measures or find_source(where) is not None:
+        return {}
+    return {"quality.topic_drift.sessions": sessions_files(Path(where))}
 
 
 def _files_beside(recipe: Recipe) -> dict[str, list[Path]]:

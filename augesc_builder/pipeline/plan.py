@@ -54,7 +54,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
     """Describe a build in lines; nothing is written and nothing is downloaded but a config."""
     check_inputs(recipe)
     n_queries, n_sessions, per_session, notes = _sizes(recipe)
-    n_generated = sum(n * recipe.generate.samples_for(source) for source, n in n_queries.items())
+    n_generated = recipe.generate.n_candidates(n_queries)
     tokens = recipe.finetune.n_sessions * per_session * recipe.finetune.epochs
     backend = backend_of(recipe)
     parameters, layers = _model(recipe) if backend.needs_checkpoint else (0, 0)
@@ -79,12 +79,14 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         ),
         (
             "generate",
-            f"{n_generated:,} conversations",
+            recipe.generate.most(n_generated).rstrip(","),
             f"{n_generated * per_session:,}" if backend.needs_checkpoint else NOTHING,
             NOTHING if generating is None else _duration(generating),
             f"{generate_gb:.1f} GB" if backend.needs_checkpoint else NOTHING,
         ),
         ("filter", f"{n_generated:,} texts", "", judging, ""),
+        ("select", f"at most {n_generated:,} sessions", "", NOTHING, ""),
+        ("quality", f"at most {n_generated:,} sessions", "", NOTHING, ""),
         (
             "statistics",
             f"at most {n_generated:,} sessions",

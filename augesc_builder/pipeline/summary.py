@@ -32,6 +32,11 @@ def summary(folder: str | Path) -> str:
         if recipe.backbone.from_scratch and backend.needs_checkpoint
         else ""
     )
+    chosen = (
+        f" {load_report(corpus, 'select')['chosen']:,} of them were chosen."
+        if recipe.select is not None
+        else ""
+    )
     nothing = (
         "\nNothing was kept, so there are no sessions to load; look at the rejected texts.\n"
         if not report["retained"]
@@ -39,7 +44,7 @@ def summary(folder: str | Path) -> str:
     )
     longer = "requirements.total_utterances.min=14"
     return f"""
-Kept {report["retained"]:,} of {report["total"]:,} conversations.
+Kept {report["retained"]:,} of {report["total"]:,} conversations.{chosen}
 
 {filter_table(report, backend.label(recipe))}
 

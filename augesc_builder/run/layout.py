@@ -17,6 +17,9 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       generations/  measured/           raw continuations, and the numbers behind every decision
       requests.jsonl                    the requests to an endpoint, with answers and cost, if any
       corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
+      candidates/  scored/              where the best are chosen: what met the requirements
+      corpus/not_selected/              where the best are chosen: the others
+      corpus/quality/                   what measures of quality say, where they are asked for
       corpus/splits/                    its sessions once more, parted, if card.splits asks for it
 """
 
@@ -47,6 +50,9 @@ CROISSANT = "croissant.json"
 FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
+QUALITY, QUALITY_REPORT, QUALITY_MD = "quality", "quality.json", "quality.md"
+CANDIDATES, SCORED, NOT_SELECTED = "candidates", "scored", "not_selected"
+SELECTION, SELECTION_MD = "selection.json", "selection.md"
 COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
 REQUESTS = "requests.jsonl"
 
@@ -64,14 +70,20 @@ STUDY, ITEMS, EVENTS, TOKENS, STUDY_LOCK = (
 STUDY_REPORT, STUDY_REPORT_MD, STUDY_REPORT_TEX = "report.json", "report.md", "report.tex"
 JUDGE_LOCK = ".judge.lock"
 
-STAGES = ("queries", "finetune", "generate", "filter", "statistics", "card")
+STAGES = (
+    *("queries", "finetune", "generate", "filter"),
+    *("select", "quality", "statistics", "card"),
+)
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
 
 SPLIT, SPLITS = "train", ("train", "validation", "test")
 """The split that tables of a corpus are written as, and all that it may be parted into."""
 
-_REPORTS = {"filter": FILTER_REPORT, "safety": SAFETY_REPORT, "statistics": STATISTICS}
+_REPORTS = {
+    **{"filter": FILTER_REPORT, "safety": SAFETY_REPORT},
+    **{"quality": QUALITY_REPORT, "statistics": STATISTICS, "select": SELECTION},
+}
 
 
 def judge_requests(judge: str) -> str:
@@ -79,9 +91,13 @@ def judge_requests(judge: str) -> str:
     return f"requests-{judge}.jsonl"
 
 
-def shard_path(table: str, number: int, n_shards: int) -> str:
-    """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``."""
-    return f"{table}-{number:05d}-of-{n_shards:05d}.parquet"
+def shard_path(table: str, number: int, n_shards: int | None) -> str:
+    """Name a shard as the Hub does: ``data/train`` gives ``data/train-00000-of-00004.parquet``.
+
+    Where nobody knows yet how many there will be, the name does not say it.
+    """
+    of = "" if n_shards is None else f"-of-{n_shards:05d}"
+    return f"{table}-{number:05d}{of}.parquet"
 
 
 def state_folder(states: Path, step: int) -> Path:
@@ -158,7 +174,9 @@ def run_of(corpus: Path) -> Path:
     return corpus.parent if is_of_build else corpus
 
 
-def load_report(corpus: Path, name: Literal["filter", "safety", "statistics"]) -> Any:
+def load_report(
+    corpus: Path, name: Literal["filter", "safety", "select", "quality", "statistics"]
+) -> Any:
     """Read a report of a corpus folder.
 
     Raises :class:`~augesc_builder.errors.InputError` where the stage has not written it.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.paths import PACKAGE, is_packaged
+from augesc_builder.config.quality import MODEL_SECTIONS, Quality
 from augesc_builder.config.recipe import Recipe, SafetyClassifier
 from augesc_builder.config.requirements import Tokenizer
 from augesc_builder.errors import InputError
@@ -121,6 +122,21 @@ def pin_tokenizer(folder: RunFolder, tokenizer: Tokenizer | None) -> Tokenizer |
     name, key = tokenizer.name, "requirements.tokenizer.name"
     commit = _pin(folder, name, name, tokenizer.revision, key)
     return tokenizer.model_copy(update={"revision": commit})
+
+
+def pin_quality(folder: RunFolder, quality: Quality) -> Quality:
+    """Return the section with each model at a commit of the Hub, as :func:`pin_backbone` does.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
+    """
+    commits = {}
+    for measure, (name, revision) in quality.models().items():
+        if is_packaged(name):
+            folder.add(packages={measure: release_of(name.removeprefix(PACKAGE))})
+        elif not Path(name).exists():
+            key = f"{MODEL_SECTIONS[measure]}.model"
+            commits[measure] = _pin(folder, name, name, revision, key)
+    return quality.at(commits)
 
 
 def _pin(folder: RunFolder, what: str, name: str, revision: str | None, key: str) -> str:

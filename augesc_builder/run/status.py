@@ -24,7 +24,17 @@ from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import duration, line_of
 
 _COMMANDS = {"build": "build", "statistics": "stats", "report": "study report"} | {
-    name: name for name in ("train", "queries", "finetune", "generate", "filter", "compare")
+    name: name
+    for name in (
+        "train",
+        "queries",
+        "finetune",
+        "generate",
+        "filter",
+        "select",
+        "quality",
+        "compare",
+    )
 }
 """What fills a folder, and the command for it."""
 
@@ -32,6 +42,8 @@ _TABLES = {
     "queries": ("queries",),
     "generate": ("generations",),
     "filter": ("sessions", "rejected"),
+    "select": ("sessions", "not_selected"),
+    "quality": ("quality",),
 }
 """The tables whose rows tell how much a stage made."""
 
@@ -71,8 +83,8 @@ class _Manifest(BaseModel):
     seconds: dict[str, Annotated[float, Field(ge=0, le=1e12)]] = {}
     stages: dict[str, dict[str, Any]] = {}
     generate: _Generate = _Generate()
-    plan: list[str] = list(layout.STAGES)
-    """The stages of a build, which an earlier version does not say."""
+    plan: list[str] = [name for name in layout.STAGES if name != "quality"]
+    """The stages of a build, which an earlier version does not say: it had none of quality."""
 
 
 class Stage(BaseModel):

@@ -118,12 +118,37 @@ class Storage:
 
     def shards(self, stage: str, n_shards: int) -> Iterator[int]:
         """Return the numbers of a stage's shards that are not written yet."""
-        return (i for i in range(n_shards) if _shard(stage, i) not in self.marks)
+        return (i for i in range(n_shards) if not self.has_shard(stage, i))
+
+    def has_shard(self, stage: str, number: int) -> bool:
+        """Whether a shard of a stage is written."""
+        return _shard(stage, number) in self.marks
+
+    def written_shards(self, stage: str) -> list[int]:
+        """Return the numbers of a stage's shards that are written."""
+        marks = (name for name in self.marks.names(stage) if name != stage)
+        return [int(name.removeprefix(f"{stage}-")) for name in marks]
+
+    def shard_fact(self, stage: str, number: int) -> dict[str, Any]:
+        """Return what the mark of a written shard says."""
+        return self.facts(_shard(stage, number))
+
+    def forget_shard(self, stage: str, number: int) -> None:
+        """Remove a shard and its mark, where it is written."""
+        self.forget(_shard(stage, number))
 
     def write_shard(
-        self, stage: str, number: int, n_shards: int, tables: Mapping[str, pa.Table], **facts: Any
+        self,
+        stage: str,
+        number: int,
+        n_shards: int | None,
+        tables: Mapping[str, pa.Table],
+        **facts: Any,
     ) -> None:
-        """Write shard ``number`` of each table (a path below the folder), then its mark."""
+        """Write shard ``number`` of each table (a path below the folder), then its mark.
+
+        ``n_shards`` is ``None`` where nobody knows yet how many there will be.
+        """
         for name, table in tables.items():
             self.write_table(layout.shard_path(name, number, n_shards), table)
         rows = {name: table.num_rows for name, table in tables.items()}
@@ -131,7 +156,7 @@ class Storage:
 
     def shard_facts(self, stage: str, n_shards: int) -> list[dict[str, Any]]:
         """Return what the marks of a stage's shards say, in order."""
-        return [self.facts(_shard(stage, i)) for i in range(n_shards)]
+        return [self.shard_fact(stage, i) for i in range(n_shards)]
 
     # -- single things, in their place when the stage or the shard is complete -------------------
 

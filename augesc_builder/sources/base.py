@@ -44,13 +44,17 @@ class Post:
 class Session:
     """One session: its utterances from the seeker's first on.
 
-    ``source`` is the corpus that it or its query is from, ``problem_type`` what it is about.
+    ``source`` is the corpus that it or its query is from, ``problem_type`` what it is about,
+    ``situation`` what the seeker wrote of their trouble beforehand. ``strategies`` are those of the
+    supporter's utterances, one a message, ``None`` where none is given.
     """
 
     session_id: str
     messages: tuple[Message, ...]
     problem_type: str | None = None
     source: str = ""
+    situation: str | None = None
+    strategies: tuple[str | None, ...] | None = None
 
 
 def limits_of(reading: Reading) -> Limits:

@@ -1,14 +1,15 @@
 """ESConv (Liu et al. 2021): 1,300 crowd-sourced emotional support sessions of 13 problem types.
 
-One JSON object a session, with ``problem_type`` and ``dialog``, a list of utterances with
-``speaker`` (``usr``, ``sys``) and ``text``: the lines of the Hub dataset ``thu-coai/esconv``. The
-names of the original release (``seeker``, ``supporter``, ``content``, one JSON list) work too. The
-bundled sample has the same form.
+One JSON object a session, with ``problem_type``, ``situation`` and ``dialog``, a list of utterances
+with ``speaker`` (``usr``, ``sys``), ``text`` and, of the supporter, ``strategy``: the lines of the
+Hub dataset ``thu-coai/esconv``. The names of the original release (``seeker``, ``supporter``,
+``content``, ``annotation``, one JSON list) work too. The bundled sample has the same form.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,26 +61,51 @@ def parse_session(
     dialog = value["dialog"]
     if not isinstance(dialog, list) or not dialog:
         raise fail(f"'dialog' must be a list with utterances, found {_brief(dialog)}")
-    problem = value.get("problem_type")
-    if problem is not None and not isinstance(problem, str):
-        raise fail(f"'problem_type' must be a text, found {_brief(problem)}")
+    for name in ("problem_type", "situation"):
+        if not isinstance(value.get(name), str | None):
+            raise fail(f"{name!r} must be a text, found {_brief(value[name])}")
     messages: list[Message] = []
+    strategies: list[str | None] = []
     for i, utterance in enumerate(dialog, 1):
-        if not isinstance(utterance, dict):
-            raise fail(f"utterance {i} must be an object, found {_brief(utterance)}")
-        text = utterance.get("text", utterance.get("content"))
-        if not isinstance(text, str):
-            raise fail(f"utterance {i} lacks 'text', found {_brief(utterance)}")
-        speaker = utterance.get("speaker")
-        if not isinstance(speaker, str) or speaker not in _ROLES:
-            raise fail(f"utterance {i}: expected the speaker usr or sys, found {_brief(speaker)}")
-        if not text.strip():
-            raise fail(f"utterance {i} has no words; remove it")
-        if messages or keep_greetings or _ROLES[speaker] == "user":
-            messages.append({"role": _ROLES[speaker], "content": collapse(text)})
+        message, strategy = _utterance(utterance, i, fail)
+        if messages or keep_greetings or message["role"] == "user":
+            messages.append(message)
+            strategies.append(strategy)
     if not any(message["role"] == "user" for message in messages):
         raise fail("no utterance of the seeker (usr); remove the session")
-    return Session(session_id, tuple(messages), problem.strip().lower() if problem else None)
+    return Session(
+        session_id,
+        tuple(messages),
+        problem.strip().lower() if (problem := value.get("problem_type")) else None,
+        situation=collapse(value.get("situation") or "") or None,
+        strategies=tuple(strategies) if any(strategies) else None,
+    )
+
+
+def _utterance(
+    value: Any, number: int, fail: Callable[[str], InputError]
+) -> tuple[Message, str | None]:
+    """Check an utterance, and return it with its strategy, where the supporter's has one."""
+    if not isinstance(value, dict):
+        raise fail(f"utterance {number} must be an object, found {_brief(value)}")
+    text = value.get("text", value.get("content"))
+    if not isinstance(text, str):
+        raise fail(f"utterance {number} lacks 'text', found {_brief(value)}")
+    speaker = value.get("speaker")
+    if not isinstance(speaker, str) or speaker not in _ROLES:
+        raise fail(
+            f"utterance {number} is of no known speaker: expected usr or sys, found "
+            f"{_brief(speaker)}"
+        )
+    if not text.strip():
+        raise fail(f"utterance {number} has no words; remove it")
+    role, strategy = _ROLES[speaker], None
+    if role == "assistant":  # in the original release it stands in the annotation
+        annotation = value.get("annotation")
+        strategy = (annotation if isinstance(annotation, dict) else value).get("strategy")
+    if not isinstance(strategy, str | None):
+        raise fail(f"utterance {number} needs a text as 'strategy', found {_brief(strategy)}")
+    return {"role": role, "content": collapse(text)}, collapse(strategy or "") or None
 
 
 def _sessions(revision: str | None) -> tuple[list[Session], str]:

@@ -44,8 +44,11 @@ _SHARD = 20_000
 _OURS = ("query_id", "sample", "source", "query", "text")
 """What is filled in every row that augesc generated."""
 
+_GROUNDS = ("background", "background_faults", "n_background_tokens", "persona", "strategies")
+"""What only some recipes fill; tables of earlier versions have none of it."""
+
 _TOKENS = ("n_prompt_tokens", "n_tokens")
-_COUNTS = (*_TOKENS, "seed")
+_COUNTS = (*_TOKENS, "n_background_tokens", "seed")
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 
 
@@ -100,8 +103,10 @@ def parse_generations(
     :class:`~augesc_builder.errors.InputError` with file, row and column.
     """
     rows = chunk.rows
-    if isinstance(rows, pa.Table) and not includes_query and _is_ours(rows, chunk.limits):
-        return rows.select(_SCHEMA.names).cast(_SCHEMA)
+    if isinstance(rows, pa.Table):
+        rows = _with_grounds(rows)
+        if not includes_query and _is_ours(rows, chunk.limits):
+            return rows.select(_SCHEMA.names).cast(_SCHEMA)
     places = {number: i for i, number in enumerate(chunk.numbers(), chunk.first)}
     kinds: set[bool] = set()  # whether rows have messages: all or none
 
@@ -118,6 +123,15 @@ def parse_generations(
     found = parse_each(chunk.values(), parse, chunk.path)
     good = list((bad or BadLines(strict=True)).good(found))
     return pa.Table.from_pylist(good, schema=_WITH_MESSAGES if True in kinds else _SCHEMA)
+
+
+def _with_grounds(table: pa.Table) -> pa.Table:
+    """Add the columns that tables of before lack: nothing of the kind was generated then."""
+    for name in _GROUNDS:
+        if name not in table.column_names:
+            field = _SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def _is_ours(table: pa.Table, limits: Limits) -> bool:
@@ -166,6 +180,10 @@ def _row(
     if sum(row[name] or 0 for name in _TOKENS) > _INT32:
         raise fail(f"columns {' and '.join(_TOKENS)}: more than {_INT32:,} tokens in all")
     row["finish_reason"] = _text(value, "finish_reason", fail)
+    for name in ("background", "persona"):
+        row[name] = _text(value, name, fail)
+    for name in ("background_faults", "strategies"):
+        row[name] = _names(value, name, fail)
     if "messages" in value:
         messages = check_messages(value["messages"], chunk.path, number)
         row["messages"], row["session_id"] = messages, _text(value, "session_id", fail)
@@ -201,6 +219,15 @@ def _text(value: Mapping[str, Any], name: str, fail: Any) -> str | None:
         return str(found)
     if found is not None and not isinstance(found, str):
         raise fail(f"column {name}: expected a text, found {str(found)[:60]}")
+    return found
+
+
+def _names(value: Mapping[str, Any], name: str, fail: Any) -> list[str | None] | None:
+    found = value.get(name)
+    if found is not None and not (
+        isinstance(found, list) and all(isinstance(each, str | None) for each in found)
+    ):
+        raise fail(f"column {name}: expected a list of texts, found {str(found)[:60]}")
     return found
 
 

@@ -78,16 +78,18 @@ def parse_sessions(
     *,
     keep_greetings: bool = False,
     generations: bool = False,
+    own_ids: bool = False,
 ) -> Iterator[Session]:
     """Yield the sessions of a chunk; rows that hold none go to ``bad``, or are fatal without it.
 
     ``keep_greetings`` keeps what a supporter of ESConv says before the seeker's first words.
     ``generations`` takes rows of a ``query`` and the ``text`` that continues it too, as a model
-    left them: kept or rejected. A text that is no conversation is left out.
+    left them: kept or rejected. A text that is no conversation is left out. With ``own_ids`` a
+    session has the ``session_id`` of its row, where there is one, and not the number.
 
     Raises :class:`~augesc_builder.errors.InputError` with file and row.
     """
-    columns = ["messages", "source", "problem_type"]
+    columns = ["messages", "source", "problem_type", "session_id"]
     if isinstance(chunk.rows, pa.Table) and "messages" not in chunk.rows.column_names:
         found = chunk.rows.column_names
         if not generations or not {"query", "text"} <= set(found):
@@ -115,7 +117,9 @@ def parse_sessions(
                 f"column source: expected a text, found {_brief(source)}", chunk.path, number
             )
         known = kind if isinstance(kind, str) else None
-        return Session(f"{stem}-{number}", tuple(messages), known, source)
+        given = about.get("session_id") if own_ids else None
+        name = given if isinstance(given, str) and given else f"{stem}-{number}"
+        return Session(name, tuple(messages), known, source)
 
     parsed = parse_each(chunk.values(columns), parse, chunk.path)
     good = (bad or BadLines(strict=True)).good(parsed)

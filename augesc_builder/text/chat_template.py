@@ -20,7 +20,16 @@ from typing import Any
 
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models.token_codec import CONTROL, TokenCodec, readable
-from augesc_builder.text.prompts import ROLE_WORD, SUPPORTER, Message, check, collapse
+from augesc_builder.text.prompts import (
+    BACKGROUND,
+    ROLE_WORD,
+    SUPPORTER,
+    Message,
+    background_cue,
+    check,
+    check_background,
+    collapse,
+)
 
 _STEPS = 2_000_000
 """Lines of a template, compiled to Python, that may be run for one conversation."""
@@ -38,27 +47,77 @@ WAY_OUT = (
 class ChatTemplate:
     """A chat model's form, with the interface of ``PromptTemplate``.
 
-    ``prefix`` holds the system message; ``before`` and ``after`` are what stands around what each
-    role says. Control tokens stand in them as :class:`TokenCodec` has them. Behind the last turn
-    comes the token that ends a conversation, which is not part of the text.
+    ``prefix`` holds the system message; ``before`` and ``after`` are what stands around
+    what each role says. Control tokens stand in them as :class:`TokenCodec` has them. Behind the
+    last turn comes the token that ends a conversation, which is not part of the text. A background
+    is the last line of the system message: ``place`` is where in ``prefix``, ``None`` for no
+    background. The model writes it in the seeker's turn, behind the query, on a line of its own.
 
-    ``parse(for_session(messages)) == messages`` for whatever utterances, since each turn is told
-    from the next by a control token.
+    ``parse(for_session(messages, background)) == messages`` for whatever utterances, since each
+    turn is told from the next by a control token.
     """
 
     prefix: str
     before: Mapping[str, str]
     after: Mapping[str, str]
+    place: int | None = None
 
-    def for_session(self, messages: Sequence[Message]) -> str:
+    @property
+    def background(self) -> bool:
+        """Whether conversations may have one."""
+        return self.place is not None
+
+    def opening(self, background: str | None = None) -> str:
+        """Return the system message.
+
+        Raises ``ValueError`` for a background that would not come back, as
+        :meth:`PromptTemplate.opening <augesc_builder.text.prompts.PromptTemplate.opening>`.
+        """
+        if background is None:
+            return self.prefix
+        check_background(background, self.background)
+        opening, closing = self.prefix[: self.place], self.prefix[self.place :]
+        if closing and closing in f"{background}{closing}"[:-1]:
+            raise ValueError(f"a background that holds {closing!r}, which ends a system message")
+        return f"{opening}\n{BACKGROUND}: {background}{closing}"
+
+    def for_session(self, messages: Sequence[Message], background: str | None = None) -> str:
         """Return a whole conversation; raises as :func:`~augesc_builder.text.prompts.render`."""
         check(messages)
         turns = (f"{self.before[m['role']]}{m['content']}{self.after[m['role']]}" for m in messages)
-        return self.prefix + "".join(turns)
+        return self.opening(background) + "".join(turns)
 
-    def for_query(self, query: str) -> str:
+    def for_query(self, query: str, background: str | None = None) -> str:
         """Return a query and the beginning of the supporter's turn, which the model continues."""
-        return self.for_session([{"role": "user", "content": query}]) + self._cues["assistant"]
+        asked = self.for_session([{"role": "user", "content": query}], background)
+        return asked + self._cues["assistant"]
+
+    def for_background(self, query: str, begun: str = "") -> str:
+        """Return a query and the cue of its background, which the model continues to a line's end.
+
+        ``begun`` is what the background begins with.
+        """
+        asked = self.for_session([{"role": "user", "content": query}])
+        return background_cue(asked.removesuffix(self.after["user"]), begun)
+
+    def parse_background(self, text: str) -> str | None:
+        """Return the background in a conversation's system message; ``None`` where it has none.
+
+        Raises ``ValueError`` for a text that does not begin with the system message.
+        """
+        opening, closing = self.prefix[: self.place], self.prefix[self.place :]
+        cue = f"{opening}\n{BACKGROUND}: "
+        if self.place is not None and text.startswith(cue):
+            rest = text[len(cue) :]
+            if not closing:  # a control token begins the first turn
+                closing = next(iter(CONTROL.findall(rest)), "")
+            background, end, _ = rest.partition(closing) if closing else (rest, "", "")
+            fits = background and "\n" not in background and background == background.strip()
+            if fits and (end or not closing):
+                return background
+        if not text.startswith(self.prefix):
+            raise ValueError(f"expected {self.prefix[:60]!r} first, found {text[:60]!r}")
+        return None
 
     def parse(self, text: str) -> list[Message] | None:
         """Return the utterances behind the system message; ``None`` for broken turns.
@@ -66,9 +125,7 @@ class ChatTemplate:
         Turns without words are skipped. Raises ``ValueError`` for a text that does not begin with
         the system message.
         """
-        if not text.startswith(self.prefix):
-            raise ValueError(f"expected {self.prefix[:60]!r} first, found {text[:60]!r}")
-        text = text[len(self.prefix) :]
+        text = text[len(self.opening(self.parse_background(text))) :]
         role = next((role for role, cue in self._cues.items() if text.startswith(cue)), None)
         if not text or role is None:
             return None if text else []
@@ -112,8 +169,12 @@ class ChatTemplate:
         }
 
 
-def read_chat_template(codec: TokenCodec, instruction: str, name: str | Path) -> ChatTemplate:
+def read_chat_template(
+    codec: TokenCodec, instruction: str, name: str | Path, *, background: bool = False
+) -> ChatTemplate:
     """Take a tokenizer's chat template apart, with the instruction as its system message.
+
+    ``background`` leaves room for a background in it.
 
     Raises :class:`~augesc_builder.errors.CheckpointError` where there is no template, where it
     fails, goes on without end, takes no system message or changes what is said, and where an
@@ -123,7 +184,13 @@ def read_chat_template(codec: TokenCodec, instruction: str, name: str | Path) ->
         start, before, after = _marks(codec)
     except _TemplateError as error:
         raise CheckpointError(f"{name}: its chat template {error}; {WAY_OUT}") from None
-    return ChatTemplate(instruction.join(start), before, after)
+    if background and not start[1] and not CONTROL.match(before["user"]):
+        raise CheckpointError(
+            f"{name}: its chat template writes nothing behind the system message, by which the end "
+            f"of a background could be told; {WAY_OUT}"
+        )
+    place = len(start[0] + instruction) if background else None
+    return ChatTemplate(instruction.join(start), before, after, place)
 
 
 class _TemplateError(Exception):

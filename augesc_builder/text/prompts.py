@@ -23,6 +23,10 @@ SPEAKER = {"user": "Seeker", "assistant": "Supporter"}
 """Who speaks, as pages for people say it."""
 
 
+BACKGROUND = "Background"
+"""What stands before the background of a conversation, as the role words before utterances."""
+
+
 class Message(TypedDict):
     """One utterance: ``role`` is ``user`` (seeker) or ``assistant`` (supporter)."""
 
@@ -41,6 +45,22 @@ def check(messages: Sequence[Message]) -> None:
         if not content or "\n" in content or content != content.strip():
             raise ValueError(f"not one line of trimmed text: {content!r}; use collapse() on it")
         content.encode()
+
+
+def check_background(background: str, wanted: bool) -> None:
+    """Refuse a background that would not come back from a text.
+
+    Raises ``ValueError`` for one that is not one line of trimmed text (see :func:`collapse`), and
+    for any where the template is not ``wanted`` to have one.
+    """
+    if not wanted:
+        raise ValueError("this template has no background; set its background to True")
+    check([{"role": "user", "content": background}])
+
+
+def background_cue(spoken: str, begun: str) -> str:
+    """Return what is said, and behind it the cue of the background, or how that begins."""
+    return f"{spoken}\n{BACKGROUND}:" + (f" {begun}" if begun else "")
 
 
 def render(messages: Sequence[Message]) -> str:
@@ -65,25 +85,49 @@ def render_query(query: str) -> str:
 class PromptTemplate:
     """The one form that a model is trained on and continues (section 4.1, figure 2).
 
-    The task instruction, where there is one, stands on lines of its own before the conversation.
-    ``parse(for_session(messages)) == messages``, and what ``parse`` finds behind
-    ``for_query(query)`` is the query and what continues it.
+    The task instruction, where there is one, stands on lines of its own before the conversation;
+    with ``background``, a line ``Background: ...`` may stand between them (ours: what the paper's
+    section 6.4 misses), of which the model is given a conversation's query and writes the rest.
+
+    ``parse(for_session(messages, background)) == messages``, ``parse_background`` of it is the
+    background, and what ``parse`` finds behind ``for_query(query)`` is the query and what continues
+    it.
     """
 
     instruction: str = ""
+    background: bool = False
 
     @property
     def prefix(self) -> str:
-        """Return what stands before the conversation."""
-        return f"{self.instruction}\n" if self.instruction else ""
+        """Return what stands before the conversation, where that has no background."""
+        return self.opening()
 
-    def for_session(self, messages: Sequence[Message]) -> str:
-        """Return a whole conversation; raises as :func:`render` does."""
-        return self.prefix + render(messages)
+    def opening(self, background: str | None = None) -> str:
+        """Return what stands before the conversation.
 
-    def for_query(self, query: str) -> str:
+        Raises ``ValueError`` for a background that is not one line of trimmed text, or that the
+        template has no place for.
+        """
+        lines = [self.instruction] if self.instruction else []
+        if background is not None:
+            check_background(background, self.background)
+            lines.append(f"{BACKGROUND}: {background}")
+        return "".join(f"{line}\n" for line in lines)
+
+    def for_session(self, messages: Sequence[Message], background: str | None = None) -> str:
+        """Return a whole conversation; raises as :func:`render` and :meth:`opening` do."""
+        return self.opening(background) + render(messages)
+
+    def for_query(self, query: str, background: str | None = None) -> str:
         """Return a query and the supporter's cue, which the model continues."""
-        return self.prefix + render_query(query)
+        return self.opening(background) + render_query(query)
+
+    def for_background(self, query: str, begun: str = "") -> str:
+        """Return a query and the cue of its background, which the model continues to a line's end.
+
+        ``begun`` is what the background begins with.
+        """
+        return self.opening() + background_cue(render([{"role": "user", "content": query}]), begun)
 
     def lines(self, text: str) -> str:
         """Return what continues a query as the tables have it, with control tokens as such in it.
@@ -97,18 +141,52 @@ class PromptTemplate:
 
         Raises ``ValueError`` for a text that does not begin with the instruction.
         """
+        return parse(text[len(self.opening(self.parse_background(text))) :])
+
+    def parse_background(self, text: str) -> str | None:
+        """Return the background of a conversation's text; ``None`` where it has none.
+
+        Raises ``ValueError`` for a text that does not begin with the instruction.
+        """
         if not text.startswith(self.prefix):
             raise ValueError(f"expected {self.prefix[:60]!r} first, found {text[:60]!r}")
-        return parse(text[len(self.prefix) :])
+        line, end, _ = text[len(self.prefix) :].partition("\n")
+        background = line.removeprefix(f"{BACKGROUND}: ")
+        fits = background != line and background and background == background.strip()
+        return background if self.background and end and fits else None
 
 
 PLAIN = PromptTemplate()
 """The template without an instruction: generations and sessions hold none."""
 
 
-def whole_text(query: str | None, text: str, template: PromptTemplate = PLAIN) -> str:
-    """Return a continuation behind its query; a text without one is whole."""
-    return template.prefix + text if query is None else template.for_query(collapse(query)) + text
+def whole_text(
+    query: str | None,
+    text: str,
+    template: PromptTemplate = PLAIN,
+    background: str | None = None,
+) -> str:
+    """Return a continuation behind its background and query; a text without a query is whole."""
+    if query is None:
+        return template.opening(background) + text
+    return template.for_query(collapse(query), background) + text
+
+
+def read_text(
+    query: str | None,
+    text: str,
+    template: PromptTemplate = PLAIN,
+    background: str | None = None,
+) -> str:
+    """Return the text of the conversation that is read from a continuation, and its prompt.
+
+    What reading takes away, such as punctuation at a line's beginning, is gone (section 4.3). What
+    is no conversation is returned as it is.
+    """
+    messages = template.parse(whole := whole_text(query, text, template, background))
+    if messages is None:
+        return whole
+    return template.for_session(messages, template.parse_background(whole))
 
 
 def parse(text: str) -> list[Message] | None:

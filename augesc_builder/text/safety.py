@@ -271,15 +271,27 @@ def scanner_of(classifier: SafetyClassifier | None) -> Scanner:
 
 
 def flag_sessions(sessions: pa.Table, scanner: Scanner) -> tuple[pa.Table, dict[str, Any]]:
-    """Return a sessions table with ``safety_flags`` filled, and the counts of the flags."""
+    """Return a sessions table with ``safety_flags`` filled, and the counts of the flags.
+
+    A background is scanned as what the seeker says before all else: as utterance -1.
+    """
     flags = [
-        [flag._asdict() for flag in scanner.scan(messages)]
-        for messages in sessions["messages"].to_pylist()
+        [flag._asdict() for flag in _scanned(scanner, background, messages)]
+        for background, messages in zip(
+            sessions["background"].to_pylist(), sessions["messages"].to_pylist(), strict=True
+        )
     ]
     number = sessions.schema.names.index("safety_flags")
     schema = plain_schema(SESSIONS)
     column = pa.array(flags, schema.field("safety_flags").type)
     return sessions.set_column(number, schema.field("safety_flags"), column), count_flags(flags)
+
+
+def _scanned(scanner: Scanner, background: str | None, messages: Sequence[Message]) -> list[Flag]:
+    if not background:
+        return scanner.scan(messages)
+    found = scanner.scan([{"role": "user", "content": background}, *messages])
+    return [flag._replace(utterance=flag.utterance - 1) for flag in found]
 
 
 def count_flags(flags: Iterable[Sequence[Mapping[str, Any]] | None]) -> dict[str, Any]:

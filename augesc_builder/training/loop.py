@@ -1,7 +1,8 @@
-"""Fine-tuning of encoder-decoders: phase by phase, with validation, early stopping and resume.
+"""Fine-tuning of encoder-decoders and classifiers: phases, validation, early stopping, resume.
 
 The loop is ``accelerate``'s: one process or many, any mixed precision, any of its config files. The
-loss of a step is the mean over all response tokens of its batch, however that is split.
+loss of a step is the mean over all that is to be told of its batch (:mod:`.task`), however that is
+split.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from augesc_builder.config.base import NotNegative
 from augesc_builder.config.training import Config, Phase
-from augesc_builder.dialog.encoding import Encoded, Encoder, summed_loss
-from augesc_builder.dialog.examples import Pair, epoch_order
+from augesc_builder.dialog.examples import epoch_order
 from augesc_builder.dialog.folder import write_facts
 from augesc_builder.errors import CheckpointError, TrainingError
 from augesc_builder.models.causal_lm import quiet_bars
@@ -36,6 +36,7 @@ from augesc_builder.models.training_step import (
 )
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import SavedState
+from augesc_builder.training.task import Task
 
 Fill = Callable[[Path], None]
 
@@ -79,7 +80,7 @@ def place_of(saved: SavedState, n_phases: int) -> TrainingState:
 class Mixed:
     """The sets that a phase mixes, and their weights."""
 
-    sets: Sequence[Sequence[Pair]]
+    sets: Sequence[Sequence[Any]]
     weights: Sequence[float]
 
 
@@ -106,7 +107,7 @@ class Training:
     def __init__(
         self,
         config: Config,
-        validation: Sequence[Pair],
+        validation: Sequence[Any],
         outputs: Outputs,
         progress: Progress,
     ) -> None:
@@ -129,18 +130,19 @@ class Training:
                 config.name, {"name": config.name, "seed": config.seed}, init_kwargs=purge
             )
 
-    def run_phase(self, number: int, mixed: Mixed, model: Any, tokenizer: Any) -> None:
+    def run_phase(self, number: int, mixed: Mixed, model: Any, tokenizer: Any, task: Task) -> None:
         """Train a model to the end of a phase, or to early stopping; write its best checkpoint."""
         name, phase = list(self.config.phases.items())[number]
         plan = _Plan(self.config, number, phase, mixed)
-        self.encoder = Encoder(model, tokenizer, self.config.examples)
-        self.tokenizer, self.name = tokenizer, name
+        self.task, self.tokenizer, self.name = task, tokenizer, name
         model.config.use_cache = False
         if self.config.machine.gradient_checkpointing:
             checkpoint_activations(model)
         torch.manual_seed(self.config.seed)  # dropout
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=phase.learning_rate, weight_decay=self.config.train.weight_decay
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=phase.learning_rate,
+            weight_decay=self.config.train.weight_decay,
         )
         schedule = get_linear_schedule_with_warmup(optimizer, phase.warmup_steps, plan.n_steps)
         # The schedule is not prepared: then it would step once for each process, and it counts
@@ -165,18 +167,16 @@ class Training:
                 self.state.total += 1
                 self._log(loss=loss, learning_rate=rate)
                 best = self.state.best
-                known = {} if best is None else {"best_perplexity": math.exp(min(best, 700))}
+                known = {} if best is None else dict([self._told("best", best)])
                 bar.update(1, loss=loss, **known)
                 self._after_step(trained, last=self.state.step == plan.n_steps)
         model, optimizer = self.accelerator.free_memory(model, optimizer)
 
-    def _step(self, model: Any, optimizer: Any, batch: Sequence[Pair]) -> float:
-        examples = [self.encoder.encode(pair.history, pair.response) for pair in batch]
-        examples.sort(key=lambda example: -len(example.target))  # little padding in a micro-batch
-        n_tokens = sum(len(example.target) for example in examples)
+    def _step(self, model: Any, optimizer: Any, batch: Sequence[Any]) -> float:
+        examples, n_told = self._encoded(batch)
         while True:
             # Nothing of a failed attempt may be held when its memory is needed again.
-            if (loss := self._try(model, examples, n_tokens)) is not None:
+            if (loss := self._try(model, examples, n_told)) is not None:
                 break
             optimizer.zero_grad()
             self._halve()
@@ -190,7 +190,13 @@ class Training:
         update(self.accelerator, model, optimizer, loss, self.config.train.max_grad_norm)
         return value
 
-    def _try(self, model: Any, examples: Sequence[Encoded], n: int) -> torch.Tensor | None:
+    def _encoded(self, batch: Sequence[Any]) -> tuple[list[Any], int]:
+        """Return examples as the task has them, and of how much their loss is the mean."""
+        examples = [self.task.encode(example) for example in batch]
+        examples.sort(key=lambda example: -self.task.length(example))  # little padding
+        return examples, sum(map(self.task.n_told, examples))
+
+    def _try(self, model: Any, examples: Sequence[Any], n: int) -> torch.Tensor | None:
         """Return the loss, with its gradients computed; ``None`` where out of memory."""
         try:
             return gradients(
@@ -222,11 +228,13 @@ class Training:
             f"optimizer step still takes {self.config.train.batch_size}"
         )
 
-    def _summed(self, model: Any, micro: Sequence[Encoded], idle: bool) -> torch.Tensor:
-        batch = self.encoder.collate(micro, ignored=idle)
-        return summed_loss(
-            model, {key: value.to(self.accelerator.device) for key, value in batch.items()}
-        ).sum()
+    def _summed(self, model: Any, micro: Sequence[Any], idle: bool) -> torch.Tensor:
+        return self.task.summed_loss(model, micro, idle, self.accelerator.device)
+
+    def _told(self, when: str, loss: float) -> tuple[str, float]:
+        """Return what a loss is called and is, as people are told of it."""
+        name, value = self.task.told(loss)
+        return f"{when}_{name}", value
 
     def _after_step(self, trained: tuple[Any, Any, Any], *, last: bool) -> None:
         """Validate, stop early, and save, where it is time."""
@@ -234,7 +242,8 @@ class Training:
         state, train, machine = self.state, self.config.train, self.config.machine
         if last or state.step % train.evaluate_every == 0:
             loss = self._validate(model)
-            self._log(validation_loss=loss, validation_perplexity=math.exp(min(loss, 700)))
+            name, value = self._told("validation", loss)
+            self._log(**{"validation_loss": loss, name: value})
             if state.best is None or loss < state.best:
                 state.best, state.validations_since_best = loss, 0
                 self._write_best(model)
@@ -244,8 +253,7 @@ class Training:
             stop = train.patience is not None and state.validations_since_best >= train.patience
             ends = " (early stopping: the phase ends)" if stop and not last else ""
             self.progress.say(
-                f"  {self.name}, step {state.step}: validation perplexity "
-                f"{math.exp(min(loss, 700)):.2f}{ends}"
+                f"  {self.name}, step {state.step}: {name.replace('_', ' ')} {value:.2f}{ends}"
             )
             state.done = last or stop
         if state.done or state.step % machine.save_every == 0:
@@ -260,12 +268,10 @@ class Training:
             )
 
     def _validate(self, model: Any) -> float:
-        """Return the mean loss of a response token of the validation set, over all processes."""
-        examples = [self.encoder.encode(pair.history, pair.response) for pair in self.validation]
-        examples.sort(key=lambda example: -len(example.target))
-        n_tokens = sum(len(example.target) for example in examples)
+        """Return the mean loss of the validation set, over all processes."""
+        examples, n_told = self._encoded(self.validation)
         loss = loss_on(
-            self.accelerator, model, examples, self.micro_batch_size, n_tokens, self._summed
+            self.accelerator, model, examples, self.micro_batch_size, n_told, self._summed
         )
         if not math.isfinite(loss):
             raise TrainingError(f"the validation loss of step {self.state.step} is {loss}")
@@ -310,7 +316,7 @@ class _Plan:
         in_epoch = len(epoch_order(self._sizes, mixed.weights, self._key))
         self.n_steps = phase.epochs * math.ceil(in_epoch / self._size)
 
-    def batches(self) -> Iterator[list[Pair]]:
+    def batches(self) -> Iterator[list[Any]]:
         """Yield the examples of each step."""
         for epoch in range(self._phase.epochs):
             order = epoch_order(self._sizes, self._mixed.weights, f"{self._key}/{epoch}")

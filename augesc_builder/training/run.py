@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from augesc_builder.dialog.examples import (
     without,
 )
 from augesc_builder.dialog.folder import model_folder
+from augesc_builder.dialog.labelled import labels_of, read_labelled
 from augesc_builder.errors import MissingExtraError, TrainingError, install_extra
 from augesc_builder.models.causal_lm import check_folder
 from augesc_builder.models.dialog import check_method, load, load_model
+from augesc_builder.models.sequence_classifier import freeze_below, load_to_train
 from augesc_builder.readers.hub import resolve_model
 from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors
@@ -33,14 +35,16 @@ from augesc_builder.run.workers import launch_rank
 from augesc_builder.training import folders
 from augesc_builder.training.card import render_model_card
 from augesc_builder.training.loop import Fill, Mixed, Outputs, Training, TrainingState
+from augesc_builder.training.task import LabelTask, ResponseTask, Task
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The examples of every phase and those of validation."""
+    """The examples of every phase and those of validation; of a classifier also its labels."""
 
     phases: list[Mixed]
-    validation: list[Pair]
+    validation: list[Any]
+    labels: Sequence[str] = ()
 
 
 def train(
@@ -58,7 +62,9 @@ def train(
     """
     check_trackers(config)
     if resume_from is not None and config.method == "sft":
-        raise TrainingError("--resume-from is for method: seq2seq; sft takes the newest in OUT")
+        raise TrainingError(
+            "--resume-from is for methods seq2seq and classifier; sft takes the newest in OUT"
+        )
     rank = launch_rank()
     saved = None
     if resume_from is not None and not rank:
@@ -94,15 +100,19 @@ def train(
 def read_data(config: Config) -> TrainingData:
     """Read every set of sessions of a config, its left-out problem types left out.
 
-    Raises :class:`~augesc_builder.errors.InputError` where sessions cannot be read, and
-    :class:`~augesc_builder.errors.TrainingError` where weights leave no example.
+    Raises :class:`~augesc_builder.errors.InputError` where sessions cannot be read, or have not
+    the labels that a classifier needs, and :class:`~augesc_builder.errors.TrainingError` where
+    weights leave no example.
     """
-    read: dict[str, list[Pair]] = {}
+    read: dict[str, list[Any]] = {}
+    reader: Callable[..., list[Any]] = (
+        read_labelled if config.method == "classifier" else read_pairs
+    )
 
     def pairs(mix: Mix) -> Mixed:
         for item in mix:
             if item.path not in read:
-                read[item.path] = read_pairs(item.path, config.data, config.examples)
+                read[item.path] = reader(item.path, config.data, config.examples)
         left_out = config.data.leave_out
         sets = [without(read[item.path], left_out, item.path) for item in mix]
         return Mixed(sets, [item.weight for item in mix])
@@ -122,7 +132,10 @@ def read_data(config: Config) -> TrainingData:
     chosen = [validation.sets[i][j] for i, j in sorted(order)]
     if not chosen:
         raise TrainingError("data.validation: the weights leave no example; give larger ones")
-    return TrainingData(phases, chosen)
+    if config.method != "classifier":
+        return TrainingData(phases, chosen)
+    learned = [one for mixed in phases for some in mixed.sets for one in some]
+    return TrainingData(phases, chosen, labels_of(learned, chosen, "data.validation"))
 
 
 def run_settings(config: Config) -> dict[str, Any]:
@@ -189,15 +202,33 @@ def _train(
     for number, mixed in enumerate(data.phases):
         if number < first:
             continue
-        if number == 0:
-            texts = _texts(data.phases[0].sets)
-            model, tokenizer = load_model(start, texts, config.seed)
-        else:
-            model, tokenizer = load(out / model_folder(names[number - 1]))
-        check_method(config.method, model)
-        training.run_phase(number, mixed, model, tokenizer)
+        before = out / model_folder(names[number - 1]) if number else None
+        training.run_phase(number, mixed, *_begun(config, start, data, before))
     training.end()
     return training.state
+
+
+def _begun(
+    config: Config, start: Model, data: TrainingData, before: Path | None
+) -> tuple[Any, Any, Task]:
+    """Return what a phase begins with: model, tokenizer, and what is made of examples for them.
+
+    ``before`` is the model of the phase before it.
+    """
+    if config.method == "classifier":
+        name, revision = (str(start.name), start.revision) if before is None else (before, None)
+        model, tokenizer = load_to_train(
+            *(str(name), revision, start.tokenizer, data.labels, config.seed)
+        )
+        if start.trainable_layers is not None:
+            freeze_below(model, start.trainable_layers)
+        return model, tokenizer, LabelTask(model, tokenizer, config.examples)
+    if before is None:
+        model, tokenizer = load_model(start, _texts(data.phases[0].sets), config.seed)
+    else:
+        model, tokenizer = load(before)
+    check_method(config.method, model)
+    return model, tokenizer, ResponseTask(model, tokenizer, config.examples)
 
 
 def _texts(sets: Sequence[Sequence[Pair]]) -> list[str]:
@@ -233,10 +264,13 @@ def _finish(config: Config, data: TrainingData, state: TrainingState, run: RunFo
         "model": name,
         "steps": state.total,
         "validation_loss": state.best,
-        "validation_perplexity": math.exp(state.best) if state.best is not None else None,
         "examples": [sum(map(len, mixed.sets)) for mixed in data.phases],
         "validation_examples": len(data.validation),
     }
+    if data.labels:
+        facts["labels"] = list(data.labels)
+    elif state.best is not None:
+        facts["validation_perplexity"] = math.exp(state.best)
     card = render_model_card(config, facts, run.manifest)
     run.write_text(f"{name}/README.md", card)
     run.complete("train", **facts)

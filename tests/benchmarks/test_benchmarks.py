@@ -59,10 +59,23 @@ SCRIPTS = {
         *("requirements and Table 2", "requirements (augesc filter)"),
         *("Table 2 (augesc stats --basic)", "NLTK's plain loop, one process"),
     ],
+    "quality_calibration.py": [
+        *("number of words alone", "position alone", "words in common with an earlier utterance"),
+        "likeness to an earlier utterance that is not the same",
+        *("answers a question", "number of questions", "speaks of oneself"),
+        *("consistency, by rules", "these together, fitted", "people with people", "judge: gpt"),
+        *("which system it was, alone", "share of content words in the utterance before"),
+        *("topic drift, by words", "share of words that the speaker said before"),
+        "likeness of a sentence to an earlier one of the speaker",
+        *("informativeness, new words", "experts with experts", "crowd", "gpt"),
+    ],
     "topic_priors.py": [
         *("printed", "pooled"),
         *(f"scaled:{n}e6" for n in (20, 35, 46, 60, 100)),
         *("uninformative:0.01", "uninformative:0.1"),
+    ],
+    "quality_speed.py": [
+        *("informativeness", "topic drift by words", "topic drift by likelihood"),
     ],
     "quantization.py": [
         "bfloat16 against float32",
@@ -70,6 +83,11 @@ SCRIPTS = {
         "int8 against float32",
     ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
+    "contradictions.py": [
+        *("decode", "turned copy", "style", "same side", "session", "copy"),
+        *("decode against style", "decode against same side", "decode against session"),
+        *("decode against copy", "turned copy against copy", "all against all"),
+    ],
     "generation.py": RAGGED,
     "generation.py --processes": [
         f"augesc, {kind}, {way}"
@@ -88,7 +106,7 @@ SCRIPTS = {
 }
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
-    *("finetuning.py", "quantization.py"),
+    *("finetuning.py", "quantization.py", "contradictions.py"),
 }
 
 
@@ -125,7 +143,7 @@ def test_the_tiny_size_prints_the_table(command, tmp_path):
     rows = table_of(done.stdout)
     assert list(rows) == SCRIPTS[command]
     for cells in rows.values():
-        assert any(re.match(r"[\d,.]+", cell) for cell in cells), done.stdout
+        assert any(re.match(r"-?[\d,.]+", cell) for cell in cells), done.stdout
 
 
 def test_the_documented_table_of_empathetic_dialogues():

@@ -73,6 +73,11 @@ PLACES = {
     "queries.classifiers.emotions.1.model": "/p/emotion",
     "queries.classifiers.toxicity.model": "/p/toxicity",
     "safety.classifier.model": "/p/safety",
+    "prompt.personas": "/p/personas.txt",
+    "quality.consistency.classifier.model": "/p/contradictions",
+    "quality.topic_drift.model": "/p/encoder",
+    "quality.topic_drift.sessions": "/p/sessions",
+    "quality.support_strategies.model": "/p/strategies",
 }
 """Every key of a recipe that may name something on this disk."""
 
@@ -84,6 +89,9 @@ def everywhere():
         [
             "queries.sources=[{source: empathetic_dialogues}, {source: reddit, path: x}]",
             "safety.classifier={model: x, revision: null, threshold: 1, labels: {}}",
+            "prompt.background=true",
+            "quality.consistency.classifier={model: x, revision: null, threshold: 1}",
+            "quality.topic_drift.scorer=encoder",
             *(f"{key}={path}" for key, path in PLACES.items()),
         ],
     )

@@ -10,6 +10,7 @@ import shutil
 import pytest
 import yaml
 
+from augesc_builder.config.quality import QUALITY
 from augesc_builder.config.recipe import dump_recipe, load_recipe, make_recipe, modernize
 from augesc_builder.config.statistics import STATISTICS
 from augesc_builder.errors import RecipeError
@@ -23,11 +24,17 @@ def of_before(settings):
     backend = old["generate"].pop("backend")
     backend.pop("type")
     backend["engine"] = {"continuous": "slots", "static": "simple"}[backend["engine"]]
-    del old["reading"], old["prompt"]["form"]
+    del old["reading"]
+    for name in ("form", "background", "personas", "strategies"):
+        del old["prompt"][name]
+    del old["generate"]["background"]
     old["generate"] |= backend
     del old["statistics"]
     old.pop("card", None)  # a run's settings have none
-    del old["finetune"]["held_out"]
+    if not old["quality"]["measures"]:
+        del old["quality"]
+    del old["finetune"]["held_out"], old["select"]
+    del old["generate"]["keep"], old["generate"]["keep_budget"]
     return old
 
 
@@ -69,12 +76,20 @@ def test_a_run_of_an_earlier_version_is_resumed(built, tiny, tmp_path):
 
 
 def test_what_older_recipes_lack_is_as_shipped():
-    assert load_recipe("paper").statistics.model_dump() == STATISTICS
+    recipe = load_recipe("paper")
+    assert recipe.statistics.model_dump() == STATISTICS
+    assert recipe.quality.model_dump() == QUALITY
 
 
 def test_a_run_of_one_stage_alone_has_the_form_that_there_was(caplog):
     before = {"stage": "generate", "prompt": {"instruction": "Be kind."}}
-    assert modernize(before)["prompt"] == {"instruction": "Be kind.", "form": "paper"}
+    assert modernize(before)["prompt"] == {
+        "instruction": "Be kind.",
+        "form": "paper",
+        "background": False,
+        "personas": None,
+        "strategies": False,
+    }
     assert modernize({"extends": "x", "prompt": {}})["prompt"] == {}
     assert not caplog.records
 

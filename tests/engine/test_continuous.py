@@ -257,6 +257,68 @@ def test_every_prompt_comes_out_once_whatever_happens(model, data):
         assert run(model, [some[number]], Sampling(max_tokens=12), slots=1) == [result]
 
 
+@pytest.mark.parametrize("engine", ["continuous", "static"])
+def test_a_stop_of_its_own_ends_a_row_and_stands_in_it(model, engine):
+    some = prompts(5, 9, 3)
+    sampling = Sampling(max_tokens=40)
+    whole = run(model, some, sampling)
+    stops = [frozenset({result.token_ids[4], VOCABULARY + 5}) for result in whole]
+    stopped = [
+        Prompt(p.token_ids, p.stream, stops=stop) for p, stop in zip(some, stops, strict=True)
+    ]
+    made = {
+        "continuous": lambda: ContinuousBatchingEngine(model, EOS, sampling, 2),
+        "static": lambda: StaticBatchingEngine(model, EOS, sampling, 2),
+    }[engine]()
+    for before, stop, result in zip(whole, stops, generate(made, stopped, *QUIET), strict=True):
+        end = next(i for i, token in enumerate(before.token_ids) if token in stop)
+        assert result == Continuation(before.token_ids[: end + 1], "eos")
+
+
+@settings(max_examples=often(30), suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_prompts_that_wait_for_rows_are_asked_for_again(model, data):
+    """Every row is followed by another, whose prompt is what the first one became."""
+    lengths = data.draw(st.lists(st.integers(1, 14), max_size=6))
+    slots, batch = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    first = prompts(*lengths)
+    sampling = Sampling(max_tokens=12)
+
+    def followed(engine):
+        ready, waiting, numbers, ended = [*range(len(first))], set(), {}, {}
+
+        def coming():
+            number = 0
+            while ready or waiting:
+                numbers[number] = one = ready.pop() if ready else None
+                if one is None:
+                    yield None
+                elif one in ended:
+                    row = ended[one]
+                    yield Prompt((*first[one].token_ids, *row.token_ids, 1)[-9:], one)
+                else:
+                    waiting.add(one)
+                    yield first[one]
+                number += 1
+
+        results = {}
+        for number, result in engine.stream(coming(), *QUIET):
+            one = numbers[number]
+            if one in waiting:
+                waiting.remove(one)
+                ended[one] = result
+                ready.append(one)
+            else:
+                results[one] = result
+        return ended, results
+
+    engine = ContinuousBatchingEngine(model, EOS, sampling, slots)
+    ended, results = followed(engine)
+    assert set(ended) == set(results) == set(range(len(first)))
+    assert [ended[i] for i in range(len(first))] == run(model, first, sampling)
+    assert followed(StaticBatchingEngine(model, EOS, sampling, batch)) == (ended, results)
+
+
 def test_slots_are_refilled_and_static_batches_are_not(model):
     some = [
         Prompt(p.token_ids, p.stream, 5 + n)

@@ -161,6 +161,8 @@ def claim(run: Path, n: int) -> None:
     statistics = json.loads((corpus / "statistics.json").read_text())
     statistics["sessions"] = statistics["by_source"]["sample"]["sessions"] = n
     (corpus / "statistics.json").write_text(json.dumps(statistics))
+    quality = json.loads((corpus / "quality.json").read_text())
+    (corpus / "quality.json").write_text(json.dumps({**quality, "sessions": n}))
     flags = [row["safety_flags"] for row in rows_of(corpus / "data")]
     (corpus / "safety_report.json").write_text(json.dumps(count_flags(flags)))
     mark_anew(run)

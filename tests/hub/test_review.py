@@ -22,7 +22,9 @@ from tests.conftest import ROOT
 def corpus(tmp_path):
     """Write a corpus of sessions that carry these flags, as far as looking at them needs one."""
 
-    def write(*flags: list[dict[str, object]] | None, content: str = "I want to die"):
+    def write(
+        *flags: list[dict[str, object]] | None, content: str = "I want to die", without: str = ""
+    ):
         folder = tmp_path / "corpus"
         (folder / "data").mkdir(parents=True)
         (tmp_path / "recipe.yaml").touch()
@@ -31,11 +33,13 @@ def corpus(tmp_path):
                 "session_id": f"s{n}",
                 "messages": [{"role": "user", "content": content}],
                 "safety_flags": found,
+                "background": "I have a knife at home.",
             }
             for n, found in enumerate(flags)
         ]
         columns = {**dict.fromkeys(SESSIONS), "n_tokens": 1, "source": "x", "query_id": "q"}
         table = to_table([{**columns, **row} for row in rows], SESSIONS)
+        table = table.select([name for name in table.column_names if name != without])
         pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
         counts = {"flagged": sum(bool(found) for found in flags), "sessions": len(flags)}
         (folder / "safety_report.json").write_text(json.dumps(counts))
@@ -103,6 +107,20 @@ def test_a_span_is_shown_with_what_stands_around_it(corpus, capsys, before, behi
         f"s0, utterance 0, crisis: {shown}",
         "1 of 1 sessions are flagged, 0 were looked at",
     ]
+
+
+def test_a_flag_on_a_background_is_shown_there(corpus, capsys):
+    folder = corpus([{"flag": "crisis", "utterance": -1, "start": 9, "end": 14}], CRISIS)
+    show_flags(folder, Progress())
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "s0, background, crisis: I have a [knife] at home.",
+        "s1, utterance 0, crisis: [I wa]nt to die",
+    ]
+
+
+def test_a_corpus_of_before_backgrounds_is_shown(corpus, capsys):
+    show_flags(corpus(CRISIS, without="background"), Progress())
+    assert "s0, utterance 0, crisis: [I wa]nt to die" in capsys.readouterr().out
 
 
 def test_what_was_looked_at_is_marked(corpus, capsys):

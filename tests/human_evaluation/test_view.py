@@ -24,7 +24,7 @@ from augesc_builder.human_evaluation.pages.serving import LOOPBACK, Guarded
 from augesc_builder.human_evaluation.shelf import ANY, NONE, Shelf, Wanted
 from augesc_builder.human_evaluation.view import A_PAGE, application, open_corpus, pieces
 from augesc_builder.run.progress import Progress
-from augesc_builder.tables import REJECTED, SESSIONS, to_table
+from augesc_builder.tables import QUALITY, REJECTED, SESSIONS, to_table
 from tests.conftest import ROOT, SHARED
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)"> **bold** {{ 7*7 }} (a+)+$ \x1b[2J'
@@ -218,6 +218,53 @@ def test_flags_are_marked_where_they_stand_and_measures_stand_beside(browse, cor
     page = get("/rejected/1")
     assert "No conversation: a line has no role" in page
     assert "format</li>" in page
+
+
+def test_findings_are_marked_where_a_table_of_quality_stands(browse, corpus):
+    def row(name, *findings):
+        return {"session_id": name, "findings": findings}
+
+    def finding(utterance, start, end, reason):
+        where = {"utterance": utterance, "start": start, "end": end}
+        return {"measure": "consistency", "kind": "kin_ship", "reason": reason, **where}
+
+    rows = [
+        row("s1", finding(1, 2, 6, "a reason"), finding(0, 2, 6, None), finding(7, 0, 1, "far")),
+        row("s2", finding(0, 0, 8, EVIL), finding(1, 0, 1, TURNED), None),
+        row("s0", finding(0, -3, 99, "below and beyond"), finding(1, 5, 2, "backwards")),
+    ]
+    (corpus / "quality").mkdir()
+    for n in (0, 1):
+        path = corpus / "quality" / f"train-{n:05d}-of-00002.parquet"
+        pq.write_table(to_table(rows[2 * n : 2 * n + 2], QUALITY), path, row_group_size=1)
+    get = browse(corpus)
+    page = get("/sessions/1")
+    assert ("kin ship", "hear") in re.findall(r"<mark title=\"([^\"]*)\">([^<]*)<", page)
+    assert '<a href="#u2">kin ship, utterance 2</a>: <bdi>a reason</bdi>' in page
+    assert page.count('<mark title="kin ship">') == 1
+    page = get("/sessions/2")
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "docs/quality.md" in page
+    assert "Findings" not in get("/sessions/3")
+    assert "Findings" not in get("/rejected/1")
+    assert "<mark" not in get("/sessions/0")
+
+
+def test_a_background_stands_before_its_conversation(browse, tmp_path):
+    flags = [flag("crisis", -1, 0, 1)]
+    told = {**session(0, "I lost my job.", "Which?", flags=flags), "background": "I <bake>."}
+    write(tmp_path / "c/data/train-00000-of-00001.parquet", [told, session(1, "Hi", "Yes")])
+    rejected = {**FAILED[0], "background": "I am a cook."}
+    write(tmp_path / "c/rejected/train-00000-of-00001.parquet", [rejected], REJECTED)
+    get = browse(tmp_path / "c")
+    page = get("/sessions/0")
+    assert '<p class="card" id="u0" dir="auto">I &lt;bake&gt;.</p>' in page
+    assert '<a href="#u0">crisis, background</a>' in page
+    assert "I am a cook." in get("/rejected/0")
+    assert "Background" not in get("/sessions/1")
 
 
 def test_hostile_text_is_shown_as_text(browse, corpus):

@@ -14,6 +14,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import evaluate
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,6 +42,8 @@ from augesc_builder.metrics.topic_correlates.topic_correlates import TopicCorrel
 from augesc_builder.pipeline.statistics.measure import Counts, Measuring, merged, statistics
 from augesc_builder.pipeline.statistics.report import figure_4_text
 from augesc_builder.sources.sessions import iterate_sessions
+from augesc_builder.text.strategies import STRATEGIES
+from tests import classifiers
 from tests.conftest import often, shared
 
 METRICS = Path(augesc_builder.metrics.__file__).parent
@@ -62,10 +65,11 @@ WORDS = st.text("aB .", max_size=14)
 SESSIONS = st.lists(st.lists(WORDS, min_size=1, max_size=4).map(lambda t: session(*t)), max_size=8)
 
 
-def test_the_issue_names_six():
+def test_there_is_a_room_for_each():
     assert [
-        *("duplication", "lexical_diversity", "novelty", "query_effect", "session_statistics"),
-        "topic_correlates",
+        *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
+        *("query_effect", "session_statistics", "support_strategies", "topic_correlates"),
+        "topic_drift",
     ] == NAMES
 
 
@@ -88,9 +92,17 @@ print(json.dumps(found, allow_nan=False))
 """
 
 
+def is_measurement(kind):
+    """Whether something is a class of measurements, and no base of all of them."""
+    is_one = isinstance(kind, type) and issubclass(kind, evaluate.Measurement)
+    return is_one and kind is not evaluate.Measurement
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_each_loads_from_its_folder_and_gives_what_the_class_gives(tmp_path):
-    paths = [(str(METRICS / name), MORE.get(name, {})) for name in NAMES]
+    classifier = classifiers.classifier(tmp_path / "strategies", STRATEGIES)
+    more = {**MORE, "support_strategies": {"model": str(classifier)}}
+    paths = [(str(METRICS / name), more.get(name, {})) for name in NAMES]
     arguments = [json.dumps(SMALL), json.dumps(paths), str(tmp_path / "cache")]
     env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -104,8 +116,8 @@ def test_each_loads_from_its_folder_and_gives_what_the_class_gives(tmp_path):
     loaded = json.loads(done.stdout.splitlines()[-1])
     for name in NAMES:
         module = importlib.import_module(f"augesc_builder.metrics.{name}.{name}")
-        kind = getattr(module, "".join(part.capitalize() for part in name.split("_")))
-        direct = kind(cache_dir=str(tmp_path)).compute(messages=SMALL, **MORE.get(name, {}))
+        [kind] = filter(is_measurement, vars(module).values())
+        direct = kind(cache_dir=str(tmp_path)).compute(messages=SMALL, **more.get(name, {}))
         assert loaded[str(METRICS / name)] == json.loads(json.dumps(direct))
 
 

@@ -15,7 +15,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augesc_builder.config.recipe import Backbone, load_recipe
+from augesc_builder.config.backbone import Backbone
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import CheckpointError, MissingExtraError
 from augesc_builder.models import causal_lm, gguf_weights
 from augesc_builder.models.backbone import check_backbone, gguf_on_disk, place_of

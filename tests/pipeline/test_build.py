@@ -21,9 +21,9 @@ from datasets import load_dataset
 from augesc_builder import tables
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import RecipeError, SettingsChangedError
-from augesc_builder.pipeline.build import STAGES, build
+from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
-from augesc_builder.pipeline.inputs import run_settings
+from augesc_builder.pipeline.inputs import run_settings, stages_of
 from augesc_builder.pipeline.summary import summary
 from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import Progress
@@ -33,14 +33,14 @@ from tests.conftest import ROOT, SOAK, corpus_of, rows_of
 QUIET = Progress(quiet=True)
 
 
-def test_the_stages_stand_where_the_design_says(built):
+def test_the_stages_stand_where_the_design_says(built, tiny):
     assert {p.name for p in built.iterdir()} == {
         *("recipe.yaml", "manifest.json", ".lock", ".complete", ".status.json"),
         *("queries", "checkpoint", "generations", "measured", "corpus"),
     }
     assert {p.name for p in (built / "corpus").iterdir()} == {
         *("data", "rejected", "README.md", "filter_report.json", "filter_report.md", "figures"),
-        *("safety_report.json", "statistics.json"),
+        *("safety_report.json", "statistics.json", "quality", "quality.json", "quality.md"),
     }
     names = (
         *("session_statistics", "lexical_diversity", "query_effect", "duplication", "novelty"),
@@ -50,7 +50,7 @@ def test_the_stages_stand_where_the_design_says(built):
         f"{name}.{form}" for name in names for form in ("png", "svg")
     }
     marks = {p.stem for p in (built / ".complete").glob("*.json")}
-    assert set(STAGES) <= marks
+    assert set(stages_of(tiny)) <= marks
 
 
 def test_the_manifest_says_how_it_was_made(built, tiny):
@@ -61,7 +61,7 @@ def test_the_manifest_says_how_it_was_made(built, tiny):
     }
     assert manifest["seed"] == tiny.seed
     assert {"torch", "datasets", "augesc-builder", "python"} <= set(manifest["versions"])
-    assert set(manifest["stages"]) == set(manifest["seconds"]) == set(STAGES)
+    assert set(manifest["stages"]) == set(manifest["seconds"]) == set(stages_of(tiny))
     assert re.fullmatch("[0-9a-f]{16}", manifest["fingerprint"])
     counts = manifest["tables"]
     assert (counts["queries"], counts["generations"]) == (12, 12)
@@ -77,6 +77,7 @@ def test_tables_have_the_columns_they_promise(built):
         "sessions": "corpus/data/*.parquet",
         "rejected": "corpus/rejected/*.parquet",
         "measured": "measured/*.parquet",
+        "quality": "corpus/quality/*.parquet",
     }
     assert set(places) == set(tables.TABLES)
     for name, place in places.items():
@@ -290,6 +291,7 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
         "augesc_builder.pipeline.finetune.train", "augesc_builder.pipeline.filter.filter"
     )
     folder, marks = tmp_path / "run", tmp_path / "run" / ".complete"
+    stages = stages_of(tiny)
     interrupted, known, more = set(), set(), 0
     for _ in range(400):
         process = context.Process(target=_build_and_die, args=(tiny, folder, after + more))
@@ -298,7 +300,7 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        interrupted |= {next((s for s in STAGES if not (marks / f"{s}.json").exists()), "card")}
+        interrupted |= {next((s for s in stages if not (marks / f"{s}.json").exists()), "card")}
         # Whatever stands at its final place is whole.
         for path in folder.glob("[!.]*/**/*.parquet"):
             pq.read_table(path)
@@ -308,7 +310,7 @@ def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, aft
         found = {path.name for path in marks.glob("*.json")}
         known, more = found, more + 3 if found == known else 0
     assert process.exitcode == 0
-    assert interrupted | {"card"} == set(STAGES)  # what got the figures through is enough for it
+    assert interrupted | {"card"} == set(stages)  # what got the figures through is enough for it
     assert corpus_of(folder) == corpus_of(built)
     assert not (folder / ".work").exists()
 

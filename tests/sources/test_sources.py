@@ -52,6 +52,24 @@ class TestEsconv:
         (session,) = read_esconv(path)
         assert list(session.messages) == [{"role": "user", "content": "I am sad."}]
 
+    def test_what_the_seeker_wrote_beforehand_and_the_supporters_strategies(self, tmp_path):
+        told = {**GOOD, "situation": " I was let go\n in May. "}
+        original = {
+            "situation": "x",
+            "dialog": [
+                {"speaker": "seeker", "annotation": {}, "content": "I am sad."},
+                {"speaker": "supporter", "annotation": {"strategy": "Others"}, "content": "Hi."},
+            ],
+        }
+        first, second, third = read_esconv(write(tmp_path / "a.txt", told, original, GOOD))
+        assert first.situation == "I was let go in May."
+        assert first.strategies == (None, "Question")  # one a message, the greeting's is gone
+        assert second.strategies == (None, "Others")
+        assert third.situation is None
+        without = {"situation": " ", "dialog": original["dialog"][:1]}
+        (session,) = read_esconv(write(tmp_path / "b.txt", without))
+        assert (session.situation, session.strategies) == (None, None)
+
     @pytest.mark.parametrize(
         ("line", "says"),
         [
@@ -62,11 +80,19 @@ class TestEsconv:
             ({"dialog": "hello"}, "'dialog' must be a list"),
             ({"dialog": ["hello"]}, "utterance 1 must be an object"),
             ({"dialog": [{"speaker": "usr"}]}, "utterance 1 lacks 'text'"),
-            ({"dialog": [{"speaker": "bob", "text": "hi"}]}, 'speaker usr or sys, found "bob"'),
-            ({"dialog": [{"text": "hi"}]}, "speaker usr or sys, found null"),
+            (
+                {"dialog": [{"speaker": "bob", "text": "hi"}]},
+                'utterance 1 is of no known speaker: expected usr or sys, found "bob"',
+            ),
+            ({"dialog": [{"text": "hi"}]}, "expected usr or sys, found null"),
             ({"dialog": [{"speaker": "usr", "text": " "}]}, "utterance 1 has no words"),
             ({"dialog": [{"speaker": "sys", "text": "hi"}]}, "no utterance of the seeker"),
             ({"problem_type": 3, "dialog": GOOD["dialog"]}, "'problem_type' must be a text"),
+            ({"situation": ["x"], "dialog": GOOD["dialog"]}, "'situation' must be a text"),
+            (
+                {"dialog": [*GOOD["dialog"], {"speaker": "sys", "text": "a", "strategy": 3}]},
+                "utterance 4 needs a text as 'strategy', found 3",
+            ),
         ],
     )
     def test_a_bad_line_is_named(self, tmp_path, line, says):
@@ -96,6 +122,14 @@ class TestEsconv:
         assert len(sessions) == 910
         assert {session.messages[0]["role"] for session in sessions} == {"user"}
         assert len({session.problem_type for session in sessions}) == 13
+        assert all(session.situation and session.strategies for session in sessions)
+        told = [
+            (message["role"], strategy)
+            for session in sessions
+            for message, strategy in zip(session.messages, session.strategies or (), strict=True)
+        ]
+        assert {role for role, strategy in told if strategy} == {"assistant"}
+        assert len({strategy for role, strategy in told if role == "assistant"}) == 8
 
 
 class TestSample:

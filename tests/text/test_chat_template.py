@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -46,8 +47,8 @@ TEMPLATES = {
 """Each with the tokenizer's end-of-sequence token, and the token that ends a conversation."""
 
 
-def form_of(template, eos="<|im_end|>"):
-    prompt = Prompt(form="chat", instruction=TOLD["content"])
+def form_of(template, eos="<|im_end|>", **grounds):
+    prompt = Prompt(form="chat", instruction=TOLD["content"], **grounds)
     return prompt_form(prompt, chat_tokenizer(template, eos), "model")
 
 
@@ -57,6 +58,12 @@ def known(request):
     form = form_of(template, eos)
     assert form.end == form.codec.tokenizer.convert_tokens_to_ids(end)
     return form
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def grounded(request):
+    template, eos, _ = TEMPLATES[request.param]
+    return form_of(template, eos, background=True)
 
 
 SAID = st.lists(
@@ -81,6 +88,42 @@ def test_parse_is_the_inverse_of_for_session_as_text_and_as_tokens(known, messag
     assert known.codec.decode([i for i, one in zip(ids, learned, strict=True) if not one]) == (
         template.prefix
     )
+
+
+@given(messages=MESSAGES, background=st.none() | SAID.filter(bool), query=SAID.filter(bool))
+def test_a_background_comes_back_from_the_system_message(grounded, messages, background, query):
+    template = grounded.template
+    text = template.for_session(messages, background)
+    assert template.parse_background(text) == background
+    assert template.parse(text) == messages
+    ids, learned = grounded.for_session(messages, background)
+    given = grounded.codec.decode([i for i, one in zip(ids, learned, strict=True) if not one])
+    assert given == template.opening(background)
+    # Both steps begin as in training.
+    if background is not None:
+        ids, learned = grounded.for_session_background(query, background)
+        cue = grounded.for_background(query)
+        assert tuple(ids[: len(cue)]) == cue
+        assert learned == [False] * len(cue) + [True] * (len(ids) - len(cue))
+        assert grounded.background(ids[len(cue) :]) == background
+        assert ids[-1] in grounded.line_ends
+        assert not grounded.line_ends & {*ids[len(cue) : -1]}
+        asked = grounded.for_query(query, background)
+        first = {"role": "user", "content": query}
+        answered = [first, {"role": "assistant", "content": "Go on."}]
+        assert tuple(grounded.for_session(answered, background)[0][: len(asked)]) == asked
+
+
+def test_what_may_be_no_background_of_a_chat(grounded):
+    template = grounded.template
+    for background in ("", " a", "a\nb", "a\ud800"):
+        with pytest.raises(ValueError):  # noqa: PT011 - the last is no text at all
+            template.opening(background)
+    with pytest.raises(ValueError, match="no background"):
+        replace(template, place=None).opening("a")
+    assert template.parse_background(template.prefix) is None
+    with pytest.raises(ValueError, match="first, found"):
+        template.parse_background("x")
 
 
 @given(query=SAID.filter(bool), pieces=CONTINUED, data=st.data())

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.human_evaluation.view import _literal
+from augesc_builder.metrics.content_words import content_words
+from augesc_builder.metrics.informativeness.facts import facts
 from augesc_builder.pipeline.filter.measure import _RoleWords
 from augesc_builder.pipeline.queries.rules import load_rules
 from augesc_builder.text import personal_data, words
@@ -283,6 +285,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "danger": DangerLexicon(hints=True).find,
     "conversations": parse,
     "blanks": collapse,
+    "content words": content_words,
+    "facts": lambda text: list(facts(text)),
 }
 
 TEXTS = (

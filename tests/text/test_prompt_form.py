@@ -66,3 +66,26 @@ def test_what_the_tokenizer_puts_around_a_text_is_put_in_front_alone():
     assert (prompt[0], eos in prompt) == (bos, False)
     ids, learned = form.for_session([{"role": "user", "content": "Hi"}])
     assert (ids[0], learned[0], ids.count(eos), ids[-1]) == (bos, False, 1, eos)
+
+
+@pytest.mark.parametrize("kind", ["paper", "chat"])
+def test_strategies_are_learned_as_tags_and_taken_out_of_what_is_generated(kind):
+    told = Prompt(form=kind, instruction="Be kind.", strategies=True)
+    form = prompt_form(told, chat_tokenizer(), "model")
+    said = [
+        {"role": "user", "content": "I am sad."},
+        {"role": "assistant", "content": "How long?"},
+        {"role": "user", "content": "[sighs] Since May."},
+        {"role": "assistant", "content": "I see."},
+    ]
+    strategies = [None, "Question", None, None]
+    ids, _ = form.for_session(said, strategies=strategies)
+    whole = form.template.parse(form.codec.decode(ids[:-1]))
+    assert [m["content"] for m in whole or ()][1::2] == ["[Question] How long?", "I see."]
+    prompt = form.for_query("I am sad.")
+    text, found = form.said(ids[len(prompt) : -1])
+    assert found == strategies
+    assert PLAIN.parse(whole_text("I am sad.", text)) == said
+    without = prompt_form(told.model_copy(update={"strategies": False}), chat_tokenizer(), "model")
+    assert without.said(ids[len(prompt) : -1]) == (form.text(ids[len(prompt) : -1]), None)
+    assert without.for_session(said, strategies=strategies) == without.for_session(said)

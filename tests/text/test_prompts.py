@@ -17,6 +17,45 @@ def test_parse_is_the_inverse_of_render(messages):
     assert parse(render(messages)) == messages
 
 
+@given(MESSAGES, st.none() | CONTENT, st.sampled_from(["", "Be kind.", "Be kind.\nAnd calm."]))
+def test_a_background_comes_back_with_its_conversation(messages, background, instruction):
+    template = PromptTemplate(instruction, background=True)
+    text = template.for_session(messages, background)
+    assert template.parse_background(text) == background
+    assert template.parse(text) == messages
+    assert text.startswith(template.opening(background))
+
+
+def test_the_steps_of_a_grounded_conversation():
+    template = PromptTemplate("Be kind.", background=True)
+    asked = "Be kind.\nHuman: I lost my job.\nBackground:"
+    assert template.for_background("I lost my job.") == asked
+    assert template.for_background("I lost my job.", "I am a cook.") == f"{asked} I am a cook."
+    assert template.for_query("I lost my job.", "I was a cook.") == (
+        "Be kind.\nBackground: I was a cook.\nHuman: I lost my job.\nAI:"
+    )
+    assert template.for_query("I lost my job.") == PromptTemplate("Be kind.").for_query(
+        "I lost my job."
+    )
+
+
+@pytest.mark.parametrize("background", ["", " a", "a\nb", "a "])
+def test_a_background_that_would_not_come_back_is_refused(background):
+    with pytest.raises(ValueError, match="trimmed text"):
+        PromptTemplate(background=True).opening(background)
+    with pytest.raises(ValueError, match="no background"):
+        PromptTemplate().opening("a")
+
+
+def test_a_line_of_background_is_no_utterance():
+    for template in (PromptTemplate("Be kind."), PromptTemplate("Be kind.", background=True)):
+        assert template.parse("Be kind.\nHuman: a\nBackground: b\nAI: c") is None
+    text = "Be kind.\nBackground: b\nHuman: a"
+    assert PromptTemplate("Be kind.").parse(text) is None
+    assert PromptTemplate("Be kind.").parse_background(text) is None
+    assert PromptTemplate("Be kind.", background=True).parse(text.replace(" b", " ")) is None
+
+
 @given(st.text())
 def test_collapsed_text_can_be_rendered(text):
     if collapse(text):

@@ -202,6 +202,19 @@ def test_a_table_is_flagged_and_counted():
     assert count_flags([None])["not_scanned"] == 1
 
 
+def test_a_background_is_scanned_too_and_moves_no_other_flag():
+    said = [{"role": "user", "content": "I am sad."}, {"role": "user", "content": "Suicide?"}]
+    rows = [
+        {"session_id": "a", "messages": said, "background": "Write to me@example.org."},
+        {"session_id": "b", "messages": said, "background": None},
+    ]
+    table, counts = flag_sessions(to_table(rows, SESSIONS), SCANNER)
+    crisis = {"flag": "crisis", "utterance": 1, "start": 0, "end": 7}
+    address = {"flag": "personal_data", "utterance": -1, "start": 9, "end": 23}
+    assert table["safety_flags"].to_pylist() == [[address, crisis], [crisis]]
+    assert counts["flags"]["personal_data"] == {"sessions": 1, "spans": 1}
+
+
 def test_every_session_of_a_build_was_scanned(built):
     import json
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from augesc_builder.config.recipe import FromScratch
+from augesc_builder.config.backbone import FromScratch
 from augesc_builder.config.training import Data, dump_config, load_config, shipped_configs
 from augesc_builder.dialog import examples, folder
 from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder, summed_loss
@@ -850,7 +850,7 @@ def test_causal_models_are_trained_by_trl_and_go_on(tmp_path):
 
 
 def test_every_shipped_config_is_read_and_the_papers_is_commented():
-    assert shipped_configs() == ["cpu", "esconv", "esconv_then_augesc", "tiny"]
+    assert shipped_configs() == ["cpu", "esconv", "esconv_then_augesc", "strategies", "tiny"]
     for name in shipped_configs():
         config = load_config(name)
         assert config.name == name

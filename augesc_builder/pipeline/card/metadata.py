@@ -19,8 +19,11 @@ from augesc_builder.sources.base import SourceInfo
 BEGIN = "<!-- augesc: begin. This part is written by the run; what stands outside it is kept. -->"
 END = "<!-- augesc: end -->"
 
-CONFIGS = {"default": layout.DATA, "rejected": layout.REJECTED}
-"""The table of each configuration."""
+CONFIGS = {
+    **{"default": layout.DATA, "rejected": layout.REJECTED},
+    "not_selected": layout.NOT_SELECTED,
+}
+"""The table of each configuration; the last is there where the best were chosen."""
 
 
 def metadata(
@@ -32,7 +35,12 @@ def metadata(
     the files, so that two corpora with the same patterns would be taken for one. The digest in
     each description keeps them apart.
     """
-    folders = {name: published_folder(corpus, table) for name, table in CONFIGS.items()}
+    chose = bool(layout.parquet_files(corpus / layout.NOT_SELECTED))
+    folders = {
+        name: published_folder(corpus, table)
+        for name, table in CONFIGS.items()
+        if chose or name != "not_selected"
+    }
     infos = {name: dataset_info(name, folder) for name, folder in folders.items()}
     counts = {
         name: sum(split["num_examples"] for split in info["splits"]) for name, info in infos.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from augesc_builder.run import layout
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.sources.sessions import find_sessions
 
+_SESSIONS = ("finetune.sessions", "quality.topic_drift.sessions")
+"""Keys that name a source of sessions, or a path."""
+
 
 @dataclass(frozen=True)
 class PublicRun:
@@ -22,6 +25,8 @@ class PublicRun:
 
     recipe: Recipe
     manifest: Mapping[str, Any]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What stands in the place of each path."""
 
     @classmethod
     def of(cls, recipe: Recipe, manifest: Mapping[str, Any]) -> PublicRun:
@@ -32,14 +37,19 @@ class PublicRun:
         def is_path(key: str, text: str) -> bool | None:
             if key == "backbone.name" and is_finetuned and not is_packaged(text):
                 return "backbone" not in revisions  # what is loaded from the Hub has a commit
-            named = key == "finetune.sessions" and find_sessions(text) is not None
+            named = key in _SESSIONS and find_sessions(text) is not None
             return False if named or text in revisions else None
 
         paths = local_places(recipe, is_path)
         digests = manifest.get("settings", {}).get("inputs", {})
         labels = {key: label_of(path, _digest(key, digests)) for key, path in paths.items()}
         named = {path: labels[key] for key, path in paths.items()}
-        return cls(relabelled(recipe, labels), without_paths(_without_lines(manifest), named))
+        public = without_paths(_without_lines(manifest), named)
+        return cls(relabelled(recipe, labels), public, named)
+
+    def report(self, value: Any) -> Any:
+        """Return a report of the run as it is published."""
+        return without_paths(_without_lines(value), self.labels)
 
     @property
     def commits(self) -> Mapping[str, str]:
@@ -54,13 +64,20 @@ class PublicRun:
 
 
 def settings_files(run: Path) -> dict[str, bytes]:
-    """Return the recipe and the manifest of a run as they are published, by their names."""
+    """Return the recipe, the manifest and what was measured by models, as they are published."""
     told = PublicRun.of(load_recipe(run / layout.RECIPE), read_manifest(run))
-    manifest = json.dumps(told.manifest, indent=2, ensure_ascii=False)
-    return {
+    found = {
         layout.RECIPE: dump_recipe(told.recipe).encode(),
-        layout.MANIFEST: f"{manifest}\n".encode(),
+        layout.MANIFEST: _json(told.manifest),
     }
+    if (run / layout.CORPUS / layout.QUALITY_REPORT).is_file():
+        quality = layout.load_report(run / layout.CORPUS, "quality")
+        found[layout.QUALITY_REPORT] = _json(told.report(quality))
+    return found
+
+
+def _json(value: Any) -> bytes:
+    return f"{json.dumps(value, indent=2, ensure_ascii=False)}\n".encode()
 
 
 def _digest(key: str, digests: Mapping[str, str]) -> str | None:

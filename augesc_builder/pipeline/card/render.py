@@ -31,9 +31,12 @@ from augesc_builder.pipeline.card.metadata import (
     metadata,
 )
 from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.quality import quality_text
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.generate.draws import told as draws_told
+from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.pipeline.statistics.report import statistics_table
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
@@ -55,6 +58,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     title = f"AugESC, regenerated ({recipe.name})"
     safety = load_report(corpus, "safety")
     values = metadata(title, licence, made_of, corpus)
+    selection = None if recipe.select is None else load_report(corpus, "select")
     return render(
         "template.md",
         metadata=_yaml(values),
@@ -71,6 +75,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         finetuning=describe_finetuning(told) if backend.needs_checkpoint else None,
         triggers=describe_triggers(told),
         generation=describe_generation(told),
+        backgrounds=describe_backgrounds(told),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
         differences="\n".join(
@@ -79,6 +84,9 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         recipe_yaml=markdown_block(dump_recipe(recipe).strip(), "yaml"),
         filter_table=filter_table(report, backend.label(recipe)),
         statistics_table=statistics_table(statistics, with_paper=True),
+        quality=quality_text(corpus, told),
+        selection=selection,
+        selection_text=selection and selection_markdown(selection),
         figures=_figures(corpus),
         kept_example=_kept_example(corpus),
         rejected_example=_rejected_example(corpus),
@@ -178,6 +186,12 @@ def describe_generation(told: PublicRun) -> str:
     """Return how many conversations were sampled, and how."""
     n_rows = told.manifest["tables"]["generations"]
     return f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
+
+
+def describe_backgrounds(told: PublicRun) -> str | None:
+    """Return how many have a background; ``None`` where the recipe has none."""
+    found = told.manifest["stages"]["generate"].get("backgrounds")
+    return draws_told(found) if found else None
 
 
 def _ingredients(told: PublicRun) -> str:

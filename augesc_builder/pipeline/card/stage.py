@@ -6,6 +6,7 @@ from pathlib import Path
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import RunFolderError
+from augesc_builder.pipeline.inputs import sessions_by
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
@@ -27,9 +28,10 @@ def run(folder: RunFolder, recipe: Recipe | None, _: Progress) -> None:
     for stage in layout.STAGES[:-1]:
         if folder.is_complete(stage):  # not every backend needs fine-tuning
             folder.use(stage)
+    recipe = recipe or load_recipe(folder.path / layout.RECIPE)
     folder.use("filter", f"{layout.CORPUS}/{layout.REJECTED}")
-    sessions = folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")
-    splits = (recipe or load_recipe(folder.path / layout.RECIPE)).card.splits
+    sessions = folder.use(sessions_by(recipe), f"{layout.CORPUS}/{layout.DATA}")
+    splits = recipe.card.splits
     write_splits(folder, sessions, splits)
     card = render_card(folder.path, folder.path / layout.CORPUS, folder.manifest)
     folder.write_text(f"{layout.CORPUS}/{layout.CARD}", card)

@@ -44,6 +44,8 @@ def check_alike(runs: Sequence[Run]) -> None:
 
 def _judge(reference: Run, other: Run, changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Return the command that judges a run by the requirements of the reference."""
+    if "requirements.counted" in changed:
+        return _count(reference, other)
     if any(key.startswith("requirements.role_words") for key in changed):
         return _filter(other, reference, reference.tokenizer)
     sets = [f"--set={key}={json.dumps(ours)}" for key, (ours, _) in changed.items()]

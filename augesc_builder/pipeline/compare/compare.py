@@ -13,7 +13,7 @@ from augesc_builder.pipeline.compare.report import latex, markdown
 from augesc_builder.pipeline.compare.runs import Run, find_runs
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
-from augesc_builder.run.marks import Marks, checked
+from augesc_builder.run.marks import checked
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
 
@@ -51,7 +51,7 @@ def compare(
     check_alike(runs)
     settings = {
         "stage": "compare",
-        "runs": {run.name: Marks(run.folder).digest("filter") for run in runs},
+        "runs": {run.name: run.digest() for run in runs},
         "paper": with_paper,
         "source": source,
         "resamples": resamples,
@@ -102,10 +102,12 @@ def _compare(
     everything = [measure.Measured(measure.Sums(queries)) for _ in runs]
     orders = [measure.drawn_first(run, source, seed) for run in runs]
     size = min([DIVERSITY_SESSIONS, *(len(order) for order in orders if order)])
+    alike = _measured_alike(runs, progress)
     for run, measured, order in zip(runs, everything, orders, strict=True):
         trained_on = _trained_on(run, finetuned_on, progress)
         look = measure.Look(source, frozenset(order[:size]), trained_on)
         measure.texts(run, measured.sums, source)
+        measure.quality(run, measured.sums, alike[run.name], source)
         measure.sessions(run, measured, queries, look, progress, num_proc)
     sums = [measured.sums for measured in everything]
     compared = ratios(_requirements(runs[0]), sums)
@@ -149,6 +151,25 @@ def _trained_on(run: Run, finetuned_on: Path | None, progress: Progress) -> tupl
         progress.say(f"{run.name}: what is memorized is not known: {found}")
         return None
     return found
+
+
+def _measured_alike(runs: Sequence[Run], progress: Progress) -> dict[str, list[str]]:
+    """Return the measures of quality that each run took as the first that took them did."""
+    from augesc_builder.pipeline.compare.measure import quality_measures
+
+    first: dict[str, tuple[str, Any]] = {}
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        for name, settings in quality_measures(run).items():
+            reference, expected = first.setdefault(name, (run.name, settings))
+            if settings == expected:
+                alike.setdefault(run.name, []).append(name)
+            else:
+                progress.say(
+                    f"{run.name}: {name} was measured with other settings than in {reference}, and "
+                    f"is left out; `augesc quality` measures both alike"
+                )
+    return {run.name: alike.get(run.name, []) for run in runs}
 
 
 def _requirements(run: Run) -> list[str]:

@@ -7,7 +7,7 @@ at no text. Requirements are not judged again: what was measured, rejected and k
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from augesc_builder.pipeline.compare.runs import Run
 from augesc_builder.readers.chunks import Chunk, count_rows
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
+from augesc_builder.run.marks import Marks, checked
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.sessions import check_messages, session_chunks
@@ -108,6 +109,7 @@ def texts(run: Run, sums: Sums, source: str | None) -> None:
         sums.add("tokens of texts", keys, [np.nan if n is None else n for n in tokens])
         samples = table["sample"].to_pylist()
         kept = [key not in rejected for key in zip(keys, samples, strict=True)]
+        sums.add("met", keys, list(map(float, kept)))
         for name in others:
             rows = zip(keys, kept, table[name].to_pylist(), strict=True)
             found = [(key, value) for key, is_kept, value in rows if is_kept and value is not None]
@@ -136,6 +138,37 @@ def _tables(
         if source is not None:
             table = table.filter(pc.equal(table["source"], source))
         yield table["query_id"].to_pylist(), table
+
+
+def quality_measures(run: Run) -> dict[str, Any]:
+    """Return the settings of the measures of quality that a run has taken, by name; maybe none.
+
+    Raises :class:`~augesc_builder.errors.InputError` where its report is not as it was written.
+    """
+    if "quality" not in Marks(run.folder):
+        return {}
+    checked(run.corpus / layout.QUALITY_REPORT)
+    found: dict[str, Any] = layout.load_report(run.corpus, "quality")["measures"]
+    return found
+
+
+def quality(run: Run, sums: Sums, names: Collection[str], source: str | None) -> None:
+    """Add the numbers that measures of quality, those of ``names``, gave the kept sessions."""
+    query_of: dict[str, str] = {}
+    for keys, table in _tables(run, layout.DATA, ["session_id"], source):
+        query_of.update(zip(table["session_id"].to_pylist(), keys, strict=True))
+    found: dict[str, tuple[list[str], list[float]]] = {}
+    for file in Marks(run.folder).table(run.corpus / layout.QUALITY, "quality"):
+        for row in read_table(file, ["session_id", "numbers"]).to_pylist():
+            for number in row["numbers"] if row["session_id"] in query_of else ():
+                if number["measure"] in names and number["value"] is not None:
+                    of = f"{number['measure']}: {number['name']}"
+                    keys, values = found.setdefault(of, ([], []))
+                    keys.append(query_of[row["session_id"]])
+                    values.append(number["value"])
+    for of, (keys, values) in found.items():
+        sums.add(f"quality of {of}", keys, values)
+        sums.add(f"known {of}", keys)
 
 
 # -- kept sessions --------------------------------------------------------------------------------

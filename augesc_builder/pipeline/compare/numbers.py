@@ -27,6 +27,7 @@ from augesc_builder.pipeline.filter.report import heading
 
 TEXTS, SESSIONS, TWICE = "of all texts", "of kept sessions", "said twice"
 MEMORIZED, SAFETY, MEASURES = "memorized", "safety flags", "other measures"
+QUALITY = "beyond form"
 DIVERSITY, COST = "diversity", "for each kept session"
 
 
@@ -34,7 +35,8 @@ DIVERSITY, COST = "diversity", "for each kept session"
 class Ratio:
     """A number that is compared: the sum of ``part`` by that of ``whole``.
 
-    ``group`` is what it is said of, ``label`` what it is called; a share is shown in per cent.
+    ``group`` is what it is said of, ``label`` what it is called; a share is shown in per cent, and
+    all with so many ``digits`` behind the point.
     """
 
     group: str
@@ -42,10 +44,11 @@ class Ratio:
     part: str
     whole: str
     is_share: bool = False
+    digits: int = 1
 
 
 _FIXED = {
-    "retention": Ratio(TEXTS, "retained", "kept", "texts", is_share=True),
+    "retention": Ratio(TEXTS, "retained", "met", "texts", is_share=True),
     "session_tokens": Ratio(SESSIONS, "tokens a session", "tokens of sessions", "kept"),
     "session_words": Ratio(SESSIONS, "words a session", "words", "kept"),
     "session_utterances": Ratio(SESSIONS, "utterances a session", "utterances", "kept"),
@@ -84,6 +87,7 @@ def ratios(requirements: Sequence[str], all_sums: Sequence[Sums]) -> dict[str, R
     """
     flags = sorted({name for sums in all_sums for name in sums.names("flag ")})
     measures = sorted({name for sums in all_sums for name in sums.names("sum of ")})
+    quality = sorted({name for sums in all_sums for name in sums.names("quality of ")})
     return {
         **{
             f"violations.{name}": Ratio(
@@ -107,6 +111,12 @@ def ratios(requirements: Sequence[str], all_sums: Sequence[Sums]) -> dict[str, R
                 MEASURES, name.replace("_", " "), f"sum of {name}", f"measured {name}"
             )
             for name in measures
+        },
+        **{
+            f"quality.{name}": Ratio(
+                QUALITY, name.replace("_", " "), f"quality of {name}", f"known {name}", digits=2
+            )
+            for name in quality
         },
         **_TOKENS,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from augesc_builder import paper
 from augesc_builder.pipeline.filter.report import requirement_rows
+from augesc_builder.pipeline.quality.report import BELIEVE
 from augesc_builder.pipeline.statistics.report import statistic_rows
 from augesc_builder.run.document import Table, latex_document, markdown_document
 from augesc_builder.run.markdown import NOTHING
@@ -114,11 +115,12 @@ def _differences(found: Found) -> Table:
         header += [name, f"{name} - {reference}"]
     rows = []
     for key, label, is_share in _labels(found):
-        row = [label, _estimate(runs[reference]["numbers"][key], is_share=is_share)]
+        form = f",.{found['compared'].get(key, {}).get('digits', 1)}f"
+        row = [label, _estimate(runs[reference]["numbers"][key], is_share=is_share, form=form)]
         for name in others:
             row += [
-                _estimate(runs[name]["numbers"][key], is_share=is_share),
-                _difference(runs[name]["differences"][key], is_share=is_share),
+                _estimate(runs[name]["numbers"][key], is_share=is_share, form=form),
+                _difference(runs[name]["differences"][key], is_share=is_share, form=form),
             ]
         if set(row[1:]) != {NOTHING}:
             rows.append(row)
@@ -150,10 +152,11 @@ def _how(found: Found, escape: Callable[[str], str]) -> str:
         f"drawn. "
         f"Distinct n-grams are of {found['diversity_sessions']:,} sessions of each run, with "
         f"intervals of a jackknife."
+        + (f" {BELIEVE}" if any(key.startswith("quality.") for key in found["compared"]) else "")
     )
 
 
-def _estimate(estimate: Mapping[str, float | None], *, is_share: bool, form: str = ",.1f") -> str:
+def _estimate(estimate: Mapping[str, float | None], *, is_share: bool, form: str) -> str:
     numbers = [estimate[name] for name in ("value", "low", "high")]
     said = [format(100 * x if is_share else x, form) for x in numbers if x is not None]
     if not said:
@@ -161,9 +164,9 @@ def _estimate(estimate: Mapping[str, float | None], *, is_share: bool, form: str
     return said[0] if len(said) == 1 else f"{said[0]} [{said[1]}, {said[2]}]"
 
 
-def _difference(estimate: Mapping[str, float | None], *, is_share: bool) -> str:
+def _difference(estimate: Mapping[str, float | None], *, is_share: bool, form: str) -> str:
     low, high = estimate["low"], estimate["high"]
-    said = _estimate(estimate, is_share=is_share, form="+,.1f")
+    said = _estimate(estimate, is_share=is_share, form=f"+{form}")
     return f"{said} *" if low is not None and high is not None and (low > 0 or high < 0) else said
 
 

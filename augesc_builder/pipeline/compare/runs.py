@@ -15,14 +15,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from augesc_builder.config.recipe import Backbone, modernize
+from augesc_builder.config.backbone import Backbone
+from augesc_builder.config.recipe import modernize
 from augesc_builder.errors import AugescError, InputError, RunFolderError
 from augesc_builder.pipeline.filter.tokens import lacks_counts
 from augesc_builder.pipeline.statistics.sets import name_and_path
 from augesc_builder.run import layout
 from augesc_builder.run.disk import MEND, sha256
 from augesc_builder.run.folder import read_manifest
-from augesc_builder.run.marks import Marks, marks_above
+from augesc_builder.run.marks import Marks, checked, marks_above
 from augesc_builder.sources.generations import generations_files
 
 _Amount = Annotated[float, Field(ge=0, le=1e15)]
@@ -122,7 +123,18 @@ class Run:
         Raises :class:`~augesc_builder.errors.InputError` where one is not as it was written.
         """
         above = self.folder if place == layout.MEASURED else self.corpus
-        return Marks(self.folder).table(above / place, "filter")
+        stage = self._stages()[-1] if place == layout.DATA else "filter"
+        return Marks(self.folder).table(above / place, stage)
+
+    def digest(self) -> str:
+        """Return one digest of what was kept and rejected."""
+        marks = Marks(self.folder)
+        return "".join(map(marks.digest, self._stages()))
+
+    def _stages(self) -> list[str]:
+        """Return the stages that tell of its sessions, the one that wrote them last."""
+        chose = "select" in Marks(self.folder)
+        return ["filter", "select"] if chose else ["filter"]
 
     def trained_on(self) -> tuple[str, ...] | str:
         """Return the utterances that its model was fine-tuned on, or why they are not known."""
@@ -185,10 +197,14 @@ def _run(name: str | None, path: Path) -> Run:
     backend = maker.settings.generate.get("backend")
     kind = str(backend.get("type")) if made_in and isinstance(backend, dict) else None
     requirements = manifest.settings.requirements.model_dump(exclude_none=True)
+    corpus = folder / layout.CORPUS if is_build else folder
+    checked(corpus / layout.FILTER_REPORT)
+    report = layout.load_report(corpus, "filter")
+    requirements["counted"] = report.get("counted", "generated")
     return Run(
         name=name or folder.resolve().name,
         folder=folder,
-        corpus=folder / layout.CORPUS if is_build else folder,
+        corpus=corpus,
         requirements={k: v for k, v in requirements.items() if k != "tokenizer"},
         tokenizer=requirements.get("tokenizer"),
         counter=_counter(manifest.settings, maker, made_in, kind),

@@ -23,10 +23,14 @@ from augesc_builder.readers.chunks import Chunk
 from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.generations import parse_generations
 from augesc_builder.tables import MEASURED, REJECTED, SESSIONS, plain_schema
-from augesc_builder.text.prompts import PLAIN, PromptTemplate, whole_text
+from augesc_builder.text.prompts import PromptTemplate, collapse, read_text, whole_text
 from augesc_builder.text.safety import Scanner, count_flags, flag_sessions, scanner_of
 
 KEYS = ("query_id", "sample", "source")
+
+_BARE = PromptTemplate(background=True)
+
+_MEASURED_OF = ("query", "text", "n_prompt_tokens", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Filter:
     """The eight requirements, ready for worker processes.
 
     ``counter`` counts the tokens of texts that come without counts, behind the template's
-    instruction; with ``recount``, of all.
+    instruction, which has room for their backgrounds; with ``recount``, of all. By it
+    ``requirements.counted`` is obeyed.
     Sessions go through the safety pass, with a ``classifier`` beside its word lists where one is
     given; without ``scan`` they do not, and their flags are null. Rows that hold no generation are
     counted, or fatal where the filter is ``strict``.
@@ -61,12 +66,17 @@ class Filter:
 
     limits: Requirements
     includes_query: bool = False
-    template: PromptTemplate = PLAIN
+    template: PromptTemplate = _BARE
     counter: TokenCounter | None = None
     classifier: SafetyClassifier | None = None
     scan: bool = True
     strict: bool = False
     recount: bool = False
+
+    @property
+    def counted(self) -> str:
+        """Return which text session length is of: without a tokenizer, of what was generated."""
+        return "generated" if self.counter is None else self.limits.counted
 
     def chunk(self, chunk: Chunk) -> Filtered:
         """Measure and judge a chunk of anybody's generations."""
@@ -98,6 +108,14 @@ class Filter:
         if rows.select(KEYS).cast(table.select(KEYS).schema) != table.select(KEYS):
             raise InputError("not the rows that were measured; filter them anew", chunk.path)
         return self.judge(rows, table, bad)
+
+    def violations(self, rows: pa.Table) -> list[list[str]]:
+        """Return the names of the requirements that each generation fails; nothing is scanned."""
+        columns = measure(rows.select(_MEASURED_OF).to_pydict(), self.limits)
+        keys = {name: rows[name] for name in KEYS}
+        measured = pa.table({**keys, **columns}, schema=measured_schema(self.limits))
+        measured = self._with_tokens(rows, measured)
+        return decide(measured.to_pydict(), self.limits.settings())["violations"]
 
     def n_good(self, chunk: Chunk) -> int:
         """Return how many rows of a chunk hold a generation."""
@@ -137,20 +155,32 @@ class Filter:
         )
 
     def _with_tokens(self, rows: pa.Table, measured: pa.Table) -> pa.Table:
-        """Count tokens where they are missing, or of all texts, if there is a tokenizer."""
-        at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
-        if self.counter is None or not (totals.null_count or self.recount):
+        """Count tokens where they are missing, or of all texts; take off what reading takes away.
+
+        A model may write other tokens than its tokenizer would. So the tokens as generated stay,
+        and only those of what is taken away are subtracted.
+        """
+        if self.counter is None:
             return measured
-        texts = [
-            whole_text(query.as_py(), text.as_py(), self.template)
-            for query, text in zip(rows["query"], rows["text"], strict=True)
+        at, totals = measured.column_names.index("total_tokens"), measured["total_tokens"]
+        known = [None if self.recount else total for total in totals.to_pylist()]
+        given = [
+            (query, text, self.template, collapse(background or "") or None)
+            for query, text, background in zip(
+                *(rows[name].to_pylist() for name in ("query", "text", "background")), strict=True
+            )
         ]
-        values = [
-            n if known is None or self.recount else known
-            for known, n in zip(totals.to_pylist(), self.counter.count(texts), strict=True)
-        ]
+        texts = wholes = [whole_text(*of) for of in given]
+        if self.limits.counted == "stripped":
+            texts = [read_text(*of) for of in given]
+        asked = [n for n in range(len(known)) if known[n] is None or texts[n] != wholes[n]]
+        taken = [wholes[n] for n in asked if known[n] is not None]
+        before = iter(self.counter.count(taken))
+        for n, now in zip(asked, self.counter.count([texts[n] for n in asked]), strict=True):
+            as_generated = known[n]
+            known[n] = now if as_generated is None else as_generated - next(before) + now
         field = measured.field(at)
-        return measured.set_column(at, field, pa.array(values, field.type))
+        return measured.set_column(at, field, pa.array(known, field.type))
 
 
 def measured_schema(limits: Requirements) -> pa.Schema:
@@ -193,6 +223,7 @@ def _scanner(classifier: SafetyClassifier | None) -> Scanner:
 def _sessions(kept: pa.Table) -> pa.Table:
     """Make sessions of rows that met every requirement."""
     columns = kept.to_pydict()
+    found = conversations(columns)
     made = [f"{q}-{n}" for q, n in zip(columns["query_id"], columns["sample"], strict=True)]
     given = columns.get("session_id", [None] * len(made))
     return pa.table(
@@ -200,9 +231,15 @@ def _sessions(kept: pa.Table) -> pa.Table:
             "session_id": [own or new for own, new in zip(given, made, strict=True)],
             "source": columns["source"],
             "query_id": columns["query_id"],
-            "messages": conversations(columns),
+            "messages": found,
             "n_tokens": columns["total_tokens"],
             "safety_flags": [None] * len(made),
+            "background": columns["background"],
+            "persona": columns["persona"],
+            "strategies": [
+                names if names and messages and len(names) == len(messages) else None
+                for names, messages in zip(columns["strategies"], found, strict=True)
+            ],
         },
         schema=plain_schema(SESSIONS),
     )

@@ -11,6 +11,7 @@ import pyarrow as pa
 from augesc_builder import paper
 from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
 from augesc_builder.run.markdown import NOTHING, markdown_table
+from augesc_builder.run.progress import Progress
 from augesc_builder.sources.registry import source_label
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -20,7 +21,8 @@ Counts = Mapping[str, Mapping[str, int]]
 def filter_table(report: Mapping[str, Any], model: str = "ours") -> str:
     """Return Table 1: a source a row, ours first, then the paper's, a requirement a column.
 
-    Below it stands where the paper disagrees with itself.
+    Of a source with more than 2,000 texts those of as many stand below, as the paper's are, each
+    share with its 95% interval. Below the table stands where the paper disagrees with itself.
     """
     table = markdown_table(*filter_rows(report, model))
     return f"{table}\n\n{paper.TABLE_1_FOOTNOTE}" if report["paper"] else table
@@ -31,8 +33,12 @@ def filter_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows of :func:`filter_table`."""
     sources = report["by_source"]
-    rows = {f"{model} ({source_label(name)})": part for name, part in sources.items()}
-    if len(rows) != 1:
+    rows: dict[str, Mapping[str, Any]] = {}
+    for name, part in sources.items():
+        rows[f"{model} ({source_label(name)})"] = part
+        if (sample := report.get("samples", {}).get(name)) is not None:
+            rows[f"{model} ({source_label(name)}), {sample['texts']:,} drawn"] = sample
+    if len(sources) != 1:
         rows[f"{model} (all)"] = report
     rows |= {f"paper: {name}": part for name, part in report["paper"].items()}
     return requirement_rows(rows, list(report["violations"]))
@@ -53,12 +59,19 @@ def heading(name: str) -> str:
     return REQUIREMENTS[name].heading if name in REQUIREMENTS else name.replace("_", " ")
 
 
-def _shares(report: Mapping[str, Any], names: Sequence[str]) -> list[float | None]:
+Share = float | Mapping[str, float | None] | None
+"""A share, or one of a sample with its interval."""
+
+
+def _shares(report: Mapping[str, Any], names: Sequence[str]) -> list[Share]:
     violations = report["violations"]
     return [*(violations.get(name, {}).get("share") for name in names), report["retention"]]
 
 
-def _percent(share: float | None) -> str:
+def _percent(share: Share) -> str:
+    if isinstance(share, Mapping):
+        low, high = _percent(share["low"]), _percent(share["high"])
+        return f"{_percent(share['value'])} [{low}, {high}]"
     return NOTHING if share is None else f"{100 * share:.1f}"
 
 
@@ -135,3 +148,19 @@ def _papers(names: Sequence[str]) -> dict[str, Any]:
         }
         for model, row in paper.TABLE_1.items()
     }
+
+
+def say(report: Mapping[str, Any], progress: Progress, *, stripped: bool = False) -> None:
+    """Print Table 1, and what was not measured; ``stripped`` says what was asked for."""
+    progress.say(filter_table(report))
+    progress.say(f"\nKept {report['retained']:,} of {report['total']:,} texts.")
+    if missing := report["violations"]["session_length"].get("not_measured"):
+        progress.say(
+            f"session_length was not measured for {missing:,} of them, which have no token counts: "
+            f"give --tokenizer NAME or DIR, or --recipe for that of its model."
+        )
+    elif stripped and report["counted"] == "generated":
+        progress.say(
+            "session_length is of the tokens as generated. The paper counts them without what is "
+            "taken away at lines' beginnings: give --tokenizer NAME or DIR for that."
+        )

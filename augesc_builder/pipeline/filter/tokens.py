@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.models.backbone import place_of
 from augesc_builder.models.token_counter import TokenCounter, load_counter
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.readers.chunks import PARQUET
 from augesc_builder.readers.parquet import open_table
 from augesc_builder.run.folder import RunFolder
@@ -22,11 +23,27 @@ def requirements_counter(folder: RunFolder, recipe: Recipe) -> TokenCounter | No
     return None if asked is None else load_counter(asked.name, asked.revision)
 
 
-def backbone_counter(recipe: Recipe, files: Sequence[Path]) -> TokenCounter | None:
-    """Return the backbone's counter where rows come without counts, if the backbone has a name."""
-    if recipe.backbone.name is None or not lacks_counts(files):
-        return None
-    return load_counter(place_of(recipe.backbone), recipe.backbone.revision)
+def build_counter(
+    folder: RunFolder, recipe: Recipe, checkpoint: Path, files: Sequence[Path] = ()
+) -> tuple[TokenCounter | None, bool]:
+    """Return what counts the tokens of a build's texts, and whether it counts all of them anew.
+
+    It is ``requirements.tokenizer``, or else the tokenizer that is in the checkpoint, or that of a
+    backbone with a name where rows of ``files`` come without counts; ``None`` where all keep their
+    own.
+    """
+    if (asked := requirements_counter(folder, recipe)) is not None:
+        return asked, True
+    if counts_stripped(recipe) and backend_of(recipe).needs_checkpoint:
+        return load_counter(checkpoint), False
+    if recipe.backbone.name is None or not files or not lacks_counts(files):
+        return None, False
+    return load_counter(place_of(recipe.backbone), recipe.backbone.revision), False
+
+
+def counts_stripped(recipe: Recipe) -> bool:
+    """Whether session length is that of what is read, where a tokenizer is at hand."""
+    return recipe.requirements.counted == "stripped" and recipe.prompt.form == "paper"
 
 
 def lacks_counts(files: Sequence[Path]) -> bool:

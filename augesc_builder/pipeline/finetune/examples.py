@@ -12,7 +12,7 @@ import torch
 from augesc_builder.errors import TrainingError
 from augesc_builder.models.training_step import IGNORED
 from augesc_builder.sources.base import Session
-from augesc_builder.text.prompt_form import PromptForm
+from augesc_builder.text.prompt_form import Learned, PromptForm
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,44 @@ def problem_types(sessions: Sequence[Session], chosen: Collection[str]) -> dict[
 
 def encode(session: Session, form: PromptForm, max_tokens: int) -> Example:
     """Tokenize a session; the token that ends a conversation is learned too (figure 2)."""
-    ids, learned = form.for_session(session.messages)
+    background = session.situation if form.template.background else None
+    return _example(form.for_session(session.messages, background, session.strategies), max_tokens)
+
+
+def encode_all(session: Session, form: PromptForm, max_tokens: int) -> list[Example]:
+    """Tokenize a session as the model will be asked for it, step by step.
+
+    Where the form has backgrounds, the conversation behind the session's situation is one example,
+    and what the seeker says first, continued by the situation, is another.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` for a session that the form cannot hold,
+    such as one whose supporter begins to speak as a strategy's tag does.
+    """
+    try:
+        examples = [encode(session, form, max_tokens)]
+        if form.template.background and session.situation is not None:
+            text = form.for_session_background(opening_words(session), session.situation)
+            examples.append(_example(text, max_tokens))
+    except ValueError as error:
+        raise TrainingError(f"session {session.session_id}: {error}") from None
+    return examples
+
+
+def _example(text: Learned, max_tokens: int) -> Example:
+    ids, learned = text
     labels = [token if one else IGNORED for token, one in zip(ids, learned, strict=True)]
     return Example(ids[:max_tokens], labels[:max_tokens])
+
+
+_WORDS = 10
+"""Words from which a text is long enough for a query (section 4.2)."""
+
+
+def opening_words(session: Session) -> str:
+    """Return the first utterance of the seeker that is as long as a query; else the longest."""
+    said = [message["content"] for message in session.messages if message["role"] == "user"]
+    long = (text for text in said if len(text.split()) >= _WORDS)
+    return next(long, max(said, key=len))
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:

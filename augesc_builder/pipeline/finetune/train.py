@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from augesc_builder.models.training_step import (
 )
 from augesc_builder.pipeline.finetune.examples import (
     Example,
-    encode,
+    encode_all,
     held_out,
     sample_sessions,
 )
@@ -40,8 +41,7 @@ from augesc_builder.pipeline.finetune.learner import Learner
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import SavedState
 from augesc_builder.sources.base import Session
-from augesc_builder.text.prompt_form import prompt_form
-from augesc_builder.text.prompts import PromptTemplate
+from augesc_builder.text.prompt_form import prompt_form, template_of
 
 
 def finetune(
@@ -72,8 +72,9 @@ def finetune(
     model, tokenizer = _backbone(recipe, revision, chosen)
     model = _prepare(model, settings, recipe.seed)
     form = prompt_form(recipe.prompt, tokenizer, recipe.backbone.name or "from_scratch")
+    _check_grounds(recipe, chosen)
     examples, unseen = (
-        [encode(session, form, settings.max_tokens) for session in drawn]
+        [encode_all(session, form, settings.max_tokens) for session in drawn]
         for drawn in (chosen, held)
     )
     plan = list(_batches(len(examples), settings.batch_size, settings.epochs, recipe.seed))
@@ -102,8 +103,8 @@ def finetune(
     losses = history.losses
     facts = {
         "sessions": [session.session_id for session in chosen],
-        "examples_cut": sum(example.input_ids[-1] != form.end for example in examples),
-        "tokens_an_epoch": sum(len(example.input_ids) for example in examples),
+        "examples_cut": sum(texts[0].input_ids[-1] != form.end for texts in examples),
+        "tokens_an_epoch": sum(len(e.input_ids) for texts in examples for e in texts),
         "steps": len(plan),
         "mixed_precision": accelerator.mixed_precision,
         "first_loss": round(losses[0], 4),
@@ -135,22 +136,22 @@ def _learn(
     learner: Learner,
     settings: Finetune,
     plan: Sequence[Sequence[int]],
-    sets: tuple[Sequence[Example], Sequence[Example]],
+    sets: tuple[Sequence[Sequence[Example]], Sequence[Sequence[Example]]],
     history: _History,
     states: Path,
     told: Callable[[int, float], None],
 ) -> None:
     """Take the steps of the plan that the history lacks, and record them there.
 
-    ``sets`` are the examples that are learned from, and those held out; ``told`` hears of each step
-    and its loss.
+    ``sets`` are the examples of each session that is learned from, and of those held out; ``told``
+    hears of each step and its loss.
     """
-    examples, unseen = sets
+    examples, unseen = sets[0], [*chain.from_iterable(sets[1])]
     an_epoch = len(plan) // settings.epochs
     if unseen and not history.held_out:
         history.held_out.append(learner.loss_on(unseen))
     for step in range(len(history.losses) + 1, len(plan) + 1):
-        loss = learner.step([examples[i] for i in plan[step - 1]])
+        loss = learner.step([*chain.from_iterable(examples[i] for i in plan[step - 1])])
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of step {step} is {loss}; lower finetune.learning_rate "
@@ -193,11 +194,28 @@ def _check_launch(accelerator: Accelerator, settings: Finetune) -> None:
         )
 
 
+def _check_grounds(recipe: Recipe, sessions: Sequence[Session]) -> None:
+    """Refuse a prompt that asks for what no session has: the model would not learn to write it."""
+    for key, name, found in (
+        ("background", "situation", any(s.situation for s in sessions)),
+        ("strategies", "strategy", any(s.strategies for s in sessions)),
+    ):
+        if getattr(recipe.prompt, key) and not found:
+            raise TrainingError(
+                f"prompt.{key}: none of the {len(sessions):,} sessions of "
+                f"{recipe.finetune.sessions} has a {name}; give sessions that have, such as "
+                f"esconv, or set it to false"
+            )
+
+
 def _backbone(recipe: Recipe, revision: str | None, sessions: Sequence[Session]) -> tuple[Any, Any]:
     origin, settings = recipe.backbone, recipe.finetune
     if origin.from_scratch is not None:
-        template = PromptTemplate(recipe.prompt.instruction)
-        texts = [template.for_session(session.messages) for session in sessions]
+        template = template_of(recipe.prompt)
+        texts = [
+            template.for_session(s.messages, s.situation if template.background else None)
+            for s in sessions
+        ]
         model, tokenizer = causal_lm.from_scratch(origin.from_scratch, texts, recipe.seed)
         model = model.to(getattr(torch, settings.weights_dtype))
     else:

@@ -24,6 +24,7 @@ from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models import causal_lm
+from augesc_builder.pipeline.generate.backgrounds import contradicts, grounded_rows
 from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import PromptForm, prompt_form
@@ -64,7 +65,9 @@ class Generator:
 
     def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row as it ends, in no order; tasks are read as needed."""
-        return generation_rows(self.engine, self.form, self.recipe.seed, tasks, on_step)
+        if not self.recipe.prompt.background:
+            return generation_rows(self.engine, self.form, self.recipe.seed, tasks, on_step)
+        return grounded_rows(self.engine, self.form, self.recipe, tasks, on_step, contradicts)
 
     def rate(self, seconds: float) -> float:
         """Return tokens a second of steps with every slot at work, measured for about ``seconds``.
@@ -88,7 +91,7 @@ class Generator:
             made / (end - begun) for (begun, _), (end, made) in pairwise(steps)
         )
 
-    def _engine(self, model: Any) -> Engine:
+    def _engine(self, model: Any) -> ContinuousBatchingEngine | StaticBatchingEngine:
         sampling = sampling_of(self.recipe)
         if self.settings.engine == "static":
             return StaticBatchingEngine(model, self.form.end, sampling, self.settings.batch_size)
@@ -115,13 +118,15 @@ def generation_rows(
 
     for number, result in engine.stream(prompts(), on_step):
         task, prompt = at_work.pop(number)
+        text, strategies = form.said(result.token_ids)
         row = generation_row(
             task,
-            form.text(result.token_ids),
+            text,
             seed,
             finish_reason=result.finish_reason,
             n_prompt_tokens=len(prompt.token_ids),
             n_tokens=len(result.token_ids),
+            strategies=strategies,
         )
         yield task, row
 

@@ -20,10 +20,20 @@ class LiveLine:
     """A bar over sessions, with tokens a second, the slots at work and the rows kept so far.
 
     The requirements run on finished rows in a thread beside the engine; what they find is only
-    shown. The ``filter`` stage judges for good.
+    shown. The ``filter`` stage judges for good. With ``counts_kept`` the bar is over rows that are
+    kept, and whoever counts them says which they are.
     """
 
-    def __init__(self, progress: Progress, limits: Requirements, total: int, done: int) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        limits: Requirements,
+        total: int,
+        done: int,
+        *,
+        counts_kept: bool = False,
+    ) -> None:
+        self._counts_kept = counts_kept
         self._bar = progress.bar(total, "generating", "session", done=done)
         self._limits = limits
         self._judge = ThreadPoolExecutor(1, "requirements")
@@ -39,11 +49,17 @@ class LiveLine:
         while now - self._made[0][0] > _WINDOW and len(self._made) > 2:  # noqa: PLR2004
             self._made.popleft()
         self._utilisation = utilisation
-        self._bar.update(ended, **self.facts())
+        self._bar.update(0 if self._counts_kept else ended, **self.facts())
 
     def row(self, row: dict[str, Any]) -> None:
         """Judge a finished row, when there is time."""
         self._judged.append(self._judge.submit(self._is_kept, row))
+
+    def judged(self, is_kept: bool, n_more: int) -> None:
+        """Count a row that was judged, and by how many more the rows are enough."""
+        self._n_kept += is_kept
+        self._n_judged += 1
+        self._bar.update(n_more, **self.facts())
 
     def facts(self) -> dict[str, float]:
         """Return what the line says besides sessions and time left."""

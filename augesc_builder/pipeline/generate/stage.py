@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import CheckpointError
@@ -50,7 +48,10 @@ def standalone(
         )
     files = table_files(queries_at, layout.QUERIES)
     settings = recipe.fixed_settings()
-    kept = {key: settings[key] for key in ("seed", "prompt", "generate")}
+    names = ["seed", "prompt", "generate"]
+    if recipe.generate.keep is not None:  # what is kept, and so how much is generated
+        names += ["requirements", "select"]
+    kept = {key: settings[key] for key in names}
     inputs = {"queries": digest(files)}
     if checkpoint is not None:
         from augesc_builder.models.causal_lm import check_folder
@@ -59,26 +60,51 @@ def standalone(
         inputs["checkpoint"] = content_of(checkpoint)
     else:  # with a checkpoint it is no matter which model a recipe would begin with
         backend.check(recipe)
+    inputs |= personas_digest(recipe)
     inputs |= {key: content_of(model) for key, model in backend.models(recipe).items()}
     with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
+        if folder.is_complete("generate") and not is_enough(folder, recipe):
+            folder.forget("generate")
         if is_new(folder, "generate", progress):
             at = checkpoint or folder.path / layout.CHECKPOINT
             _generate(folder, recipe, files, at, ".", progress)
 
 
+def personas_digest(recipe: Recipe) -> dict[str, str]:
+    """Return a digest of the bank of personas, where it is on this disk, by the key that names it.
+
+    Raises :class:`~augesc_builder.errors.InputError` for a bank that cannot be read.
+    """
+    from augesc_builder.readers.hub import is_on_the_hub
+    from augesc_builder.sources.personas import read_personas
+
+    where = recipe.prompt.personas
+    if where is None or is_on_the_hub(where):  # at a commit
+        return {}
+    read_personas(where)
+    return {"prompt.personas": digest([Path(where)])}
+
+
 def plan(recipe: Recipe, queries_at: Path) -> list[str]:
     """Say in lines what generating for a queries table would take; nothing is written or asked."""
     from augesc_builder.pipeline.generate.backends import backend_of
-    from augesc_builder.pipeline.generate.tasks import read_queries, tasks
+    from augesc_builder.pipeline.generate.lanes import lanes_of
+    from augesc_builder.pipeline.generate.tasks import read_queries
 
     backend = backend_of(recipe)
     backend.check(recipe)
     queries = read_queries(table_files(queries_at, layout.QUERIES))
-    n_tasks = len(tasks(queries, recipe.generate))
+    n_tasks = sum(len(lane.tasks) for lane in lanes_of(queries, recipe))
     return [
-        f"{n_tasks:,} conversations of {len(queries):,} queries, by {backend.about}.",
+        f"{recipe.generate.most(n_tasks)} of {len(queries):,} queries, by {backend.about}.",
         *backend.plan(recipe, n_tasks),
     ]
+
+
+def is_enough(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether the conversations of a finished stage are those that the recipe asks for now."""
+    keep = recipe.generate.keep
+    return keep is None or folder.facts("generate").get("keep") == keep
 
 
 def _generate(
@@ -90,66 +116,46 @@ def _generate(
     progress: Progress,
 ) -> None:
     """Generate what is missing; finished shards are never made again."""
-    from augesc_builder.pipeline.generate.backends import backend_of
-    from augesc_builder.pipeline.generate.progress import LiveLine
-    from augesc_builder.pipeline.generate.tasks import n_shards, read_queries, tasks
-    from augesc_builder.tables import GENERATIONS, to_table
+    from augesc_builder.pipeline.generate.draws import merged, told
+    from augesc_builder.pipeline.generate.lanes import lanes_of
+    from augesc_builder.pipeline.generate.making import Making
+    from augesc_builder.pipeline.generate.tasks import read_queries, with_personas
+    from augesc_builder.sources.personas import read_personas
 
-    todo = tasks(read_queries(queries_at), recipe.generate)
-    shards = n_shards(todo, recipe.generate.shard_size)
-    unfinished: dict[int, dict[int, Any]] = {n: {} for n in folder.shards("generate", shards)}
-    missing = [task for task in todo if task.shard in unfinished]
-    for task in missing:
-        unfinished[task.shard][task.row] = None
-    with (
-        LiveLine(progress, recipe.requirements, len(todo), len(todo) - len(missing)) as line,
-        closing(backend_of(recipe)(recipe, checkpoint, folder.path)) as backend,
-    ):
-        if missing:
-            known = folder.manifest.get("generate", {})
-            begun = backend.prepare(known, len(missing), len(unfinished))
-            folder.add(generate=begun)
-            if "choice" in begun:
-                progress.say(f"  {begun['choice']}")
-        for task, row in backend.stream(missing, line.step) if missing else ():
-            line.row(row)
-            if row["finish_reason"] == "not_finite":
-                progress.say(
-                    f"  query {row['query_id']}, sample {row['sample']}: non-finite logits; its "
-                    f"row is empty"
-                )
-            shard = unfinished[task.shard]
-            shard[task.row] = row
-            if None in shard.values():
-                continue
-            table = to_table(shard.values(), GENERATIONS)
-            ended = Counter(table["finish_reason"].to_pylist())
-            if set(ended) == {"not_finite"}:
-                raise CheckpointError(
-                    "non-finite logits, whatever the query; try "
-                    "--set generate.backend.dtype=float32, or train again"
-                )
-            folder.write_shard(
-                "generate",
-                task.shard,
-                shards,
-                {f"{place}/{layout.GENERATIONS}": table},
-                tokens=sum(n or 0 for n in table["n_tokens"].to_pylist()),
-                finish_reasons=dict(sorted(ended.items())),
-            )
-            del unfinished[task.shard]
-    facts = folder.shard_facts("generate", shards)
+    making = Making(folder, recipe, checkpoint, f"{place}/{layout.GENERATIONS}", progress)
+    lanes = lanes_of(read_queries(queries_at), recipe)
+    if recipe.prompt.personas is not None:
+        bank = read_personas(recipe.prompt.personas)
+        for lane in lanes:
+            lane.tasks = with_personas(lane.tasks, bank, recipe.seed)
+    for lane in lanes:
+        making.make(lane)
+    shards = [shard for lane in lanes for shard in lane.written]
+    for beyond in set(folder.written_shards("generate")) - set(shards):
+        folder.forget_shard("generate", beyond)
+    facts = [folder.shard_fact("generate", shard) for shard in shards]
     reasons: Counter[str] = Counter()
     for fact in facts:
         reasons.update(fact["finish_reasons"])
+    n_rows = sum(reasons.values())
     total = sum(fact["tokens"] for fact in facts)
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
     counted = f", {total:,} tokens" if total else ""
-    progress.say(f"  {len(todo):,} conversations{counted}; ended by: {ends}")
+    progress.say(f"  {n_rows:,} conversations{counted}; ended by: {ends}")
+    kept = {}
+    if recipe.generate.keep is not None:
+        kept = {"keep": recipe.generate.keep}
+        progress.say(f"  {sum(lane.n_kept for lane in lanes):,} sessions are kept of them")
+    backgrounds = {}
+    if recipe.prompt.background:
+        backgrounds = {"backgrounds": merged([fact["backgrounds"] for fact in facts])}
+        progress.say(f"  {told(backgrounds['backgrounds'])}")
     folder.complete(
         "generate",
-        tables={"generations": len(todo)},
+        tables={"generations": n_rows},
         tokens=total,
         finish_reasons=dict(reasons),
-        **backend.facts(),
+        **backgrounds,
+        **kept,
+        **making.facts,
     )

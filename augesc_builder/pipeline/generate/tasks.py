@@ -1,15 +1,13 @@
-"""What is to be generated: every sample of every query, each with its place in a shard."""
+"""What is to be generated: samples of queries, each with its place in a shard."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from augesc_builder.config.generate import Generate
 from augesc_builder.errors import InputError
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.text.prompts import collapse
@@ -22,13 +20,15 @@ Row = dict[str, Any]
 class Task:
     """One conversation to be generated: sample ``sample`` (from 0) of a row of the queries table.
 
-    Its row is number ``row`` of shard ``shard``, both from 0.
+    Its row is number ``row`` of shard ``shard``, both from 0. Its background, where it has one,
+    begins with the ``persona``.
     """
 
     query: Row
     sample: int
     shard: int
     row: int
+    persona: str | None = None
 
 
 def read_queries(paths: Iterable[Path]) -> list[Row]:
@@ -48,16 +48,18 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
     return rows
 
 
-def tasks(queries: Sequence[Row], settings: Generate) -> list[Task]:
-    """Return the conversations to generate: every sample of every query, in the queries' order."""
-    samples = (
-        (query, sample)
-        for query in queries
-        for sample in range(settings.samples_for(query["source"]))
-    )
+def with_personas(some: Iterable[Task], bank: Sequence[str], seed: int) -> list[Task]:
+    """Return tasks with a persona of the bank each, drawn from the random stream of its row."""
+    from augesc_builder.engine.sampling import stream_key
+
     return [
-        Task(query, sample, *divmod(number, settings.shard_size))
-        for number, (query, sample) in enumerate(samples)
+        replace(
+            task,
+            persona=bank[
+                stream_key(seed, task.query["query_id"], task.sample, "persona") % len(bank)
+            ],
+        )
+        for task in some
     ]
 
 
@@ -78,10 +80,12 @@ def generation_row(
     finish_reason: str = "eos",
     n_prompt_tokens: int | None = None,
     n_tokens: int | None = None,
+    **grounds: Any,
 ) -> Row:
     """Return the row of a task: ``text`` is what follows the prompt, nothing stripped.
 
-    Token counts are null where nothing counted them.
+    Token counts are null where nothing counted them. ``grounds`` are columns of the table that
+    only some recipes fill.
     """
     return {
         "query_id": task.query["query_id"],
@@ -93,9 +97,5 @@ def generation_row(
         "n_tokens": n_tokens,
         "finish_reason": finish_reason,
         "seed": seed,
+        **grounds,
     }
-
-
-def n_shards(all_tasks: Sequence[Task], size: int) -> int:
-    """Return how many shards of ``size`` the tasks fill."""
-    return math.ceil(len(all_tasks) / size)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError
+from augesc_builder.pipeline.inputs import sessions_by
 from augesc_builder.pipeline.statistics.report import (
     figure_4_text,
     statistics_table,
@@ -39,7 +40,8 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
 
     what = _measuring(recipe, trained_on=finetuned_on(folder.manifest, recipe), strict=True)
-    corpus = {layout.CORPUS: folder.use("filter", f"{layout.CORPUS}/{layout.DATA}")}
+    sessions = folder.use(sessions_by(recipe), f"{layout.CORPUS}/{layout.DATA}")
+    corpus = {layout.CORPUS: sessions}
     columns = _columns(_count(corpus, what, progress)[0], list(corpus))
     measured = folder.use("filter", layout.MEASURED)
     before = queries_before_filtering(

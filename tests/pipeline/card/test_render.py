@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from augesc_builder.choices import differences_from_paper
-from augesc_builder.config.recipe import load_recipe
+from augesc_builder.config.recipe import dump_recipe, load_recipe
 from augesc_builder.pipeline.card.ingredients import (
     citation,
     licence_of,
@@ -18,7 +19,7 @@ from augesc_builder.pipeline.card.ingredients import (
     session_source,
 )
 from augesc_builder.pipeline.card.metadata import split_card
-from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.public import PublicRun, settings_files
 from augesc_builder.pipeline.card.render import describe_finetuning, render_card
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.sources.base import SourceInfo
@@ -172,8 +173,6 @@ def test_it_tells_of_held_out_sessions_and_of_the_arithmetic(built):
 
 
 def test_the_card_tells_what_the_run_found(built):
-    import json
-
     card = (built / "corpus" / "README.md").read_text()
     report = json.loads((built / "corpus" / "filter_report.json").read_text())
     assert f"| `default` | {report['retained']} |" in card
@@ -188,6 +187,48 @@ def test_the_card_tells_what_the_run_found(built):
     assert "must not be used without human supervision" in card
     recipe = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1])
     assert recipe["name"] == "tiny"
+
+
+def test_the_card_has_quality_where_it_was_measured_with_how_far_to_believe_it(built, tmp_path):
+    card = (built / "corpus" / "README.md").read_text()
+    report = json.loads((built / "corpus" / "quality.json").read_text())
+    (column,) = report["by_source"].values()
+    mean = column["numbers"]["informativeness"]["new_words"]["mean"]
+    part = card.split("### Beyond Form\n")[1].split("\n### ")[0]
+    assert "Measured: `informativeness` (by rules)." in part
+    assert re.search(rf"\| informativeness: new words +\| +{re.escape(f'{mean:,.3g}')}", part)
+    assert "is in docs/quality.md: none of them is quality as such." in part
+    assert "`quality.json`" in card
+    other = shutil.copytree(built, tmp_path / "other")
+    (other / "corpus" / "quality.json").unlink()
+    without = render_card(other, other / "corpus", read_manifest(other))
+    assert "Beyond Form" not in without
+    assert "`quality.json`" not in without
+
+
+def test_a_model_of_this_disk_is_not_named_in_public(built, tmp_path):
+    other = shutil.copytree(built, tmp_path / "other")
+    model = tmp_path / "encoder"
+    model.mkdir()
+    settings = load_recipe(
+        other / "recipe.yaml",
+        [
+            *("quality.measures=[topic_drift]", "quality.topic_drift.scorer=encoder"),
+            f"quality.topic_drift.model={model}",
+        ],
+    )
+    (other / "recipe.yaml").write_text(dump_recipe(settings))
+    path = other / "corpus" / "quality.json"
+    report = json.loads(path.read_text())
+    report["measures"] = {"topic_drift": {"scorer": "encoder", "model": str(model)}}
+    report["not_measured"] = {"consistency": f"{model} cannot be had"}
+    path.write_text(json.dumps(report))
+    card = render_card(other, other / "corpus", read_manifest(other))
+    published = b"".join(settings_files(other).values()).decode()
+    assert "Measured: `topic_drift` (by `(local folder)`)." in card
+    assert "Consistency was not measured: (local folder) cannot be had." in card
+    assert str(tmp_path) not in card + published
+    assert '"model": "(local folder)"' in published
 
 
 def test_the_metadata_is_what_the_hub_wants(built):

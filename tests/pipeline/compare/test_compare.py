@@ -18,6 +18,7 @@ from augesc_builder.pipeline.compare.runs import find_runs
 from augesc_builder.pipeline.generate import backends
 from augesc_builder.pipeline.generate.backends.base import Backend
 from augesc_builder.run.disk import load_sealed, measured, sealed
+from tests.conftest import mark_anew
 
 LENIENT = {
     "session_length": {"max": 100},
@@ -181,6 +182,32 @@ def test_tables_are_those_of_the_runs_own_reports(built, tmp_path, compared):
             assert set(number.values()) <= {0.0, None}
     assert "0.0 [+0.0, +0.0] \\*" not in said
     assert not any(line.rstrip(" |").endswith("*") for line in said.splitlines())
+
+
+def test_quality_is_compared_where_it_was_measured_alike(built, judged, tmp_path, compared):
+    other = shutil.copytree(built, tmp_path / "other")
+    found, said = compared(built, other)
+    report = json.loads((built / "corpus" / "quality.json").read_text())
+    (column,) = report["by_source"].values()
+    for name, number in column["numbers"]["informativeness"].items():
+        key = f"quality.informativeness: {name}"
+        for run in found["runs"].values():
+            assert run["numbers"][key]["value"] == pytest.approx(number["mean"])
+            assert run["differences"][key]["value"] == 0
+    assert re.search(r"\| informativeness: new words +\| +\d+\.\d\d ", said)
+    assert "is in docs/quality.md" in said
+    path = other / "corpus" / "quality.json"
+    changed = json.loads(path.read_text())
+    changed["measures"]["informativeness"]["rules"] = "others"
+    path.write_text(json.dumps(changed))
+    mark_anew(other)
+    found, said = compared(built, other)
+    assert "other: informativeness was measured with other settings than in run" in said
+    number = found["runs"]["other"]["numbers"]["quality.informativeness: new_words"]
+    assert number["value"] is None
+    found, said = compared(judged("first", FIRST), judged("second", SECOND))
+    assert not any(key.startswith("quality.") for key in found["compared"])
+    assert "docs/quality.md" not in said
 
 
 def test_one_source_alone(judged, augesc, refused, tmp_path):

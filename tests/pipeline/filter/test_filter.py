@@ -27,7 +27,8 @@ from augesc_builder.sources import generations
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import parse_generations, read_generations, shards_of
 from augesc_builder.sources.sample import read_sample_sessions
-from augesc_builder.text.prompts import render, whole_text
+from augesc_builder.tables import GENERATIONS, plain_schema
+from augesc_builder.text.prompts import read_text, render
 from tests.conftest import SOAK, often, rows_of, shared
 
 EMOJI = [
@@ -128,7 +129,7 @@ def test_a_tokenizer_measures_session_length(augesc, esconv_sessions, tmp_path):
         texts = [
             render(row["messages"])
             if form == "messages"
-            else whole_text(row.get("query"), row["text"])
+            else read_text(row.get("query"), row["text"])
             for row in rows
         ]
         assert found == [
@@ -177,6 +178,46 @@ def test_ids_and_counts_that_are_there_are_kept(tmp_path):
     assert (first["n_tokens"], first["n_prompt_tokens"], first["query"]) == (4, None, None)
     assert (second["source"], second["sample"]) == ("x", 11)  # row 12 of all files
     assert len(second["query_id"]) == 16
+
+
+def test_backgrounds_and_strategies_go_with_their_texts(augesc, esconv_sessions, tmp_path):
+    """In a table as ours, in lines, and in a table that has neither, as earlier versions wrote."""
+    session = next(s for s in esconv_sessions if 10 <= len(s) <= 50)
+    query, rest = session[0]["content"], session[1:]
+    names = [None, *("Question" if m["role"] == "assistant" else None for m in rest)]
+    row = {"query_id": "q", "sample": 0, "source": "s", "query": query, "seed": 13}
+    row |= {"text": render(session).removeprefix(f"Human: {query}\nAI:"), "finish_reason": "eos"}
+    row |= {"n_prompt_tokens": 9, "n_tokens": 99}
+    told = {"background": "I drive a bus.", "background_faults": ["empty"], "strategies": names}
+    rows = [row | told, row | {"text": " x\nno role"} | told | {"background": None}]
+    schema = plain_schema(GENERATIONS)
+    whole = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(whole, tmp_path / "ours.parquet")
+    pq.write_table(whole.select(list(row)), tmp_path / "older.parquet")
+    lines(tmp_path / "ours.jsonl", rows)
+    for name in ("ours.parquet", "ours.jsonl", "older.parquet"):
+        out = tmp_path / f"{name}-out"
+        code, _, err = augesc("filter", tmp_path / name, "--out", out)
+        assert code == 0, err
+        kept, rejected = rows_of(out / "data"), rows_of(out / "rejected")
+        assert [r["text"] for r in rejected if "format" in r["violations"]] == [" x\nno role"]
+        for found in [*kept, *rejected]:
+            older = name == "older.parquet"
+            whose = found.get("text") != " x\nno role"
+            assert found["background"] == ("I drive a bus." if whose and not older else None)
+            assert found["strategies"] == (None if older else names)
+            if "violations" in found:
+                assert found["background_faults"] == (None if older else ["empty"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("background", 3), ("strategies", "Question"), ("background_faults", [1])],
+)
+def test_a_background_or_strategies_of_another_kind_are_refused(refused, tmp_path, column, value):
+    path = lines(tmp_path / "g.jsonl", [{"query": "q", "text": " x", column: value}])
+    said = refused("filter", path, "--out", tmp_path / "out")
+    assert f"line 1: column {column}: expected" in said
 
 
 def test_sessions_that_passed_pass_again_with_their_ids(augesc, built, tmp_path):

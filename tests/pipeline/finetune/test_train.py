@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,9 @@ from augesc_builder.models.training_step import IGNORED, mixed_precision
 from augesc_builder.pipeline.finetune.examples import (
     collate,
     encode,
+    encode_all,
     held_out,
+    opening_words,
     problem_types,
     sample_sessions,
 )
@@ -166,6 +169,75 @@ class TestEncoding:
         assert (batch["input_ids"][0, 50:] == 0).all()
         assert (batch["input_ids"][1] == torch.tensor(examples[1].input_ids)).all()
         assert (batch["labels"][0, 50:] == IGNORED).all()
+
+
+class TestGrounds:
+    """Sessions with a background and with strategies: two texts of one, and tags in it."""
+
+    SAID = (
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hi there."},
+        {"role": "user", "content": "I lost my job in May, and since then I sit at home all day."},
+        {"role": "assistant", "content": "What was it?"},
+    )
+
+    @pytest.fixture
+    def grounded(self, tokenizer):
+        return prompt_form(KIND.model_copy(update={"background": True}), tokenizer, "tiny")
+
+    def test_a_session_with_a_situation_is_two_texts(self, tokenizer, grounded):
+        session = Session("s", self.SAID, situation="I was let go.")
+        talk, before = encode_all(session, grounded, 10_000)
+        given, learned = self._parts(tokenizer, talk)
+        assert given == "Be kind.\nBackground: I was let go.\n"
+        assert learned == render(self.SAID) + tokenizer.eos_token
+        given, learned = self._parts(tokenizer, before)
+        assert given == f"Be kind.\nHuman: {self.SAID[2]['content']}\nBackground:"
+        assert learned == " I was let go.\n"
+
+    def test_without_a_situation_or_without_backgrounds_it_is_the_papers(self, form, grounded):
+        told = Session("s", self.SAID, situation="I was let go.")
+        bare = Session("s", self.SAID)
+        assert (
+            encode_all(bare, grounded, 99) == encode_all(told, form, 99) == [encode(bare, form, 99)]
+        )
+
+    def test_the_longest_words_stand_for_a_query_where_none_is_as_long(self):
+        said = ("Hi.", "I am so sad.", "Yes.")
+        messages = tuple({"role": "user", "content": text} for text in said)
+        assert opening_words(Session("s", messages)) == "I am so sad."
+        assert opening_words(Session("s", self.SAID)) == self.SAID[2]["content"]
+
+    def test_strategies_are_learned_as_tags(self, tokenizer):
+        form = prompt_form(KIND.model_copy(update={"strategies": True}), tokenizer, "tiny")
+        session = Session("s", self.SAID, strategies=(None, "Others", None, "Question"))
+        (example,) = encode_all(session, form, 10_000)
+        text = self._parts(tokenizer, example)[1]
+        assert "\nAI: [Others] Hi there.\n" in text
+        assert "\nAI: [Question] What was it?" in text
+        untold = Session("s", self.SAID)
+        assert encode(untold, form, 99) == encode(untold, prompt_form(KIND, tokenizer, "tiny"), 99)
+
+    def test_words_that_look_like_a_strategy_are_told_of(self, tokenizer):
+        form = prompt_form(KIND.model_copy(update={"strategies": True}), tokenizer, "tiny")
+        odd = ({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "[nods] Yes."})
+        with pytest.raises(TrainingError, match=r"session s-7: .* does not come back"):
+            encode_all(Session("s-7", odd), form, 99)
+
+    @pytest.mark.parametrize(
+        ("key", "lacks"), [("background", "situation"), ("strategies", "strategy")]
+    )
+    def test_what_no_session_has_cannot_be_learned(self, tiny_file, tmp_path, key, lacks):
+        recipe = load_recipe(tiny_file, [f"prompt.{key}=true"])
+        sessions = [replace(s, situation=None) for s in read_sample_sessions()]
+        with pytest.raises(TrainingError, match=rf"prompt\.{key}: none of the 13 .* has a {lacks}"):
+            finetune(recipe, sessions, lambda _: None, tmp_path, Progress(quiet=True))
+
+    def _parts(self, tokenizer, example):
+        n = sum(label == IGNORED for label in example.labels)
+        assert example.labels == [IGNORED] * n + example.input_ids[n:]
+        ids = example.input_ids
+        return tokenizer.decode(ids[:n]), tokenizer.decode(ids[n:])
 
 
 def train(recipe, folder: Path, state: Path | None = None, stop_after: int | None = None):

@@ -1,0 +1,1 @@
+"""Whether speakers contradict themselves, and keep to their roles."""

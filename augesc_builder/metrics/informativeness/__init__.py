@@ -1,0 +1,1 @@
+"""What each turn adds to what was said before."""

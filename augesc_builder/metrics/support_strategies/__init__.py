@@ -1,0 +1,1 @@
+"""What supporters do in their turns, by ESConv's strategies."""

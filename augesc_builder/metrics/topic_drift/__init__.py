@@ -1,0 +1,1 @@
+"""Whether the supporter keeps to what the seeker speaks of."""

@@ -1,0 +1,1 @@
+"""What says how well a turn fits what was said before; any of them can rank it."""

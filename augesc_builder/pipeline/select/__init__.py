@@ -1,0 +1,1 @@
+"""Stage select: which of the sessions that met the requirements are kept."""
