@@ -21,13 +21,16 @@ from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.card.ingredients import ingredients, sources_of, terms_text
 from augesc_builder.pipeline.card.metadata import CONFIGS
 from augesc_builder.pipeline.card.public import PublicRun
+from augesc_builder.pipeline.card.quality import describe_measures
 from augesc_builder.pipeline.card.render import (
+    describe_backgrounds,
     describe_finetuning,
     describe_generation,
     describe_model,
     describe_triggers,
 )
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.select.tables import selection_sentence
 from augesc_builder.run import layout
 from augesc_builder.run.disk import sha256
 from augesc_builder.run.folder import read_manifest
@@ -128,11 +131,15 @@ def origin_of(corpus: Path) -> Origin:
     steps: list[Step] = [("collection of triggers", describe_triggers(run_told), None)]
     if backend.needs_checkpoint:
         steps.append(("fine-tuning", describe_finetuning(run_told), model))
-    steps.append(("generation", describe_generation(run_told), model))
+    if backgrounds := describe_backgrounds(run_told):
+        steps.append(("generation of backgrounds", backgrounds, model))
+    steps += [("generation", describe_generation(run_told), model), _filtering(corpus)]
+    if recipe.select is not None:
+        steps.append(("selection", selection_sentence(load_report(corpus, "select")), None))
+    if measures := describe_measures(corpus, run_told):
+        steps.append(("measuring quality", f"{measures}; nothing was rejected by it", None))
     return Origin(
-        f"AugESC, regenerated ({recipe.name})",
-        ingredients(recipe, run_told.manifest),
-        [*steps, _filtering(corpus)],
+        f"AugESC, regenerated ({recipe.name})", ingredients(recipe, run_told.manifest), steps
     )
 
 

@@ -114,11 +114,15 @@ def test_it_says_how_the_data_were_generated(parted):
     found = json.loads(croissant(parted, card_of(parted), URL, DATE))
     assert found["rai:hasSyntheticData"] is True
     done = {step["prov:label"]: step for step in found["prov:wasGeneratedBy"]}
-    assert list(done) == ["collection of triggers", "fine-tuning", "generation", "filtering"]
+    assert list(done) == [
+        *("collection of triggers", "fine-tuning", "generation", "filtering"),
+        "measuring quality",
+    ]
     assert "12 queries from `sample`" in done["collection of triggers"]["description"]
     assert "top-p" in done["generation"]["description"]
     assert "random initial weights" in done["generation"]["prov:used"]["prov:label"]
     assert "texts met the requirements" in done["filtering"]["description"]
+    assert "`informativeness` (by rules)" in done["measuring quality"]["description"]
     assert found["prov:wasDerivedFrom"] == [{"@type": "prov:Entity", "prov:label": "sample"}]
     assert found["license"] == "https://www.apache.org/licenses/LICENSE-2.0"
     for step in done.values():
