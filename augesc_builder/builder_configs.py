@@ -42,17 +42,29 @@ class Config(Protocol):
 
 def content_of(config: Config) -> str | None:
     """Return a digest of what is loaded, where the configuration's name alone does not say it."""
-    from augesc_builder.pipeline.inputs import run_settings
     from augesc_builder.run.provenance import digest
 
     _check(config)
     if config.name == "regenerated":
-        folder = _work_dir(config)
-        what: Any = [run_settings(_recipe(config)), folder and str(folder)]
+        what: Any = _made_by(config)
+        if splits := _recipe(config).card.splits:  # which the same run may have, or not
+            what.append(splits)
     else:
         what = {split: digest(files) for split, files in _local_files(config).items()}
         if not what:
             return None
+    return _short_digest(what)
+
+
+def _made_by(config: Config) -> list[Any]:
+    """Return what a run of ``regenerated`` is made by."""
+    from augesc_builder.pipeline.inputs import run_settings
+
+    folder = _work_dir(config)
+    return [run_settings(_recipe(config)), folder and str(folder)]
+
+
+def _short_digest(what: Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -156,7 +168,7 @@ def regenerate(config: Config, runs: Path, *, quiet: bool, dry_run: bool = False
     from augesc_builder.run.progress import Progress
 
     recipe = _recipe(config)
-    run = _work_dir(config) or runs / f"{recipe.name}-{content_of(config)}"
+    run = _work_dir(config) or runs / f"{recipe.name}-{_short_digest(_made_by(config))}"
     if not dry_run:
         build(recipe, run, Progress(quiet=quiet))
     elif not (run / layout.CORPUS).is_dir():
@@ -170,22 +182,16 @@ def _regenerated(config: Config, runs: Path) -> Readers:
 
     run = regenerate(config, runs, quiet=are_progress_bars_disabled())
     found: Readers = {}
-    for split, table in (
-        ("train", layout.DATA),
-        *((("rejected", layout.REJECTED),) * config.rejected),
-    ):
-        files = [
-            file
-            for file in parquet_files(run / layout.CORPUS / table)
-            if pq.read_metadata(file).num_rows
-        ]
-        if files:
-            read = (
-                functools.partial(_read_kept, wide=config.rejected)
-                if table == layout.DATA
-                else functools.partial(_read_rejected)
-            )
-            found[split] = [functools.partial(read, str(file)) for file in files]
+    for table in (layout.DATA, *((layout.REJECTED,) * config.rejected)):
+        for file in parquet_files(layout.published_folder(run / layout.CORPUS, table)):
+            if not pq.read_metadata(file).num_rows:
+                continue
+            if table == layout.DATA:
+                split = layout.split_of_file(file)
+                read = functools.partial(_read_kept, str(file), wide=config.rejected)
+            else:
+                split, read = "rejected", functools.partial(_read_rejected, str(file))
+            found.setdefault(split, []).append(read)
     if "train" not in found:
         raise InputError(
             "no conversation met all requirements, so there is nothing to load; look at "

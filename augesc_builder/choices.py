@@ -235,6 +235,7 @@ CHOICES: tuple[Choice, ...] = (
         "statistics.count_query",
         unused=(None, False),
     ),
+    Choice("sessions are parted into splits by their queries: {}", "card.splits"),
     Choice(
         "the prior of figure 4 is {}; the paper does not give its own, and its z-scores are not "
         "reproduced exactly",

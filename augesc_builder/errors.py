@@ -111,3 +111,11 @@ class ServeError(AugescError):
 
 class MissingExtraError(AugescError):
     """An optional dependency is not installed; the message holds the pip line."""
+
+
+def install_extra(name: str) -> str:
+    """Return what installs an extra of this package; messages and docs all say it so.
+
+    No index has the package: it is installed from its repository.
+    """
+    return f"pip install -e '.[{name}]' in the clone of augesc"

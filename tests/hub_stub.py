@@ -1,6 +1,7 @@
 """A Hub on loopback: the few endpoints that the real clients call to read and to write a repo.
 
-Xet is off; large files go through LFS. Faults can be put in the way of any request.
+Large files go through LFS, and those of clients that speak Xet through a store of chunks. Faults
+can be put in the way of any request.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.xet_store import XetStore
 
 LARGE = (".parquet", ".png", ".safetensors", ".bin", ".gguf")
 """What the Hub keeps as LFS objects."""
@@ -52,7 +56,10 @@ class HubStub(ThreadingHTTPServer):
         self.commits: dict[str, int] = {}
         self.messages: list[str] = []
         self.private: dict[str, bool] = {}
+        self.gated: dict[str, str] = {}
+        self.tags: dict[str, dict[str, str]] = {}
         self.objects: dict[str, bytes] = {}
+        self.xet = XetStore()
         self.lock = threading.Lock()
 
     @property
@@ -68,6 +75,16 @@ class HubStub(ThreadingHTTPServer):
     def resolve(self, repo: str, revision: str) -> str:
         """Return the commit of a revision; any commit asked for is taken for the newest."""
         return revision if re.fullmatch("[0-9a-f]{40}", revision) else self.head(repo)
+
+    def forget(self) -> None:
+        """Be a Hub without repos again; Xet's chunks stay, since its clients know of them."""
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+        for state in (
+            *(self.commits, self.messages, self.private, self.gated, self.tags),
+            *(self.objects, self.faults, self.requests),
+        ):
+            state.clear()
 
     def files(self, kind: str, repo: str) -> dict[str, bytes]:
         folder = self.root / kind / repo
@@ -146,12 +163,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _read(self, path: str) -> None:
         if path == "/api/whoami-v2":
             self._whoami()
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/xet-(read|write)-token/(.+)", path):
+            self._xet_token(found[3])
+        elif path.startswith("/xet/"):
+            self._xet_read(path.removeprefix("/xet"))
         elif path == "/api/models":
             self._models()
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/revision/(.+)", path):
             self._info(found[1] or "models", found[2], found[3])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tree/{REVISION}/?(.*)", path):
             self._tree(found[1] or "models", found[2], found[4])
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/refs", path):
+            self._refs(found[2])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}", path):
             self._info(found[1] or "models", found[2], "main")
         elif found := re.fullmatch(rf"/{KINDS}{REPO}/resolve/{REVISION}/(.+)", path):
@@ -186,9 +209,21 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": repo,
                 "sha": self.server.resolve(repo, revision),
                 "private": self.server.private.get(repo, False),
+                "gated": self.server.gated.get(repo, False),
                 "siblings": [{"rfilename": name} for name in self.server.files(kind, repo)],
             }
         )
+
+    def _refs(self, repo: str) -> None:
+        def refs(kind: str, found: dict[str, str]) -> list[dict[str, str]]:
+            return [
+                {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit}
+                for name, commit in found.items()
+            ]
+
+        branches = refs("heads", {"main": self.server.head(repo)})
+        tags = refs("tags", self.server.tags.get(repo, {}))
+        self._json({"branches": branches, "converts": [], "tags": tags})
 
     def _entries(self, kind: str, repo: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -228,16 +263,24 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if self.corrupt:
             data = bytes([data[0] ^ 1]) + data[1:]
-        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start, end = int(found[1]), min(int(found[2] or len(data) - 1), len(data) - 1)
-            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
-            self._send(206, data[start : end + 1], headers)
-        else:
-            self._send(200, data, headers)
+        if etag in self.server.xet.names:
+            kind_of = f"{self.server.url}/api/{kind}/{repo}/xet-read-token/{commit}"
+            headers["X-Xet-Hash"] = self.server.xet.names[etag]
+            headers["Link"] = f'<{kind_of}>; rel="xet-auth"'
+        self._send(*self._ranged(data, headers))
+
+    def _ranged(self, data: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+        """Give what is to be sent of some data: all, or the range that is asked for."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not found:
+            return 200, data, headers
+        start, end = int(found[1]), min(int(found[2] or len(data) - 1), len(data) - 1)
+        where = {"Content-Range": f"bytes {start}-{end}/{len(data)}"}
+        return 206, data[start : end + 1], headers | where
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def _write(self, path: str) -> None:
+    def _write(self, path: str) -> None:  # noqa: PLR0912 - an endpoint each
         if found := re.fullmatch(rf"/api/{KINDS}{REPO}/paths-info/(.+)", path):
             wanted = re.findall(r"paths=([^&]+)", self.body.decode()) or (
                 json.loads(self.body)["paths"] if self.body.startswith(b"{") else []
@@ -245,6 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = [name.replace("%2F", "/") for name in wanted]
             entries = self._entries(found[1] or "models", found[2])
             self._json([entry for entry in entries if entry["path"] in wanted])
+        elif path.startswith("/xet/"):
+            self._xet_write(path.removeprefix("/xet"))
         elif path == "/api/validate-yaml":
             self._validate()
         elif found := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
@@ -259,6 +304,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._batch()
         elif path == "/lfs-verify":
             self._verify()
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/settings", path):
+            self.server.gated[found[2]] = json.loads(self.body)["gated"]
+            self._json({})
+        elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/tag/(.+)", path):
+            self._tag(found[2], found[3])
         elif found := re.fullmatch(rf"/api/{KINDS}{REPO}/preupload/(.+)", path):
             files = self.server.files(found[1] or "models", found[2])
             self._json({"files": [_mode(f["path"], files) for f in json.loads(self.body)["files"]]})
@@ -279,6 +329,14 @@ class _Handler(BaseHTTPRequestHandler):
         folder.mkdir(parents=True)
         self.server.private[repo] = given.get("private") or given.get("visibility") == "private"
         self._json(url)
+
+    def _tag(self, repo: str, revision: str) -> None:
+        tags, name = self.server.tags.setdefault(repo, {}), json.loads(self.body)["tag"]
+        if name in tags:
+            self._send(409, b'{"error": "Tag reference exists already"}', {})
+            return
+        tags[name] = self.server.resolve(repo, revision)
+        self._json({})
 
     def _validate(self) -> None:
         text = json.loads(self.body)["content"]
@@ -335,6 +393,46 @@ class _Handler(BaseHTTPRequestHandler):
         new = self.server.head(repo)
         where = f"{self.server.url}/{'datasets/' * (kind == 'datasets')}{repo}/commit/{new}"
         self._json({"success": True, "commitOid": new, "commitUrl": where})
+
+    # -- Xet -------------------------------------------------------------------------------------
+
+    def _xet_token(self, what: str) -> None:
+        if what == "write" and ROLES.get(self._token()) != "write":
+            self._send(403, b'{"error": "You don\'t have the rights"}', {})
+            return
+        url, end = f"{self.server.url}/xet", 4_000_000_000
+        headers = {
+            "X-Xet-Cas-Url": url,
+            "X-Xet-Access-Token": f"xet-{what}",
+            "X-Xet-Token-Expiration": str(end),
+        }
+        found = {"casUrl": url, "accessToken": f"xet-{what}", "exp": end}
+        self._send(200, json.dumps(found).encode(), headers)
+
+    def _xet_read(self, path: str) -> None:
+        if found := re.fullmatch(r"/v1/reconstructions/([0-9a-f]{64})", path):
+            if found[1] in self.server.xet.files:
+                xorbs = f"{self.server.url}/xet/xorbs"
+                self._json(self.server.xet.reconstruction(found[1], xorbs))
+                return
+        elif found := re.fullmatch(r"/xorbs/([0-9a-f]{64})", path):
+            data = self.server.xet.xorbs[found[1]]
+            self._send(*self._ranged(data, {}))
+            return
+        self._missing("EntryNotFound")
+
+    def _xet_write(self, path: str) -> None:
+        with self.server.lock:
+            if self._token() != "xet-write":
+                self._send(403, b'{"error": "a token to write is wanted"}', {})
+            elif found := re.fullmatch(r"/v1/xorbs/default/([0-9a-f]{64})", path):
+                self.server.xet.xorbs[found[1]] = self.body
+                self._json({"was_inserted": True})
+            elif re.fullmatch(r"(/v1)?/shards?", path):
+                self.server.objects.update(self.server.xet.add_shard(self.body))
+                self._json({"result": 1})
+            else:
+                self._missing("EntryNotFound")
 
     # -- answering -------------------------------------------------------------------------------
 

@@ -451,6 +451,20 @@ class TestRegenerated:
         assert all(row["violations"] == [] and row["text"] is None for row in found["train"])
         assert set(load("regenerated", **given)) == {"train"}
 
+    def test_with_splits(self, load, built, tmp_path, tiny_file):
+        run = tmp_path / "run"
+        shutil.copytree(built, run)
+        given = {"recipe": str(tiny_file), "work_dir": str(run)}
+        n = len(rows_of(built / "corpus" / "data"))
+        found = load("regenerated", set={"card.splits": {"test": 0.5}}, **given)
+        assert set(found) == {"train", "test"}
+        assert len(found["train"]) + len(found["test"]) == n
+        parts = [set(part["query_id"]) for part in found.values()]
+        assert not set.intersection(*parts)
+        again = load("regenerated", **given)
+        assert set(again) == {"train"}
+        assert len(again["train"]) == n
+
     def test_overrides_and_other_settings(self, load, built, tiny_file):
         given = {"recipe": str(tiny_file), "work_dir": str(built)}
         with pytest.raises(SettingsChangedError, match=r"generate\.top_p"):

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from augesc_builder import __version__
+from augesc_builder.citations import cite
+from augesc_builder.errors import install_extra
 from tests.conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -23,12 +37,17 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=ROOT)
+def build(source: Path, out: Path, *options: str) -> Path:
+    """Build what is published, without an index; give the wheel."""
+    run(sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", out, cwd=source)
     (path,) = out.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that `python -m build` makes of the sdist, which lies beside it."""
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +78,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
             "recipes/tiny.yaml",
         ),
         *("recipes/accelerate/fsdp.yaml", "dataset_card/template.md", "dataset_card/citations.bib"),
+        "dataset_card/access.yaml",
         *("dataset_card/model.md", "text/lexicons/safety.yaml"),
         *("sources/sample_data/sessions.jsonl", "sources/sample_data/queries.jsonl"),
         *(f"training/configs/{name}.yaml" for name in ("tiny", "esconv", "esconv_then_augesc")),
@@ -68,6 +88,139 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
     ):
         assert f"augesc_builder/{needed}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_is_the_same_from_what_an_image_is_built_of(wheel, tmp_path):
+    """It is made of the sdist, and again of the files that `.dockerignore` lets in alone."""
+    source = tmp_path / "source"
+    source.mkdir()
+    let_in = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for name in let_in:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    again = build(source, tmp_path / "dist", "--wheel")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
+    copied = re.findall(r"^COPY (?!--from)(.+) /tmp/$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert {name for names in copied for name in names.split()} <= {*let_in}
+
+
+def test_the_sdist_has_what_a_clone_has(wheel):
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    left_out = {".ci", ".git", ".gitignore"}
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name not in left_out:
+            assert path.name in names
+    for folder in ("augesc_builder", "benchmarks", "dataset_card", "docs", "tests", "training"):
+        assert any(name.startswith(f"{folder}/") for name in names)
+
+
+def test_the_version_is_said_at_one_place(wheel, installed, tmp_path):
+    assert f"-{__version__}-" in wheel.name
+    assert run(installed / "bin" / "augesc", "--version", cwd=tmp_path).strip() == __version__
+    said = re.compile(rf"^[ \"']*version[\"']?\s*[:=].*{re.escape(__version__)}", re.MULTILINE)
+    for name in ("pyproject.toml", "CITATION.cff", "Dockerfile", "docs/conf.py", "augesc.py"):
+        assert not said.search((ROOT / name).read_text()), name
+
+
+@pytest.mark.slow
+def test_the_installed_command_tests_the_builder(installed, tmp_path):
+    out = run(installed / "bin" / "augesc", "test", "--name", "sample", cwd=tmp_path)
+    assert "Test successful" in out
+
+
+def test_an_extra_is_installed_from_the_repository():
+    """No index has the package by its name: no message and no page says so."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/**/*.yaml")]
+    code = [*ROOT.glob("augesc_builder/**/*.py"), *ROOT.glob("augesc_builder/**/*.yaml")]
+    by_name = re.compile(r"augesc-builder(\[|==)|pip install ['\"]?augesc")
+    for path in [*pages, *code, *ROOT.glob("tests/**/*.py"), *ROOT.glob("dataset_card/*")]:
+        assert not by_name.search(path.read_text()), path
+    extras = set(PROJECT["optional-dependencies"])
+    for path in code:
+        text = path.read_text()
+        assert set(re.findall(r"install_extra\([\"']([^\"']+)", text)) <= extras, path
+        assert path.name == "errors.py" or "pip install -e" not in text, path
+    assert install_extra("app") == "pip install -e '.[app]' in the clone of augesc"
+
+
+DOCKERFILE = ROOT / "Dockerfile"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Give the instructions of the Dockerfile and what each is given."""
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    found = [tuple(line.split(maxsplit=1)) for line in lines if line.strip()]
+    return [(name, rest) for name, rest in found]
+
+
+class TestImage:
+    """What can be said of the image where nothing can build it."""
+
+    def test_every_base_is_pinned(self):
+        bases = [given for name, given in instructions() if name == "FROM"]
+        assert len(bases) == 2
+        for base in bases:
+            assert re.match(r"python:\d+\.\d+\.\d+-slim-\w+( AS wheel)?$", base), base
+
+    def test_it_runs_the_command_without_rights(self):
+        last = dict(instructions())  # the last of each name holds
+        assert json.loads(last["ENTRYPOINT"]) == ["augesc"]
+        assert last["USER"].isdecimal()
+        assert int(last["USER"]) > 0
+        assert f"--uid {last['USER']} " in "".join(given for _, given in instructions())
+        names = [name for name, _ in instructions()]
+        assert "RUN" not in names[names.index("USER") :]
+
+    def test_it_is_for_cpus_or_cuda(self):
+        given = [given for name, given in instructions() if name == "ARG"]
+        assert "DEVICE=cpu" in given
+        devices = re.findall(r"^ +(\w+)\) .*;;", DOCKERFILE.read_text(), re.MULTILINE)
+        assert devices == ["cpu", "cuda"]
+        (extras,) = [arg.partition("=")[2] for arg in given if arg.startswith("EXTRAS=")]
+        assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+    def test_what_it_installs_are_the_versions_that_work_together(self):
+        known = (ROOT / "constraints.txt").read_text()
+        pinned = re.findall(r"(\w+==[\w.]+)", DOCKERFILE.read_text())
+        assert len(pinned) == 3
+        for requirement in pinned:
+            assert re.search(rf"^{re.escape(requirement)}$", known, re.MULTILINE), requirement
+        for name, given in instructions():
+            if name == "RUN" and "pip install" in given:
+                for line in given.split("pip install")[1:]:
+                    assert re.search(r"==|--constraint|--require-hashes", line), given
+
+    def test_hadolint_finds_nothing(self, tmp_path):
+        hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+        if hadolint is None:
+            pytest.skip("hadolint is not installed: the extra dev")
+        assert run(hadolint, DOCKERFILE, cwd=tmp_path) == ""
+
+    def test_the_shell_takes_every_step(self, tmp_path):
+        for name, given in instructions():
+            if name == "RUN":
+                run("sh", "-n", "-c", given, cwd=tmp_path)
+
+
+def test_the_citation_is_of_the_paper_that_the_cards_cite():
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert found["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(found)
+    paper = found["preferred-citation"]
+    entry = cite(["zheng2022augesc"])
+    assert f"title={{{paper['title']}}}" in entry
+    assert f"journal={{{paper['journal']}}}" in entry
+    assert f"year={{{paper['year']}}}" in entry
+    names = [f"{who['family-names']}, {who['given-names']}" for who in paper["authors"]]
+    assert f"author={{{' and '.join(names)}}}" in entry
+    assert entry in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow

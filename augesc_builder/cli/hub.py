@@ -68,6 +68,14 @@ def push(
         bool | None,
         typer.Option("--public/--private", help="Of a new repo.", show_default="private"),
     ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Make it a release: v1. One that is there stays."),
+    ] = None,
+    gated: Annotated[
+        Literal["auto", "manual"] | None,
+        typer.Option(help="Ask questions of who wants it; `manual`: and agree yourself."),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Let go of others' files that are in the way.")
     ] = False,
@@ -84,6 +92,7 @@ def push(
     """Publish a corpus on the Hugging Face Hub, in one commit."""
     from augesc_builder.errors import PublishError
     from augesc_builder.hub import publish
+    from augesc_builder.hub.release import How
 
     progress = Progress(quiet=quiet)
     if (folder is None) == (config is None) or (recipe and not config):
@@ -91,18 +100,11 @@ def push(
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise PublishError(f"--repo {repo}: expected USER/NAME, such as me/my-augesc")
     folder = folder or _regenerated(recipe, quiet=quiet, dry_run=dry_run)
+    how = How(public=public, replace=replace, tag=tag, gated=gated, dry_run=dry_run)
     if model:
-        publish.push_model(folder, repo, progress, public=public, replace=replace, dry_run=dry_run)
+        publish.push_model(folder, repo, progress, how)
     else:
-        publish.push_corpus(
-            folder,
-            repo,
-            progress,
-            public=public,
-            replace=replace,
-            dry_run=dry_run,
-            allow_flagged=allow_flagged,
-        )
+        publish.push_corpus(folder, repo, progress, how, allow_flagged=allow_flagged)
 
 
 def _regenerated(recipe: str | None, *, quiet: bool, dry_run: bool) -> Path:

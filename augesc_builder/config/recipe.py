@@ -27,6 +27,7 @@ from augesc_builder.config.base import (
     Section,
     Seed,
 )
+from augesc_builder.config.card import CARD, Card
 from augesc_builder.config.generate import (
     BACKGROUND,
     MOVED,
@@ -149,6 +150,7 @@ class Recipe(Section):
     quality: Quality
     select: Select | None
     statistics: Statistics
+    card: Card
 
     @model_validator(mode="after")
     def _needs_a_backbone_by_name(self) -> Recipe:
@@ -197,12 +199,14 @@ class Recipe(Section):
         return {**self.model_dump(mode="json"), "requirements": self.requirements.settings()}
 
     def fixed_settings(self) -> dict[str, Any]:
-        """Return the settings that a run keeps to its end: without the backend's free keys.
+        """Return the settings that a run keeps to its end.
 
+        Those are all but the backend's free keys, and the form of the card, which is written anew.
         How many sessions are kept is free too, and so is the budget for them; not whether so many
         are, and of what.
         """
         found = self.settings()
+        del found["card"]
         keep = self.generate.keep
         found["generate"]["keep_budget"] = None
         found["generate"]["keep"] = keep and (sorted(keep) if isinstance(keep, dict) else "so many")
@@ -226,6 +230,7 @@ _LOADER = ConfigLoader(
     renamed=RENAMED,
     added={
         "statistics": STATISTICS,
+        "card": CARD,
         "statistics.count_query": STATISTICS["count_query"],
         "statistics.tested_on": STATISTICS["tested_on"],
         "reading": READING,
@@ -282,8 +287,14 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def modernize(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an earlier version's run under the names of this one."""
-    return _LOADER.modernize(settings)
+    """Return the settings of an earlier version's run under the names of this one.
+
+    The form of the card is not among those that a run keeps.
+    """
+    found = _LOADER.modernize(settings)
+    if "card" not in settings:
+        found.pop("card", None)
+    return found
 
 
 def _restore(values: Mapping[str, Any], modules: tuple[str, ...]) -> Recipe:

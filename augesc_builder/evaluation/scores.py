@@ -22,7 +22,7 @@ import numpy as np
 
 from augesc_builder.dialog.examples import Pair
 from augesc_builder.dialog.model import Likelihood
-from augesc_builder.errors import MissingExtraError
+from augesc_builder.errors import MissingExtraError, install_extra
 from augesc_builder.metrics.intervals import Metric, Numbers
 from augesc_builder.text.prompts import Message
 from augesc_builder.text.words import tokenize
@@ -64,8 +64,7 @@ def text_numbers(pairs: Sequence[Pair], responses: Sequence[str]) -> Numbers:
         from sacrebleu.metrics import BLEU
     except ImportError:
         raise MissingExtraError(
-            "the metrics of responses need sacrebleu and rouge-score: pip install "
-            "'augesc-builder[train]'"
+            f"the metrics of responses need sacrebleu and rouge-score: {install_extra('train')}"
         ) from None
     from augesc_builder.text.safety import LexiconScanner
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from augesc_builder.errors import MissingExtraError
+from augesc_builder.errors import MissingExtraError, install_extra
 from augesc_builder.metrics.intervals import Grams, Metric, Numbers
 
 TwoSamples = Literal["student", "welch", "mann-whitney"]
@@ -134,7 +134,7 @@ def scipy_stats() -> Any:
         from scipy import stats
     except ImportError:
         raise MissingExtraError(
-            "tests of what people said need scipy: pip install 'augesc-builder[app]'"
+            f"tests of what people said need scipy: {install_extra('app')}"
         ) from None
     return stats
 

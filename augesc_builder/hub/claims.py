@@ -19,6 +19,7 @@ from augesc_builder.pipeline.card.metadata import (
 from augesc_builder.run import layout
 from augesc_builder.run.layout import (
     load_report,
+    published_folder,
     run_of,
 )
 from augesc_builder.run.marks import parquet_files
@@ -55,9 +56,9 @@ def claims(corpus: Path) -> Iterator[tuple[str, Any, Any]]:
         yield f"{layout.SAFETY_REPORT}, {key}", claimed, found[key]
     values, _ = split_card((corpus / CARD).read_text(encoding="utf-8"))
     for config in values.get("configs") or ():
-        folder = CONFIGS.get(config.get("config_name"))
-        if folder is not None:
-            found_digest = f"content {digest(corpus / folder)}"
+        table = CONFIGS.get(config.get("config_name"))
+        if table is not None:
+            found_digest = f"content {digest(published_folder(corpus, table))}"
             yield f"{layout.CARD}, {config['config_name']}", config.get("description"), found_digest
 
 

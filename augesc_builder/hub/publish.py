@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ from typing import Any
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import PublishError
 from augesc_builder.hub.claims import claims, n_rows, rows_of
-from augesc_builder.hub.push import CARD, Content, Push, carry_out, plan_push
+from augesc_builder.hub.push import CARD, Content, address, plan_push
+from augesc_builder.hub.release import USUAL, How, release, with_questions
+from augesc_builder.pipeline.card.croissant import croissant, keep_date
 from augesc_builder.pipeline.card.ingredients import (
+    check_licence,
     citation,
+    ingredients,
     licence_name,
     licence_of,
     licence_text,
     session_source,
+    sources_of,
 )
 from augesc_builder.pipeline.card.metadata import (
     join_card,
@@ -31,15 +37,15 @@ from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.layout import (
     find_corpus,
     find_run,
+    published_folder,
     reviewed_sessions,
     run_of,
 )
-from augesc_builder.run.markdown import markdown_table
 from augesc_builder.run.marks import Files, Marks
 from augesc_builder.run.progress import Progress
 
 _PUBLISHED = (
-    *(f"{layout.DATA}/*.parquet", f"{layout.REJECTED}/*.parquet"),
+    *(f"{layout.DATA}/*.parquet", f"{layout.PARTED}/*.parquet", f"{layout.REJECTED}/*.parquet"),
     *(f"{layout.NOT_SELECTED}/*.parquet", layout.SELECTION),
     *(f"{layout.FIGURES}/*.png", f"{layout.FIGURES}/*.svg"),
     *(layout.STATISTICS, "*_report.json"),
@@ -57,54 +63,52 @@ def push_corpus(
     folder: Path,
     repo: str,
     progress: Progress,
+    how: How = USUAL,
     *,
-    public: bool | None = None,
-    replace: bool = False,
-    dry_run: bool = False,
     allow_flagged: bool = False,
 ) -> None:
     """Push the corpus of a build or of ``augesc filter`` in one commit, or print the changes.
 
-    A new repo is private unless ``public``; ``replace`` lets files of others go that are in the
-    way.
-
     Raises :class:`~augesc_builder.errors.PublishError` where the run is not finished, its reports
-    do not match its data, safety flags were not reviewed, or the Hub refuses.
+    do not match its data, its sources forbid the card's licence, safety flags were not reviewed,
+    the tag is there already, or the Hub refuses.
     """
     corpus = find_corpus(folder)
     run = run_of(corpus)
     check_corpus(corpus)
+    _check_licence(corpus)
     check_flags(corpus, allow_flagged=allow_flagged)
     script = f"{repo.rpartition('/')[2]}.py"  # of its repo's own name `datasets` takes none
     card = (corpus / CARD).read_text(encoding="utf-8")
     card = card.replace(f'load_dataset("{corpus.name}"', f'load_dataset("{repo}"')
     files: dict[str, Content] = {**corpus_files(corpus), CARD: card.encode()}
+    values, today = split_card(card)[0], datetime.now(timezone.utc).date()
+    files[layout.CROISSANT] = croissant(corpus, values, address(repo), str(today)).encode()
     if run == corpus:
         message = read_manifest(run)["card"]["title"]
     else:
         message = f"AugESC by the recipe {load_recipe(run / layout.RECIPE).name}"
-    _go(
-        plan_push(repo, "dataset", files, merge_cards, {script, _HIDES_DATA}),
-        message,
-        progress,
-        public=public,
-        replace=replace,
-        dry_run=dry_run,
+    merge = with_questions(merge_cards) if how.gated else merge_cards
+    push = plan_push(
+        repo,
+        "dataset",
+        files,
+        {CARD: merge, layout.CROISSANT: keep_date},
+        {script, _HIDES_DATA},
     )
+    release(push, message, progress, how)
 
 
 def push_model(
     folder: Path,
     repo: str,
     progress: Progress,
-    *,
-    public: bool | None = None,
-    replace: bool = False,
-    dry_run: bool = False,
+    how: How = USUAL,
 ) -> None:
     """Push the fine-tuned checkpoint of a run with its card.
 
-    Raises :class:`~augesc_builder.errors.PublishError` where there is none, or the Hub refuses.
+    Raises :class:`~augesc_builder.errors.PublishError` where there is none, the tag is there
+    already, or the Hub refuses.
     """
     run = find_run(folder)
     manifest, marks = read_manifest(run), Marks(run)
@@ -114,14 +118,9 @@ def push_model(
         )
     _check_files(marks, marks.files(["finetune"]))
     files = model_files(run, repo, manifest)
-    _go(
-        plan_push(repo, "model", files, _merge_model_cards),
-        "Fine-tuned checkpoint of augesc",
-        progress,
-        public=public,
-        replace=replace,
-        dry_run=dry_run,
-    )
+    merge = with_questions(_merge_model_cards) if how.gated else _merge_model_cards
+    push = plan_push(repo, "model", files, {CARD: merge})
+    release(push, "Fine-tuned checkpoint of augesc", progress, how)
 
 
 def corpus_files(folder: Path) -> dict[str, Content]:
@@ -139,6 +138,8 @@ def corpus_files(folder: Path) -> dict[str, Content]:
             name = path.relative_to(corpus).as_posix()
             if any(fnmatch(name, published) for published in _PUBLISHED):
                 found[name] = path
+    if published_folder(corpus, layout.DATA).name != layout.DATA:  # they would be there twice
+        found = {name: at for name, at in found.items() if not name.startswith(f"{layout.DATA}/")}
     if (review := corpus / layout.SAFETY_REVIEW).is_file():
         found[layout.SAFETY_REVIEW] = review
     for table in (layout.REJECTED, layout.NOT_SELECTED):
@@ -182,6 +183,17 @@ def check_corpus(corpus: Path) -> None:
                 f"{corpus}: {what} says {expected}, and the data has {found}; put the files of the "
                 f"run back, or build into a new folder (`augesc card {run}` writes the card alone)"
             )
+
+
+def _check_licence(corpus: Path) -> None:
+    """Refuse a card whose licence, edited by hand, a source of the corpus forbids."""
+    run = run_of(corpus)
+    if run == corpus:
+        made_of = sources_of(corpus)
+    else:
+        made_of = ingredients(load_recipe(run / layout.RECIPE), read_manifest(run))
+    values, _ = split_card((corpus / CARD).read_text(encoding="utf-8"))
+    check_licence(values.get("license"), made_of, f"{corpus / CARD}, license")
 
 
 def check_flags(corpus: Path, *, allow_flagged: bool) -> None:
@@ -239,42 +251,6 @@ def _merge_model_cards(ours: str, theirs: str | None) -> str:
     return join_card({**old, **new}, merge_bodies(body, old_body))
 
 
-def _go(
-    push: Push,
-    message: str,
-    progress: Progress,
-    *,
-    public: bool | None,
-    replace: bool,
-    dry_run: bool,
-) -> None:
-    progress.say(_table(push))
-    if public is not None and push.remote.exists and push.remote.private is public:
-        is_so, wanted = ("private", "public") if public else ("public", "private")
-        raise PublishError(
-            f"{push.repo} is {is_so}, and --{wanted} is for new repos; make it {wanted} in its "
-            f"settings on the Hub first, or leave --{wanted} out"
-        )
-    if not push.is_needed:
-        progress.say(f"{push.repo} holds all of this already: nothing to do")
-        return
-    if push.in_the_way and not replace:
-        names = ", ".join(push.in_the_way[:_LOOKED_AT])
-        more = f" and {n:,} more" if (n := len(push.in_the_way) - _LOOKED_AT) > 0 else ""
-        told = (
-            f"{push.repo} holds {names}{more}, which no push of augesc put there, or somebody has "
-            f"changed since; push to another repo, or give --replace to let go of them"
-        )
-        if not dry_run:
-            raise PublishError(told)
-        progress.say(f"{told}\n")
-    if dry_run:
-        progress.say(f"Nothing was sent; without --dry-run this is one commit to {push.repo}")
-    else:
-        address = carry_out(push, private=not public, message=message)
-        progress.say(f"Pushed in one commit: {address}")
-
-
 def _check_files(marks: Marks, files: Files) -> None:
     """Refuse to publish what is not as the run wrote it."""
     for name, what in marks.damage(files).items():
@@ -282,12 +258,3 @@ def _check_files(marks: Marks, files: Files) -> None:
             f"{marks.root / name} {what}; put it back, or run `augesc build` again with the same "
             f"recipe: it makes what is damaged"
         )
-
-
-def _table(push: Push) -> str:
-    rows = [[change.path, f"{change.size:,}", change.what] for change in push.changes]
-    sent = sum(c.size for c in push.changes if c.path in push.files and c.what != "same")
-    return (
-        f"{push.repo} ({'there already' if push.remote.exists else 'new'})\n\n"
-        f"{markdown_table(['file', 'bytes', 'change'], rows)}\n\n{sent:,} bytes to send\n"
-    )

@@ -20,8 +20,12 @@ from augesc_builder.errors import PublishError
 from augesc_builder.readers.hub import hub_answers
 
 Kind = Literal["dataset", "model"]
+Gating = Literal["auto", "manual"]
 Content = Path | bytes
 """A file, or what is to be in it."""
+
+Merge = Callable[[str, str | None], str]
+"""Lays a text over the one that is in the repo already, if any."""
 
 What = Literal["new", "changed", "same", "removed", "in the way"]
 
@@ -41,10 +45,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Remote:
-    """A repo as it is: its commit, whether it is private, digest and size of each file."""
+    """A repo as it is: its commit, who may have it, digest and size of each file."""
 
     commit: str | None
     private: bool
+    gated: Gating | Literal[False]
     digests: Mapping[str, str]
     sizes: Mapping[str, int]
 
@@ -79,44 +84,57 @@ def plan_push(
     repo: str,
     kind: Kind,
     files: Mapping[str, Content],
-    merge: Callable[[str, str | None], str],
+    merges: Mapping[str, Merge],
     hides: Collection[str] = (),
 ) -> Push:
     """Compare files with what the repo holds.
 
-    ``merge`` lays the new card over the one there. What an earlier push put there, and nobody has
-    changed since, is replaced, or removed where it is not among ``files``. Other files with the
-    names of ours are in the way, and so are those of ``hides``, behind which the data would not be
-    found. Raises :class:`~augesc_builder.errors.PublishError` where the Hub does not answer.
+    ``merges`` lay files of those names over the ones there, such as the card. What an earlier push
+    put there, and nobody has changed since, is replaced, or removed where it is not among
+    ``files``. Other files with the names of ours are in the way, and so are those of ``hides``,
+    behind which the data would not be found.
+
+    Raises :class:`~augesc_builder.errors.PublishError` where the Hub does not answer.
     """
     with push_errors(repo):
         remote = _look_at(repo, kind)
-        theirs = _text_of(repo, kind, remote, CARD) if CARD in remote.digests else None
+        there = merges.keys() & remote.digests.keys()
+        theirs = {name: _text_of(repo, kind, remote, name) for name in sorted(there)}
         before = _record_of(repo, kind, remote)
-    files = {**files, CARD: merge(_text(files[CARD]), theirs).encode()}
+    files = {
+        **files,
+        **{
+            name: merge(_text(files[name]), theirs.get(name)).encode()
+            for name, merge in merges.items()
+        },
+    }
     record = {path: _digests(content) for path, content in sorted(files.items())}
     files[RECORD] = (json.dumps({"kind": _KIND, "files": record}, indent=1) + "\n").encode()
     mended = {CARD, RECORD} if before else {CARD}
     changes = []
     for path, content in sorted(files.items()):
-        there = remote.digests.get(path)
-        what: What = "new" if there is None else "same" if there in _digests(content) else "changed"
-        if what == "changed" and path not in mended and there not in before.get(path, ()):
+        now = remote.digests.get(path)
+        what: What = "new" if now is None else "same" if now in _digests(content) else "changed"
+        if what == "changed" and path not in mended and now not in before.get(path, ()):
             what = "in the way"
         changes.append(Change(path, _size(content), what))
-    for path, there in sorted(remote.digests.items()):
-        if path not in files and (path in hides or there in before.get(path, ())):
-            what = "removed" if there in before.get(path, ()) else "in the way"
+    for path, now in sorted(remote.digests.items()):
+        if path not in files and (path in hides or now in before.get(path, ())):
+            what = "removed" if now in before.get(path, ()) else "in the way"
             changes.append(Change(path, remote.sizes[path], what))
     return Push(repo, kind, files, remote, tuple(changes))
 
 
-def carry_out(push: Push, *, private: bool, message: str) -> str:
-    """Push in one commit, over what is in the way; return its address.
+def carry_out(
+    push: Push, *, private: bool, message: str, gated: Gating | None = None
+) -> tuple[str, str | None]:
+    """Push in one commit, over what is in the way; return it and its address.
 
-    ``private`` is for a repo that is not there yet.
+    ``private`` is for a repo that is not there yet. ``gated`` is set before the files are sent;
+    where none has changed, it is all that is done, and there is no address.
 
-    Raises :class:`~augesc_builder.errors.PublishError`; then the repo holds what it held before.
+    Raises :class:`~augesc_builder.errors.PublishError`; then the repo holds what it held before,
+    though ``gated`` may be set.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -128,6 +146,10 @@ def carry_out(push: Push, *, private: bool, message: str) -> str:
         if not push.remote.exists:
             api.create_repo(push.repo, repo_type=push.kind, private=private, exist_ok=True)
             commit = api.repo_info(push.repo, repo_type=push.kind).sha
+        if gated is not None:
+            api.update_repo_settings(push.repo, gated=gated, repo_type=push.kind)
+        if not push.is_needed:
+            return str(commit), None
         operations: list[Any] = []
         for change in push.changes:
             if change.path not in push.files:
@@ -154,10 +176,26 @@ def carry_out(push: Push, *, private: bool, message: str) -> str:
             if _look_at(push.repo, push.kind).commit not in {commit, None}:
                 raise PublishError(
                     f"{push.repo} has a new commit, but the Hub's answer was lost "
-                    f"({_reason(error)}); run the same command again to see whether it is this one"
+                    f"({reason_of(error)}); run the same command again to see whether it is this "
+                    f"one"
                 ) from error
             raise
-    return str(done.commit_url)
+    return str(done.oid), str(done.commit_url)
+
+
+def address(repo: str) -> str:
+    """Return where the page of a dataset is, or will be."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{repo}"
+
+
+def names_of_commits(repo: str, kind: Kind) -> dict[str, str]:
+    """Return the tags and branches of a repo, with the commit of each."""
+    from huggingface_hub import HfApi
+
+    refs = HfApi().list_repo_refs(repo, repo_type=kind)
+    return {ref.name: ref.target_commit for ref in [*refs.branches, *refs.tags]}
 
 
 def check_token(who: Mapping[str, Any], repo: str) -> None:
@@ -207,7 +245,7 @@ def push_errors(repo: str) -> Iterator[None]:
             hint = "somebody else pushed meanwhile; run the same command again"
         else:
             hint = "run the same command again; what was sent already is not sent twice"
-        raise PublishError(f"{repo} was not changed: {_reason(error)}; {hint}") from error
+        raise PublishError(f"{repo} was not changed: {reason_of(error)}; {hint}") from error
 
 
 def check_answers(repo: str) -> None:
@@ -232,7 +270,7 @@ def _status(error: Exception) -> int | None:
     return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the first line of the innermost error: clients wrap what the Hub said."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -249,13 +287,14 @@ def _look_at(repo: str, kind: Kind) -> Remote:
     try:
         info = api.repo_info(repo, repo_type=kind)
     except RepositoryNotFoundError:
-        return Remote(None, private=False, digests={}, sizes={})
+        return Remote(None, private=False, gated=False, digests={}, sizes={})
     digests, sizes = {}, {}
     for entry in api.list_repo_tree(repo, recursive=True, repo_type=kind, revision=info.sha):
         if isinstance(entry, RepoFile):
             digests[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
             sizes[entry.path] = entry.size
-    return Remote(info.sha, private=bool(info.private), digests=digests, sizes=sizes)
+    private, gated = bool(info.private), info.gated or False
+    return Remote(info.sha, private=private, gated=gated, digests=digests, sizes=sizes)
 
 
 def _text_of(repo: str, kind: Kind, remote: Remote, name: str) -> str:

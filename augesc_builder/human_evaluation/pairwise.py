@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from augesc_builder.errors import MissingExtraError, StudyError
+from augesc_builder.errors import MissingExtraError, StudyError, install_extra
 from augesc_builder.evaluation.significance import scipy_stats, sign_test
 from augesc_builder.human_evaluation.agreement import fleiss_kappa
 from augesc_builder.human_evaluation.quality import CALIBRATED
@@ -115,7 +115,7 @@ def strengths(preferences: Sequence[Preference], names: Sequence[str]) -> dict[s
         import choix
     except ImportError:
         raise MissingExtraError(
-            "strengths of more than two systems need choix: pip install 'augesc-builder[app]'"
+            f"strengths of more than two systems need choix: {install_extra('app')}"
         ) from None
     place = {name: i for i, name in enumerate(names)}
     won = np.zeros((len(names), len(names)))

@@ -74,6 +74,9 @@ def build(
     check_inputs(recipe)
     with RunFolder(folder, run_settings(recipe), progress) as run:
         intact = _intact(run, recipe, wanted)
+        if "card" in intact and not card.is_as_asked(run, recipe):
+            run.start_again("card")
+            intact.discard("card")
         if intact == set(wanted) and all(map(run.is_current, wanted)):
             return False
         run.keep(layout.RECIPE, dump_recipe(recipe))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from augesc_builder.errors import MissingExtraError
+from augesc_builder.errors import MissingExtraError, install_extra
 from augesc_builder.readers.records import MIB, Limits
 
 _FREE = 64 * MIB
@@ -111,7 +111,5 @@ def _zstandard() -> Any:
     try:
         import zstandard
     except ImportError:
-        raise MissingExtraError(
-            ".zst dumps need zstandard: pip install 'augesc-builder[reddit]'"
-        ) from None
+        raise MissingExtraError(f".zst dumps need zstandard: {install_extra('reddit')}") from None
     return zstandard

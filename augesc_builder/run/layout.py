@@ -20,6 +20,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       candidates/  scored/              where the best are chosen: what met the requirements
       corpus/not_selected/              where the best are chosen: the others
       corpus/quality/                   what measures of quality say, where they are asked for
+      corpus/splits/                    its sessions once more, parted, if card.splits asks for it
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ TOKENIZER = "tokenizer.json"
 """What a checkpoint keeps its tokenizer in."""
 
 DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
+PARTED = "splits"
+"""Where the sessions stand once more by splits, if those are asked for: they are published."""
+
+CROISSANT = "croissant.json"
+"""What a push puts beside the card: the corpus for programs."""
 FILTER_REPORT, FILTER_TABLE = "filter_report.json", "filter_report.md"
 SAFETY_REPORT, SAFETY_REVIEW = "safety_report.json", "safety_review.json"
 STATISTICS = "statistics.json"
@@ -71,8 +77,8 @@ STAGES = (
 """The stages of a build, in order, as marks are named; what runs them is in
 :mod:`augesc_builder.pipeline.build`."""
 
-SPLIT = "train"
-"""The split that tables of a corpus are written as."""
+SPLIT, SPLITS = "train", ("train", "validation", "test")
+"""The split that tables of a corpus are written as, and all that it may be parted into."""
 
 _REPORTS = {
     **{"filter": FILTER_REPORT, "safety": SAFETY_REPORT},
@@ -124,6 +130,17 @@ def holds_states(run: Path) -> bool:
 def parquet_files(folder: Path) -> list[Path]:
     """Return the Parquet files right in a folder, in order."""
     return sorted(folder.glob("*.parquet"))
+
+
+def published_folder(corpus: Path, table: str) -> Path:
+    """Return the folder whose files are published for a table of a corpus."""
+    parted = corpus / PARTED
+    return parted if table == DATA and parquet_files(parted) else corpus / table
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split that a shard is of, by its name."""
+    return path.name.split("-", maxsplit=1)[0]
 
 
 def find_run(folder: Path) -> Path:

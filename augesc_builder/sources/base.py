@@ -88,6 +88,7 @@ class SourceInfo:
     - ``about``: what a user gives to read it, in a few words
     - ``licence``: of its texts; a corpus made of them inherits it
     - ``producers``: who wrote its texts, a sentence for the card
+    - ``terms``: what else holds for whoever passes its texts on or learns from them, for the card
     - ``citation``: a BibTeX entry, or the key of one in ``dataset_card/citations.bib``
     - ``dataset``: its name in the Hub's ``source_datasets``
     - ``paper``: queries that the paper got of it, and their mean length in words (section 4.2)
@@ -110,6 +111,7 @@ class SourceInfo:
     producers: str
     citation: str | None = None
     dataset: str | None = None
+    terms: str | None = None
     paper: tuple[int, float] | None = None
     repo: str | None = None
     revision: str | None = None

@@ -206,6 +206,12 @@ INFO = SourceInfo(
     about="reddit=PATH, a dump, a table, a folder of them, or hf://datasets/USER/NAME",
     licence=OTHER,
     producers="The posts of Reddit were written by its users, whose names were never read.",
+    terms="A post of Reddit (the first utterance of every session whose `source` is `reddit`) "
+    "belongs to who wrote it, and Reddit's terms (https://redditinc.com/policies: Public Content "
+    "Policy, Data API Terms) hold for whoever passes it on or trains a model on it. Commercial use "
+    "wants Reddit's and the author's leave. Nobody may try to find out who the author is. A post "
+    "that its author or Reddit has deleted is to be taken out here too, with all sessions of its "
+    "`query_id`.",
     citation="baumgartner2020pushshift",
     paper=paper.QUERIES["reddit"],
     locate=_locate,

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from augesc_builder.config.queries import NearDuplicates
-from augesc_builder.errors import MissingExtraError
+from augesc_builder.errors import MissingExtraError, install_extra
 
 _WORD = re.compile(r"\w+")
 
@@ -31,7 +31,7 @@ class _Sketcher:
             import datasketch
         except ImportError:
             raise MissingExtraError(
-                "near-duplicates need datasketch: pip install 'augesc-builder[near-duplicates]'"
+                f"near-duplicates need datasketch: {install_extra('near-duplicates')}"
             ) from None
         self._datasketch = datasketch
         self.settings = settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from augesc_builder.errors import CheckpointError, MissingExtraError
+from augesc_builder.errors import CheckpointError, MissingExtraError, install_extra
 
 _ENTITIES = ("PERSON", "LOCATION")
 
@@ -23,8 +23,7 @@ class NameFinder:
             from presidio_analyzer.nlp_engine import NlpEngineProvider
         except ImportError:
             raise MissingExtraError(
-                "queries.names_and_places needs presidio: pip install "
-                "'augesc-builder[names-and-places]'"
+                f"queries.names_and_places needs presidio: {install_extra('names-and-places')}"
             ) from None
         if not Path(model).is_dir() and not spacy.util.is_package(model):
             raise CheckpointError(

@@ -20,7 +20,7 @@ from augesc_builder.dialog.examples import (
 )
 from augesc_builder.dialog.folder import model_folder
 from augesc_builder.dialog.labelled import labels_of, read_labelled
-from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.errors import MissingExtraError, TrainingError, install_extra
 from augesc_builder.models.causal_lm import check_folder
 from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.sequence_classifier import freeze_below, load_to_train
@@ -166,10 +166,9 @@ def check_trackers(config: Config) -> None:
                 f"{', '.join(known)}"
             )
         if name not in {str(tracker.value) for tracker in get_available_trackers()}:
-            package = "'augesc-builder[train]'" if name == "tensorboard" else name
+            line = install_extra("train") if name == "tensorboard" else f"pip install {name}"
             raise MissingExtraError(
-                f"machine.trackers: {name} is not installed: pip install {package}, or set "
-                f"machine.trackers=[]"
+                f"machine.trackers: {name} is not installed: {line}, or set machine.trackers=[]"
             )
 
 

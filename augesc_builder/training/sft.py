@@ -20,7 +20,7 @@ from augesc_builder.config.training import Config, Model, Phase
 from augesc_builder.dialog.encoding import PLAIN_TEMPLATE, Encoder
 from augesc_builder.dialog.examples import Pair, epoch_order
 from augesc_builder.dialog.folder import model_folder, write_facts
-from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.errors import MissingExtraError, TrainingError, install_extra
 from augesc_builder.models.causal_lm import quiet_bars
 from augesc_builder.models.dialog import check_method, load, load_model
 from augesc_builder.models.training_step import checkpoint_activations
@@ -49,9 +49,7 @@ def train_sft(
     try:
         import trl  # noqa: F401 - asked for before anything is loaded
     except ImportError:
-        raise MissingExtraError(
-            "method: sft needs TRL: pip install 'augesc-builder[sft]'"
-        ) from None
+        raise MissingExtraError(f"method: sft needs TRL: {install_extra('sft')}") from None
     state = TrainingState()
     names = list(config.phases)
     for number, (name, phase) in enumerate(config.phases.items()):

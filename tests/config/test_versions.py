@@ -30,6 +30,7 @@ def of_before(settings):
     del old["generate"]["background"]
     old["generate"] |= backend
     del old["statistics"]
+    old.pop("card", None)  # a run's settings have none
     if not old["quality"]["measures"]:
         del old["quality"]
     del old["finetune"]["held_out"], old["select"]

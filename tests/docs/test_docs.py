@@ -105,6 +105,8 @@ def check_command(words: list[str], *, in_prose: bool = False) -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
     elif words[:3] == ["python", "-m", "pip"]:
         check_pip(rest[2:])
+    elif words[:3] == ["python", "-m", "build"]:
+        assert len(words) == 3, words
     elif program == "python":
         script = rest[0]
         code = (ROOT / script).read_text()
@@ -339,7 +341,7 @@ def test_every_page_can_be_reached():
 def test_the_site_builds_without_a_warning(tmp_path):
     for needed in ("sphinx", "furo", "myst_parser"):
         if importlib.util.find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed: pip install 'augesc-builder[docs]'")
+            pytest.skip(f"{needed} is not installed: the extra docs")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q"),

@@ -129,7 +129,9 @@ def test_what_cannot_be_reported_is_one_line(refused, study, options, says):
 def test_without_scipy_it_is_said_what_to_install(refused, study, monkeypatch):
     answer(study, "p1")
     monkeypatch.setitem(sys.modules, "scipy", None)
-    assert "pip install 'augesc-builder[app]'" in refused("study", "report", study.folder)
+    assert "pip install -e '.[app]' in the clone of augesc" in refused(
+        "study", "report", study.folder
+    )
 
 
 def test_the_settings_are_those_that_were_given(augesc, study, tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augesc_builder.errors import MissingExtraError
+from augesc_builder.errors import MissingExtraError, install_extra
 
 if TYPE_CHECKING:
     import jinja2
@@ -40,7 +40,7 @@ def require_app() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"pages need the extra app ({error.name} is missing): pip install 'augesc-builder[app]'"
+            f"pages need the extra app ({error.name} is missing): {install_extra('app')}"
         ) from None
 
 

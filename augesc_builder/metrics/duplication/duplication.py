@@ -30,7 +30,7 @@ was said in the same session before, by anybody, without regard to case and blan
 INPUTS_DESCRIPTION = """\
 Args:
     messages: for each session its utterances, a list of {"role", "content"} in order.
-    near_duplicates: search them too (pip install 'augesc-builder[near-duplicates]'); takes about a
+    near_duplicates: search them too (the extra near-duplicates of augesc); takes about a
         kilobyte of memory a session.
     threshold: Jaccard similarity of shingles from which two sessions are near duplicates.
     shingle: words of a shingle. permutations: hash functions of MinHash.

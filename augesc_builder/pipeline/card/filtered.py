@@ -10,6 +10,7 @@ import yaml
 
 from augesc_builder import __version__
 from augesc_builder.errors import RunFolderError
+from augesc_builder.pipeline.card.ingredients import check_licence, sources_of, terms_text
 from augesc_builder.pipeline.card.metadata import metadata
 from augesc_builder.pipeline.card.render import render
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
@@ -37,6 +38,7 @@ def write_card(path: Path, told: Mapping[str, str | None], progress: Progress) -
             f"{path}: no file there says how the texts came about, or under which licence; give "
             f"{', '.join(missing)}"
         )
+    check_licence(known["licence"], sources_of(path), "--licence")
     with RunFolder(path, manifest["settings"], progress) as folder:
         if not folder.is_complete("filter"):
             raise RunFolderError(
@@ -59,6 +61,7 @@ def render_filtered(corpus: Path, told: Mapping[str, str], settings: Mapping[str
         title=for_markdown(told["title"]),
         about=for_markdown(told["about"]),
         licence=for_markdown(told["licence"]),
+        terms=terms_text(sources_of(corpus)),
         made_with=__version__,
         report=report,
         filter_table=filter_table(report),

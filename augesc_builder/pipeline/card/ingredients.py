@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from augesc_builder.citations import cite
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.errors import PublishError
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.run import layout
 from augesc_builder.run.escape import markdown_code
+from augesc_builder.run.layout import parquet_files
 from augesc_builder.sources.base import FREE, NON_COMMERCIAL, OTHER, SourceInfo
 from augesc_builder.sources.registry import find_source
 from augesc_builder.sources.sessions import find_sessions
@@ -52,6 +57,36 @@ def licence_of(made_of: Sequence[SourceInfo]) -> str:
     return inherited.pop() if len(inherited) == 1 else OTHER
 
 
+def check_licence(licence: Any, made_of: Sequence[SourceInfo], where: str) -> None:
+    """Refuse a licence that lets others do what a source of the corpus does not.
+
+    ``where`` says who gives it. A local file of sessions is its owner's to judge.
+
+    Raises :class:`~augesc_builder.errors.PublishError`.
+    """
+    bound = [info for info in made_of if _is_bound(info.licence) and info.about != _LOCAL]
+    given = licence if isinstance(licence, list) else [] if licence is None else [licence]
+    for one in given:
+        if bound and not _is_bound(str(one).lower()):
+            raise PublishError(
+                f"{where}: {one!s:.60} lets everybody use the texts for anything, and some come "
+                f"from {bound[0].name} ({licence_name(bound[0].licence)}); give "
+                f"{licence_of(bound)}"
+            )
+
+
+def _is_bound(licence: str) -> bool:
+    """Whether texts under a licence are not for commercial use, or their authors' to give."""
+    return licence == OTHER or licence.startswith("cc-by-nc")
+
+
+def sources_of(corpus: Path) -> list[SourceInfo]:
+    """Return the sources that the rows of a corpus name, and that are known here."""
+    tables = [pq.read_table(f, columns=["source"]) for f in parquet_files(corpus / layout.DATA)]
+    names = {name for table in tables for name in table["source"].unique().to_pylist() if name}
+    return [info for name in sorted(names) if (info := find_source(name)) is not None]
+
+
 def licence_name(licence: str) -> str:
     """Return a licence as people write it."""
     return _NAMES.get(licence, licence.upper())
@@ -76,6 +111,11 @@ def licence_text(made_of: Sequence[SourceInfo]) -> str:
             f"The posts of {owned} are their authors', and that site's terms hold for them."
         )
     return " ".join(parts)
+
+
+def terms_text(made_of: Sequence[SourceInfo]) -> str:
+    """Return the terms that come with the texts of sources, beside their licences."""
+    return " ".join(dict.fromkeys(info.terms for info in made_of if info.terms))
 
 
 def producers_text(made_of: Sequence[SourceInfo]) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from augesc_builder.errors import InputError
 from augesc_builder.run import layout
+from augesc_builder.run.layout import published_folder, split_of_file
 from augesc_builder.sources.base import SourceInfo
 
 BEGIN = "<!-- augesc: begin. This part is written by the run; what stands outside it is kept. -->"
@@ -22,7 +23,7 @@ CONFIGS = {
     **{"default": layout.DATA, "rejected": layout.REJECTED},
     "not_selected": layout.NOT_SELECTED,
 }
-"""The folder of each configuration's files; the last is there where the best were chosen."""
+"""The table of each configuration; the last is there where the best were chosen."""
 
 
 def metadata(
@@ -35,12 +36,19 @@ def metadata(
     each description keeps them apart.
     """
     chose = bool(layout.parquet_files(corpus / layout.NOT_SELECTED))
-    there = {name: folder for name, folder in CONFIGS.items() if chose or name != "not_selected"}
-    infos = {name: dataset_info(name, corpus / folder) for name, folder in there.items()}
-    n = infos["default"]["splits"][0]["num_examples"]
+    folders = {
+        name: published_folder(corpus, table)
+        for name, table in CONFIGS.items()
+        if chose or name != "not_selected"
+    }
+    infos = {name: dataset_info(name, folder) for name, folder in folders.items()}
+    counts = {
+        name: sum(split["num_examples"] for split in info["splits"]) for name, info in infos.items()
+    }
+    n = counts["default"]
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     # `datasets` cannot load a split of nothing.
-    loadable = [name for name, info in infos.items() if info["splits"][0]["num_examples"]]
+    loadable = [name for name, count in counts.items() if count]
     return {
         "language": ["en"],
         "license": licence,
@@ -56,12 +64,13 @@ def metadata(
             {
                 "config_name": name,
                 **({"default": True} if name == "default" else {}),
-                "description": f"content {digest(corpus / folder)}",
+                "description": f"content {digest(folder)}",
                 "data_files": [
-                    {"split": layout.SPLIT, "path": f"{folder}/{layout.SPLIT}-*.parquet"}
+                    {"split": split["name"], "path": f"{folder.name}/{split['name']}-*.parquet"}
+                    for split in infos[name]["splits"]
                 ],
             }
-            for name, folder in there.items()
+            for name, folder in folders.items()
             if name in loadable or name == "default"
         ],
         "dataset_info": [infos[name] for name in loadable],
@@ -84,20 +93,23 @@ def dataset_info(name: str, folder: Path) -> dict[str, Any]:
     files = layout.parquet_files(folder)
     if not files:
         raise InputError("no Parquet files there; run the filter stage first", folder)
-    found = [pq.read_metadata(file) for file in files]
-    n_bytes = sum(batch.nbytes for file in files for batch in pq.ParquetFile(file).iter_batches())
+    splits = [
+        {
+            "name": name,
+            "num_bytes": sum(
+                batch.nbytes for file in own for batch in pq.ParquetFile(file).iter_batches()
+            ),
+            "num_examples": sum(pq.read_metadata(file).num_rows for file in own),
+        }
+        for name in layout.SPLITS
+        if (own := [file for file in files if split_of_file(file) == name])
+    ]
     return {
         "config_name": name,
         "features": _features(pq.read_schema(files[0])),
-        "splits": [
-            {
-                "name": layout.SPLIT,
-                "num_bytes": n_bytes,
-                "num_examples": sum(part.num_rows for part in found),
-            }
-        ],
+        "splits": splits,
         "download_size": sum(file.stat().st_size for file in files),
-        "dataset_size": n_bytes,
+        "dataset_size": sum(split["num_bytes"] for split in splits),
     }
 
 

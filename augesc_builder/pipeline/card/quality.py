@@ -15,14 +15,22 @@ from augesc_builder.run.markdown import markdown_table
 
 def quality_text(corpus: Path, told: PublicRun) -> str | None:
     """Return the numbers with how far they can be believed; ``None`` where nothing was measured."""
-    if not (corpus / layout.QUALITY_REPORT).is_file():
+    measures = describe_measures(corpus, told)
+    if measures is None:
         return None
     report = told.report(load_report(corpus, "quality"))
-    parts = [f"Measured: {', '.join(_measured(name, told) for name in report['measures'])}."]
+    parts = [f"Measured: {measures}."]
     for table in quality_tables(report):
         parts += [f"**{for_markdown(table.title)}**", markdown_table(table.header, table.rows)]
         parts += [table.note(for_markdown)] if table.note is not None else []
     return "\n\n".join(parts)
+
+
+def describe_measures(corpus: Path, told: PublicRun) -> str | None:
+    """Return which measures were taken, and by what; ``None`` where nothing was measured."""
+    if not (corpus / layout.QUALITY_REPORT).is_file():
+        return None
+    return ", ".join(_measured(name, told) for name in load_report(corpus, "quality")["measures"])
 
 
 def _measured(name: MeasureName, told: PublicRun) -> str:

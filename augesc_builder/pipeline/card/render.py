@@ -23,6 +23,7 @@ from augesc_builder.pipeline.card.ingredients import (
     licence_of,
     licence_text,
     producers_text,
+    terms_text,
 )
 from augesc_builder.pipeline.card.metadata import (
     BEGIN,
@@ -56,10 +57,11 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
     licence = licence_of(made_of)
     title = f"AugESC, regenerated ({recipe.name})"
     safety = load_report(corpus, "safety")
+    values = metadata(title, licence, made_of, corpus)
     selection = None if recipe.select is None else load_report(corpus, "select")
     return render(
         "template.md",
-        metadata=_yaml(metadata(title, licence, made_of, corpus)),
+        metadata=_yaml(values),
         title=title,
         made_with=__version__,
         folder=corpus.name,
@@ -67,12 +69,13 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         is_demonstration=backend.needs_checkpoint and recipe.backbone.from_scratch is not None,
         is_reproducible=backend.reproducible,
         report=report,
+        splits=_splits(values),
         ingredients=_ingredients(told),
         model=describe_model(told) if backend.needs_checkpoint else backend.model(recipe),
         finetuning=describe_finetuning(told) if backend.needs_checkpoint else None,
-        triggers=_triggers(told),
-        generation=_generation(told),
-        backgrounds=_backgrounds(told),
+        triggers=describe_triggers(told),
+        generation=describe_generation(told),
+        backgrounds=describe_backgrounds(told),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
         differences="\n".join(
@@ -92,6 +95,7 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         safety_text=safety_text(safety, corpus),
         license_name=licence_name(licence),
         license_text=licence_text(made_of),
+        terms=terms_text(made_of),
         citation=citation(original, made_of),
     )
 
@@ -151,7 +155,8 @@ def _held_out(facts: Mapping[str, Any] | None) -> str:
     )
 
 
-def _triggers(told: PublicRun) -> str:
+def describe_triggers(told: PublicRun) -> str:
+    """Return how many queries came from where, and which classifiers judged posts."""
     found = [
         f"{funnel['queries']:,} queries from {_at_commit(source, told.commits.get(source))} "
         f"({funnel['words']['mean']} words on average)"
@@ -177,12 +182,13 @@ def _at_commit(name: str, commit: str | None) -> str:
     return markdown_code(name) + (f" at commit `{commit}`" if commit else "")
 
 
-def _generation(told: PublicRun) -> str:
+def describe_generation(told: PublicRun) -> str:
+    """Return how many conversations were sampled, and how."""
     n_rows = told.manifest["tables"]["generations"]
     return f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
 
 
-def _backgrounds(told: PublicRun) -> str | None:
+def describe_backgrounds(told: PublicRun) -> str | None:
     """Return how many have a background; ``None`` where the recipe has none."""
     found = told.manifest["stages"]["generate"].get("backgrounds")
     return draws_told(found) if found else None
@@ -198,6 +204,14 @@ def _ingredients(told: PublicRun) -> str:
     else:
         model = markdown_code(backbone) if backbone else "a GPT-J with random weights"
     return ", ".join(dict.fromkeys([model, *map(markdown_code, names)]))
+
+
+def _splits(values: Mapping[str, Any]) -> str | None:
+    """Return the splits of the sessions; ``None`` where all are of one."""
+    splits = values["dataset_info"][0]["splits"] if values["dataset_info"] else ()
+    if len(splits) <= 1:
+        return None
+    return ", ".join(f"`{split['name']}` ({split['num_examples']:,} sessions)" for split in splits)
 
 
 def _figures(corpus: Path) -> list[dict[str, str]]:

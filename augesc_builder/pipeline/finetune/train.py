@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
 
 from augesc_builder.config.recipe import Finetune, Lora, Recipe
-from augesc_builder.errors import MissingExtraError, TrainingError
+from augesc_builder.errors import MissingExtraError, TrainingError, install_extra
 from augesc_builder.models import causal_lm
 from augesc_builder.models.allocation import memory_kept
 from augesc_builder.models.backbone import place_of
@@ -260,9 +260,7 @@ def _with_lora(model: Any, lora: Lora) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise MissingExtraError(
-            "finetune.lora needs peft: pip install 'augesc-builder[lora]'"
-        ) from None
+        raise MissingExtraError(f"finetune.lora needs peft: {install_extra('lora')}") from None
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,

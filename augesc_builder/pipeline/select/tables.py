@@ -30,20 +30,23 @@ def selection_markdown(report: Mapping[str, Any]) -> str:
         ),
     ]
     header = ["", *(f"best of {point['k']}" for point in points)]
+    note = (
+        f"{selection_sentence(report)}. Numbers are means over the same queries in every column. "
+        f"What the choice goes by is moved by the choice itself; see docs/choosing.md."
+    )
+    return f"{markdown_table(header, rows)}\n\n{note}"
+
+
+def selection_sentence(report: Mapping[str, Any]) -> str:
+    """Return how many were kept, and why the others were not, without the full stop."""
     reasons = report["not_selected"]
     beyond, n_cut = reasons.get("beyond_keep", 0), report["cut"]["sessions"]
-    said = (
+    return (
         f"{report['chosen']:,} sessions are kept of {report['candidates']:,} that met the "
         f"requirements; {reasons.get('score', 0):,} were not the best of their query"
         + (f", {beyond:,} more than were asked for" if beyond else "")
         + (f"; {n_cut:,} end where their topic changed" if n_cut else "")
-        + "."
     )
-    note = (
-        f"{said} Numbers are means over the same queries in every column. What the choice goes by "
-        f"is moved by the choice itself; see docs/choosing.md."
-    )
-    return f"{markdown_table(header, rows)}\n\n{note}"
 
 
 def title_of(name: str) -> str:

@@ -12,6 +12,7 @@ import yaml
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.hub.publish import corpus_files, model_card, model_files
 from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.card.croissant import croissant
 from augesc_builder.pipeline.card.ingredients import citation
 from augesc_builder.pipeline.card.metadata import split_card
 from augesc_builder.pipeline.card.public import PublicRun
@@ -117,6 +118,11 @@ def test_nothing_of_a_corpus_that_is_published_holds_a_part_of_a_path(at_home):
     assert {"recipe.yaml", "manifest.json", "filter_report.json", "statistics.json"} <= set(files)
     for name, content in files.items():
         assert_private(content if isinstance(content, bytes) else content.read_bytes(), name)
+    values, _ = split_card((at_home / "corpus" / "README.md").read_text())
+    told = croissant(
+        at_home / "corpus", values, "https://huggingface.co/datasets/a/b", "2026-11-22"
+    )
+    assert_private(told.encode(), "croissant.json")
     for path in (at_home / "corpus").rglob("*"):  # it may be uploaded by hand
         if path.is_file():
             assert_private(path.read_bytes(), str(path))

@@ -52,7 +52,7 @@ from tests.endpoint_stub import (
     usual,
 )
 
-pytest.importorskip("openai", reason="pip install 'augesc-builder[api]'")
+pytest.importorskip("openai", reason="the extra api")
 
 CHAT = "generate.backend.mode=chat"
 KEY = "sk-very-secret-0123456789"

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module", params=["transformers", "vllm"])
 def served(request, smollm2, tmp_path_factory):
     """The address of a server of the real model, in processes of its own."""
-    pytest.importorskip("openai", reason="pip install 'augesc-builder[api]'")
+    pytest.importorskip("openai", reason="the extra api")
     log = tmp_path_factory.mktemp("served") / "log.txt"
     if request.param == "vllm":
         options = ("--max-model-len", 1024, "--max-num-seqs", 4)

@@ -14,7 +14,10 @@ from datasets import load_dataset
 
 from augesc_builder import tables
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.hub.publish import check_corpus, corpus_files
 from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.card.croissant import croissant
+from augesc_builder.pipeline.card.metadata import split_card
 from augesc_builder.pipeline.compare.runs import find_runs
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.sample import read_sample_sessions
@@ -131,6 +134,33 @@ def test_nothing_is_done_twice_and_damage_is_mended(chosen, tiny_file, tmp_path)
     next((folder / "corpus/data").glob("*.parquet")).unlink()
     assert build(recipe, folder, QUIET)
     assert rows_of(folder / "corpus/data") == before
+
+
+def test_what_was_chosen_is_parted_and_pushed_and_described(chosen, tiny_file, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(chosen, folder)
+    corpus = folder / "corpus"
+    kept, others = rows_of(corpus / "data"), rows_of(corpus / "not_selected")
+    assert build(load_recipe(tiny_file, [*BEST, "card.splits={test: 0.5}"]), folder, QUIET)
+    parted = rows_of(corpus / "splits")
+    assert {row["session_id"] for row in parted} == {row["session_id"] for row in kept}
+    assert len(parted) == len(kept)
+    for config, splits in (("default", {"train", "test"}), ("not_selected", {"train"})):
+        loaded = load_dataset(str(corpus), config, cache_dir=str(tmp_path / "cache"))
+        assert set(loaded) == splits
+        rows = parted if config == "default" else others
+        assert sum(part.num_rows for part in loaded.values()) == len(rows)
+    check_corpus(corpus)
+    tables = {name.partition("/")[0] for name in corpus_files(folder) if ".parquet" in name}
+    assert tables == {"splits", "rejected", "not_selected"}
+    assert {"selection.json", "quality.json"} <= set(corpus_files(folder))
+    card = split_card((corpus / "README.md").read_text())[0]
+    found = json.loads(croissant(corpus, card, "https://example.org", "2026-11-22"))
+    assert {"default", "not_selected"} < {table["@id"] for table in found["recordSet"]}
+    steps = {step["prov:label"]: step["description"] for step in found["prov:wasGeneratedBy"]}
+    assert list(steps)[-3:] == ["filtering", "selection", "measuring quality"]
+    assert steps["selection"].startswith(f"{len(kept)} sessions are kept of ")
+    assert "`topic_drift`" in steps["measuring quality"]
 
 
 def test_pairs_are_what_trl_takes(chosen, augesc, refused, tmp_path):

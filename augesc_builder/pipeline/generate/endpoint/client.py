@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from augesc_builder.config.openai_api import OpenAISettings
-from augesc_builder.errors import EndpointError, MissingExtraError
+from augesc_builder.errors import EndpointError, MissingExtraError, install_extra
 from augesc_builder.models.token_codec import readable
 from augesc_builder.run.heartbeat import one_line
 
@@ -302,7 +302,7 @@ def _library() -> Any:
         import openai
     except ImportError:
         raise MissingExtraError(
-            "a model at an address needs the client openai: pip install 'augesc-builder[api]'"
+            f"a model at an address needs the client openai: {install_extra('api')}"
         ) from None
     return openai
 
