@@ -123,7 +123,11 @@ class AugESCConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
 
 class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
-    """Builder of the four configurations; all have the features of ``tables.SESSIONS``."""
+    """Builder of the four configurations.
+
+    All have the features of ``tables.SESSIONS``; ``esconv`` and ``sample``, which people wrote, the
+    labels of ``tables.ESCONV`` too.
+    """
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = AugESCConfig
@@ -148,7 +152,8 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         AugESCConfig(
             name="esconv",
             revision="main",
-            description="ESConv (thu-coai/esconv), from the seeker's first utterance on.",
+            description="ESConv (thu-coai/esconv) with its labels, from the seeker's first "
+            "utterance on.",
         ),
     ]
     DEFAULT_CONFIG_NAME = "published"
@@ -169,7 +174,7 @@ class AugESC(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=self.config.description,
-            features=tables.SESSIONS_AND_REJECTED if self.config.rejected else tables.SESSIONS,
+            features=builder_configs.features(self.config),
             homepage=HOMEPAGE,
             license=self.config.license,
             citation=builder_configs.citation(self.config.name),

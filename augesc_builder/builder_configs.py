@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError, RecipeError
@@ -103,6 +104,15 @@ def splits_of(config: Config, runs: Path) -> Readers:
         ]
         for split, group in files.items()
     }
+
+
+def features(config: Config) -> Features:
+    """Return the columns of a configuration."""
+    from augesc_builder.tables import ESCONV, SESSIONS, SESSIONS_AND_REJECTED
+
+    if config.name in {"esconv", "sample"}:
+        return ESCONV
+    return SESSIONS_AND_REJECTED if config.rejected else SESSIONS
 
 
 def citation(name: str) -> str:
@@ -203,19 +213,11 @@ def _regenerated(config: Config, runs: Path) -> Readers:
 
 def _read_esconv(path: str, source: str) -> Iterator[pa.Table]:
     from augesc_builder.sources.esconv import read_esconv
-    from augesc_builder.tables import SESSIONS, to_table
+    from augesc_builder.tables import ESCONV, to_table
 
-    rows = [
-        {
-            "session_id": session.session_id,
-            "source": source,
-            "messages": list(session.messages),
-            "strategies": session.strategies,
-        }
-        for session in read_esconv(path)
-    ]
+    rows = [{**vars(session), "source": source} for session in read_esconv(path)]
     for start in range(0, len(rows), _BATCH):
-        yield to_table(rows[start : start + _BATCH], SESSIONS)
+        yield to_table(rows[start : start + _BATCH], ESCONV)
 
 
 def _read_kept(path: str, *, wide: bool) -> Iterator[pa.Table]:
@@ -247,6 +249,8 @@ def _read_rejected(path: str) -> Iterator[pa.Table]:
                     "background": row.get("background"),
                     "persona": row.get("persona"),
                     "strategies": row.get("strategies"),
+                    "emotion": row.get("emotion"),
+                    "subreddit": row.get("subreddit"),
                     "violations": row["violations"],
                 }
                 for row in batch.to_pylist()

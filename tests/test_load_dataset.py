@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import augesc
-from augesc_builder import tables
+from augesc_builder import builder_configs, tables
 from augesc_builder.errors import DownloadError, InputError, RecipeError, SettingsChangedError
 from augesc_builder.sources import published, sample
 from tests.conftest import ROOT, mark_anew, rows_of, shared
@@ -164,7 +165,9 @@ class TestEveryConfiguration:
     def test_all_have_the_same_features_and_say_what_they_are(self, load, options):
         for name, given in options.items():
             found = load(name, split="train", **given)
-            assert found.features == tables.SESSIONS, name
+            by_people = name in {"sample", "esconv"}
+            assert found.features == (tables.ESCONV if by_people else tables.SESSIONS), name
+            assert set(tables.SESSIONS) <= set(found.features)
             assert found.info.version == datasets.Version(augesc.__version__)
             assert found.info.license == ("Apache-2.0" if name == "sample" else "CC BY-NC 4.0")
             assert found.info.homepage == "https://arxiv.org/abs/2202.13047"
@@ -533,6 +536,49 @@ class TestABuiltCorpus:
         assert card.read_text().split("---\n", 2)[2].strip() == before.split("---\n", 2)[2].strip()
 
 
+def test_esconvs_labels_and_what_has_none(load, tmp_path):
+    dialog = [
+        {"speaker": "sys", "text": "Hi.", "strategy": "Others"},
+        {"speaker": "usr", "text": "I lost my job."},
+        {"speaker": "sys", "text": "When was that?", "strategy": "Question"},
+    ]
+    survey = {"seeker": {"empathy": "4"}, "supporter": {"relevance": "5"}}
+    told = {
+        **{"emotion_type": "fear", "problem_type": "Job Crisis", "situation": "I was let go."},
+        **{"experience_type": "Current Experience", "survey_score": survey, "dialog": dialog},
+    }
+    bare = {"dialog": [dialog[1], {"speaker": "sys", "text": "When?"}]}
+    write(tmp_path / "esconv" / "train.txt", told, bare)
+    given = {"data_dir": str(tmp_path / "esconv"), "split": "train"}
+    rows = load("esconv", **given).to_list()
+    assert list(load("esconv", streaming=True, **given)) == rows
+    first, second = rows
+    assert first["strategies"] == [None, "Question"]  # one a message; the greeting's is gone
+    assert (first["emotion"], first["problem_type"]) == ("fear", "job crisis")
+    assert (first["situation"], first["experience_type"]) == ("I was let go.", "Current Experience")
+    assert first["survey_score"]["seeker"]["empathy"] == 4
+    assert first["survey_score"]["seeker"]["relevance"] is None
+    assert first["survey_score"]["supporter"] == {"relevance": 5}
+    labels = set(tables.ESCONV) - {"session_id", "source", "messages"}
+    assert {name for name in labels if second[name] is not None} == set()
+
+
+def test_tables_of_before_there_were_labels_are_read(built, tmp_path):
+    readers = {
+        "data": functools.partial(builder_configs._read_kept, wide=False),
+        "rejected": builder_configs._read_rejected,
+    }
+    for place, read in readers.items():
+        (file,) = (built / "corpus" / place).glob("*.parquet")
+        whole = pq.read_table(file)
+        pq.write_table(whole.drop_columns(["emotion", "subreddit"]), tmp_path / file.name)
+        now = [row for table in read(str(file)) for row in table.to_pylist()]
+        before = [row for table in read(str(tmp_path / file.name)) for row in table.to_pylist()]
+        assert before == [{**row, "emotion": None} for row in now]
+        assert [row["emotion"] for row in now] == whole["emotion"].to_pylist()
+        assert len(now) > 0
+
+
 def test_esconv_as_the_paper_counts_it(load):
     found = load("esconv", data_dir=str(shared("esconv")))
     assert {name: len(part) for name, part in found.items()} == {
@@ -540,3 +586,17 @@ def test_esconv_as_the_paper_counts_it(load):
         "validation": 195,
         "test": 195,
     }
+    assert found["train"].features == tables.ESCONV
+    for part in found.values():
+        for name in ("emotion", "problem_type", "situation"):
+            assert None not in part[name][:]
+    told = [
+        (message["role"], strategy)
+        for row in found["test"]
+        for message, strategy in zip(row["messages"], row["strategies"], strict=True)
+    ]
+    assert {role for role, strategy in told if strategy} == {"assistant"}
+    assert all(strategy for role, strategy in told if role == "assistant")
+    scores = found["test"]["survey_score"]
+    assert all(score["seeker"]["initial_emotion_intensity"] in range(1, 6) for score in scores)
+    assert sum(score["supporter"]["relevance"] is not None for score in scores) == 173
