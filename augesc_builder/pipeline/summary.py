@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.pipeline.card.examples import kept_example
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
-from augesc_builder.pipeline.statistics.report import statistics_table
+from augesc_builder.pipeline.statistics.report import (
+    figure_4_text,
+    overlap_tables,
+    statistics_table,
+)
 from augesc_builder.run import layout
 from augesc_builder.run.layout import load_report
 from augesc_builder.text.prompts import SPEAKER
@@ -49,13 +55,21 @@ Kept {report["retained"]:,} of {report["total"]:,} conversations.{chosen}
 {filter_table(report, backend.label(recipe))}
 
 {statistics_table(statistics, with_paper=True)}
-{nothing}{_example(corpus)}{demo}
+{_beside_the_paper(statistics)}{nothing}{_example(corpus)}{demo}
 Next:
   python -c "from datasets import load_dataset; print(load_dataset('{corpus}'))"
   less {corpus / layout.CARD}
   augesc filter --reuse {folder} --set {longer}
   augesc stats {corpus} --out {folder}-stats --paper
   open {corpus / layout.FIGURES}"""
+
+
+def _beside_the_paper(statistics: Mapping[str, Any]) -> str:
+    """Say what of Figure 4 is the paper's, and what is shared with test sessions, if anything."""
+    as_printed = figure_4_text(statistics)
+    parts = [f"Of the paper's figure 4, {as_printed}."] if as_printed else []
+    parts += overlap_tables(statistics)
+    return "".join(f"\n{part}\n" for part in parts)
 
 
 def _example(corpus: Path) -> str:

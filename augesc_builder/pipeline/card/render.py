@@ -37,7 +37,11 @@ from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.draws import told as draws_told
 from augesc_builder.pipeline.select.tables import selection_markdown
-from augesc_builder.pipeline.statistics.report import statistics_table
+from augesc_builder.pipeline.statistics.report import (
+    figure_4_text,
+    overlap_tables,
+    statistics_table,
+)
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
 from augesc_builder.run.layout import load_report
@@ -84,6 +88,8 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         recipe_yaml=markdown_block(dump_recipe(recipe).strip(), "yaml"),
         filter_table=filter_table(report, backend.label(recipe)),
         statistics_table=statistics_table(statistics, with_paper=True),
+        figure_4=(said := figure_4_text(statistics)) and f"Of the paper's figure 4, {said}.",
+        overlap="\n\n".join(overlap_tables(statistics)),
         quality=quality_text(corpus, told),
         selection=selection,
         selection_text=selection and selection_markdown(selection),

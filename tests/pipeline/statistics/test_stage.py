@@ -16,9 +16,16 @@ from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.tokenized import spoken
 from augesc_builder.metrics.topic_correlates.counts import stop_words
 from augesc_builder.paper import TABLE_2
+from augesc_builder.pipeline.card.render import render_card
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
 from augesc_builder.pipeline.statistics import stage
-from augesc_builder.pipeline.statistics.sets import queries_before_filtering, sets_beside
+from augesc_builder.pipeline.statistics.sets import (
+    given_tests,
+    queries_before_filtering,
+    sets_beside,
+    sets_tested_on,
+)
+from augesc_builder.pipeline.summary import summary
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sessions
@@ -42,6 +49,7 @@ def test_sets_stand_in_columns_with_the_papers(augesc, built, tmp_path):
     code, text, err = augesc(
         *("stats", built, f"ESConv={shared('esconv/test.txt')}", file, "--out", out, "--paper"),
         *("--finetuned-on", shared("esconv/train.txt")),
+        *("--tested-on", f"held={shared('esconv/test.txt')}"),
     )
     assert code == 0, err
     header = [cell.strip() for cell in text.splitlines()[0].split("|")[2:-1]]
@@ -56,6 +64,13 @@ def test_sets_stand_in_columns_with_the_papers(augesc, built, tmp_path):
     assert list(found["by_source"]) == ["run", "ESConv", "augesc"]
     assert found["by_source"]["augesc"]["seeker"]["utterances"] == 2
     assert found["by_source"]["ESConv"]["novelty"]["ngrams"] > 0
+    assert found["by_source"]["ESConv"]["overlap"]["held"]["near_duplicate_share"] == 1
+    shared_rows = [
+        [cell.strip() for cell in line.split("|")[1:4]]
+        for line in text[text.index("shared with 195 test sessions of held") :].splitlines()[2:6]
+    ]
+    assert [row[0] for row in shared_rows] == ["run", "ESConv", "AugESC", "all"]
+    assert shared_rows[1][2] == "195 (100.0%)"
     assert set(found["topic_correlates"]) == {"run", "ESConv", "augesc"}
     names = (*FIGURES, "novelty", "topic_correlates")
     assert {p.name for p in (out / "figures").iterdir()} == {
@@ -319,6 +334,26 @@ def test_a_build_draws_figure_3_from_its_generations(built, tmp_path):
     assert drawn[0]["bins"] != whole.statistics()["bins"]
 
 
+def test_test_sessions_are_named_as_sets_are(refused, tmp_path):
+    test = shared("esconv/test.txt")
+    assert given_tests([str(test)]) == {"test": [test]}
+    assert given_tests([f"held={test}"]) == {"held": [test]}
+    given = ("stats", test, "--out", tmp_path / "out", "--tested-on")
+    assert "a second set called test; name it" in refused(*given, test, "--tested-on", test)
+    assert "sample: has no split that models are tested on" in refused(*given, "sample")
+    assert "no such file" in refused(*given, "nowhere.txt")
+
+
+def test_by_default_it_is_the_test_split_of_what_the_model_learned_from(tmp_path, tiny_file):
+    with RunFolder(tmp_path / "run", {}) as folder:
+        assert sets_tested_on(folder, load_recipe(tiny_file)) == {}  # the sample has none
+        held = [f"statistics.tested_on={{a: {shared('esconv/test.txt')}}}"]
+        assert list(sets_tested_on(folder, load_recipe(tiny_file, held))) == ["a"]
+        on_esconv = "finetune.sessions=esconv"
+        none = [on_esconv, "statistics.tested_on={}"]
+        assert sets_tested_on(folder, load_recipe(tiny_file, none)) == {}
+
+
 def test_a_recipe_names_what_stands_beside(built, tiny_file, tmp_path):
     esconv = [
         f"statistics.beside={{{split}: {shared(f'esconv/{split}.txt')}}}" for split in ("test",)
@@ -338,10 +373,24 @@ def test_one_source_is_compared_with_what_stands_beside_it(built, tiny_file, tmp
     folder = tmp_path / "run"
     shutil.copytree(built, folder)
     test = shared("esconv/test.txt")
-    recipe = load_recipe(tiny_file, [f"statistics.beside={{ESConv: {test}}}"])
+    recipe = load_recipe(
+        tiny_file,
+        [f"statistics.beside={{ESConv: {test}}}", f"statistics.tested_on={{ESConv: {test}}}"],
+    )
     with RunFolder(folder, read_manifest(folder)["settings"]) as run:
         stage.run(run, recipe, Progress(quiet=True))
     found = found_in(folder / "corpus")
+    overlap = found["overlap"]["ESConv"]
+    assert overlap["sessions"] == found["sessions"]
+    assert (overlap["test_sessions"], overlap["near_duplicate_sessions"]) == (195, 0)
+    assert overlap == found["by_source"]["sample"]["overlap"]["ESConv"]
+    row = f"| {found['sessions']:,} | 0 (0.0%) | 0 | "
+    for text in (
+        render_card(folder, folder / "corpus", read_manifest(folder)),
+        summary(folder),
+    ):
+        assert "shared with 195 test sessions of ESConv" in text
+        assert row in re.sub(" +", " ", text)
     assert found["beside"]["ESConv"]["sessions"] == 195
     assert set(found["topic_correlates"]) == {"sample", "ESConv"}
     assert found["beside"]["ESConv"]["lexical_diversity"]["bigram_growth"][-1][0] == 195
