@@ -76,9 +76,7 @@ def test_what_is_measured(tests):
 def test_it_is_off_unless_asked_for(tests):
     assert "test_overlap" not in load_recipe("paper").requirements.settings()
     assert "test_similarity" not in measure({"messages": [talk("Hi.", "Hm.")]})
-    taken = Requirement(
-        "test_overlap", "x", lambda batch, _: [True], REQUIREMENTS["format"].settings
-    )
+    taken = Requirement("test_overlap", "x", lambda batch, _: [True])
     with pytest.raises(ValueError, match="test_overlap is a requirement of augesc"):
         register_requirement(taken)
 

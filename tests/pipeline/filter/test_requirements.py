@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 
 from augesc_builder.config.recipe import make_recipe
 from augesc_builder.pipeline.filter.functions import measure
-from augesc_builder.pipeline.filter.requirements import (
-    REQUIREMENTS,
-    decide,
-)
+from augesc_builder.pipeline.filter.requirements import active, decide
 
 QUERY = " ".join(["pain"] * 12)
 
@@ -80,7 +77,7 @@ def test_who_says_nothing_has_no_mean(paper):
 
 
 def test_the_requirements_are_the_papers_in_its_order(paper):
-    assert list(REQUIREMENTS) == [
+    assert [requirement.name for requirement in active(paper.requirements)] == [
         "format",
         "session_length",
         "total_utterances",

@@ -64,6 +64,9 @@ def test_the_effect_of_queries_fills_its_axis(measured):
     assert 0 < low < min(means)
     assert max(means) < high < max(means) + 2 * max(spread)
     assert "before any filtering" in figure.get_supxlabel()
+    for count_query, said in ((False, "without the query"), (True, "with the query")):
+        figure = figures._query_effect(columns, {"count_query": count_query})
+        assert f"mean utterance lengths ({said})" in " ".join(figure.get_supxlabel().split())
 
 
 def test_a_set_more_is_a_curve_more_and_a_set_alone_is_bars(measured):
