@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from augesc_builder import __version__
+from augesc_builder.config.base import FILE, MODEL
+from augesc_builder.config.published import is_local, label_of
 from augesc_builder.errors import RunFolderError
 from augesc_builder.pipeline.card.ingredients import check_licence, sources_of, terms_text
 from augesc_builder.pipeline.card.metadata import metadata
@@ -20,6 +22,7 @@ from augesc_builder.run.escape import for_markdown, markdown_block
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.layout import load_report
 from augesc_builder.run.progress import Progress
+from augesc_builder.sources.registry import find_source
 
 TOLD = ("title", "licence", "about")
 """What no file of such a folder says."""
@@ -66,9 +69,20 @@ def render_filtered(corpus: Path, told: Mapping[str, str], settings: Mapping[str
         report=report,
         filter_table=filter_table(report),
         requirements=markdown_block(
-            yaml.safe_dump(settings["requirements"], sort_keys=False).strip(), "yaml"
+            yaml.safe_dump(_public(settings), sort_keys=False).strip(), "yaml"
         ),
         safety_table=safety_table(safety),
         safety_text=safety_text(safety, corpus),
         not_scanned=safety["not_scanned"],
     )
+
+
+def _public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the thresholds with labels in the place of paths."""
+    found = dict(settings["requirements"])
+    for name, key, mark in (("test_overlap", "sessions", FILE), ("tokenizer", "name", MODEL)):
+        text = found.get(name, {}).get(key, "")
+        if text and not find_source(text) and is_local(text, mark):
+            label = label_of(text, settings.get(f"requirements.{name}.{key}"))
+            found[name] = {**found[name], key: label}
+    return found

@@ -8,6 +8,7 @@ import pytest
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.pipeline.card.filtered import render_filtered
 from augesc_builder.pipeline.filter.functions import measure, meets
 from augesc_builder.pipeline.filter.overlap import with_tests_at_hand
 from augesc_builder.pipeline.filter.requirements import (
@@ -107,6 +108,10 @@ def test_texts_are_rejected_with_the_reason(augesc, refused, tmp_path):
     assert len(rows_of(out / "data")) == 4
     given = json.loads((out / "manifest.json").read_text())["settings"]
     assert "requirements.test_overlap.sessions" in given  # a digest of the file
+    told = dict.fromkeys(("title", "licence", "about"), "x")
+    card = render_filtered(out, told, given)
+    assert "sessions: tests.txt (local file, digest " in card
+    assert str(tmp_path) not in card
     reuse = ("filter", "--reuse", out, "--set")
     code, text, err = augesc(*reuse, "requirements.test_overlap=null")
     assert code == 0, err
