@@ -66,6 +66,8 @@ GENERATIONS = Features(
         "n_background_tokens": Value("int32"),
         "persona": Value("string"),
         "strategies": [Value("string")],
+        "resampled": [Value("string")],
+        "n_resampled_tokens": Value("int32"),
     }
 )
 """A row is one raw continuation of one prompt (section 4.1, Inference).
@@ -93,6 +95,10 @@ GENERATIONS = Features(
 - ``strategies``: the strategy that the model named before an utterance, one a message (the query
   is the first) and null where there is none; null without prompt.strategies, and where the text
   is no conversation
+- ``resampled``: for each time that the text was cut before a bad turn and went on from there, what
+  counts that turn, as in ``generate.resample.by``, or ``no_conversation`` (the draw before had a
+  line without a speaker); null without generate.resample
+- ``n_resampled_tokens``: tokens of all these draws that are not in ``text``; null as above
 """
 
 SESSIONS = Features(

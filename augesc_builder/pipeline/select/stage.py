@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from augesc_builder.config.generate import Quota
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.config.select import Select
-from augesc_builder.errors import DownloadError, InputError, RecipeError
-from augesc_builder.pipeline.quality.stage import pinned, score
+from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.pipeline.quality.stage import pinned_for, score
 from augesc_builder.pipeline.select.choose import Candidate, Verdict, choose
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
@@ -167,10 +167,7 @@ def _scores(
     """
     from augesc_builder.pipeline.quality.measure import Measuring
 
-    quality, not_measured = pinned(folder, recipe.quality, progress)
-    for name in settings.measures:
-        if name in not_measured:
-            raise DownloadError(f"select goes by {name}: {not_measured[name]}")
+    quality, _ = pinned_for("select", settings.measures, folder, recipe.quality, progress)
     table = f"{layout.SCORED}/{layout.SPLIT}"
     sets = {layout.CANDIDATES: list(files)}
     facts = score(folder, Measuring(quality, strict=True), sets, "select", table, progress)
