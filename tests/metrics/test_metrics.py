@@ -69,7 +69,7 @@ def test_there_is_a_room_for_each():
     assert [
         *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
         *("query_effect", "session_statistics", "support_strategies", "topic_correlates"),
-        "topic_drift",
+        *("topic_drift", "vendi"),
     ] == NAMES
 
 

@@ -1,4 +1,4 @@
-"""Bad turns drawn again: where a text is cut, what follows, what stands, and that it is the same."""
+"""Bad turns drawn again: where a text is cut, what follows and stands; the same in any company."""
 
 from __future__ import annotations
 
@@ -427,7 +427,9 @@ def test_a_classifier_of_pairs_tells_bad_turns_too(tmp_path, threshold):
     """With random weights it finds what no rule does; from the recipe's threshold on."""
     model = classifier(tmp_path / "pairs", ["entailment", "neutral", "contradiction"])
     given = [
-        f"quality.consistency.classifier={{model: {model}, revision: null, threshold: {threshold}}}",
+        f"quality.consistency.classifier.model={model}",
+        "quality.consistency.classifier.revision=null",
+        f"quality.consistency.classifier.threshold={threshold}",
         "generate.resample.by=[consistency.contradictions]",
     ]
     talk = spoken("I went to the party with my friend.", "Oh.", "My friend left the party early.")
@@ -451,7 +453,9 @@ def test_every_process_has_the_models_that_it_goes_by(generate, tmp_path):
 def test_what_cannot_be_measured_cannot_be_gone_by(generate):
     given = ["quality.topic_drift.scorer=encoder", "quality.topic_drift.model=nobody/nothing"]
     given.append(f"quality.topic_drift.revision={'a' * 40}")
-    with pytest.raises(DownloadError, match=r"generate\.resample goes by topic_drift: config\.json"):
+    with pytest.raises(
+        DownloadError, match=r"generate\.resample goes by topic_drift: config\.json"
+    ):
         generate(*AGAIN, *given)
 
 
