@@ -22,7 +22,7 @@ from augesc_builder.pipeline.generate.draws import drawn
 from augesc_builder.pipeline.generate.lanes import STAGE, Lane
 from augesc_builder.pipeline.generate.progress import LiveLine
 from augesc_builder.pipeline.generate.tasks import Row, Task
-from augesc_builder.readers.parquet import read_table
+from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
@@ -82,8 +82,10 @@ class Making:
                 self._write(lane, number, {row: unfinished[number][row] for row in range(n)})
             elif len(self.folder.shard_fact(STAGE, number)["violations"]) > n:
                 at = self.folder.path / layout.shard_path(self.table, number, None)
-                found = read_table(at, list(GENERATIONS)).slice(0, n).to_pylist()
-                self._write(lane, number, dict(enumerate(found)))
+                with open_table(at) as opened:  # an earlier version had fewer columns
+                    there = set(opened.schema_arrow.names)
+                found = read_table(at, [name for name in GENERATIONS if name in there])
+                self._write(lane, number, dict(enumerate(found.slice(0, n).to_pylist())))
 
     def _stream(
         self, at: Backend, tasks: Sequence[Task], n_shards: int, on_step: OnStep

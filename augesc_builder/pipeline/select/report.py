@@ -121,6 +121,8 @@ def _tokens(measured: Sequence[Path], generations: Sequence[Path]) -> list[int]:
             return []
         for sample, n in zip(*(column.to_pylist() for column in table.columns), strict=True):
             found[sample] = found.get(sample, 0) + n
+    if not found:
+        return []
     for row, n in chain.from_iterable(tokens_beside(file, ["sample"]) for file in generations):
         found[row["sample"]] = found.get(row["sample"], 0) + n
     return [found.get(sample, 0) for sample in range(1 + max(found, default=-1))]

@@ -213,7 +213,10 @@ def test_what_was_not_chosen_can_be_chosen_anew(chosen, augesc, refused, tmp_pat
 def test_a_choice_needs_what_it_goes_by(chosen, refused, tmp_path):
     """Offline the measure would be left out, and with it the choice."""
     given = ["quality.measures=[consistency,topic_drift]", "quality.topic_drift.scorer=encoder"]
-    given += ["quality.topic_drift.model=nobody/nothing", f"quality.topic_drift.revision={'a' * 40}"]
+    given += [
+        "quality.topic_drift.model=nobody/nothing",
+        f"quality.topic_drift.revision={'a' * 40}",
+    ]
     given += [f"select={{by: {{{BY}: 1, consistency.contradiction: 1}}, per_query: 1}}"]
     given += ["generate.samples_per_query=4"]
     overrides = [part for one in given for part in ("--set", one)]
