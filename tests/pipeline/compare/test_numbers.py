@@ -91,7 +91,7 @@ def test_equal_runs_are_found_to_differ_one_time_in_twenty(on_the_same_queries):
 
 @pytest.mark.parametrize("shared", [0, 40])
 def test_vendi_scores_of_equal_runs_differ_one_time_in_twenty(shared):
-    rng, wrong, n = np.random.default_rng(7), 0, 100
+    rng, wrong, n = np.random.default_rng(7), 0, 60
 
     def held(queries, width):
         for query in queries:
