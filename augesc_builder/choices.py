@@ -152,6 +152,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "conversations of each query: {}; the paper gives sums only", "generate.samples_per_query"
     ),
+    Choice("turns that measures find bad are drawn again: {}", "generate.resample"),
     Choice("generation ends as soon as so many sessions are kept: {}", "generate.keep"),
     Choice("candidates for that are at most {}", "generate.keep_budget"),
     Choice("of the sessions that met the requirements some are chosen: {}", "select"),

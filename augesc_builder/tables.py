@@ -68,6 +68,8 @@ GENERATIONS = Features(
         "strategies": [Value("string")],
         "emotion": Value("string"),
         "subreddit": Value("string"),
+        "resampled": [Value("string")],
+        "n_resampled_tokens": Value("int32"),
     }
 )
 """A row is one raw continuation of one prompt (section 4.1, Inference).
@@ -96,6 +98,10 @@ GENERATIONS = Features(
   is the first) and null where there is none; null without prompt.strategies, and where the text
   is no conversation
 - ``emotion``, ``subreddit``: of the trigger, as in the queries table
+- ``resampled``: for each time that the text was cut before a bad turn and went on from there, what
+  counts that turn, as in ``generate.resample.by``, or ``no_conversation`` (the draw before had a
+  line without a speaker); null without generate.resample
+- ``n_resampled_tokens``: tokens of all these draws that are not in ``text``; null as above
 """
 
 SESSIONS = Features(

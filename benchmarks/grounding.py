@@ -28,9 +28,10 @@ from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
 from augesc_builder.metrics.tokenized import spoken
-from augesc_builder.metrics.vendi import vendi_score
+from augesc_builder.metrics.vendi.score import vendi_score
 from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.filter import stage as filter_
+from augesc_builder.pipeline.generate.draws import BESIDE
 from augesc_builder.pipeline.quality import stage as quality
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.run import layout
@@ -172,7 +173,7 @@ def _generations(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _tokens(row: Mapping[str, Any]) -> int:
-    counted = ("n_prompt_tokens", "n_tokens", "n_background_tokens")
+    counted = ("n_prompt_tokens", "n_tokens", *BESIDE)
     return sum(row.get(name) or 0 for name in counted)
 
 

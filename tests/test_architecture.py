@@ -170,5 +170,5 @@ def test_outside_code_may_hold_these_paths():
     assert folders == {
         *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
         *("overlap", "query_effect", "session_statistics", "support_strategies"),
-        *("topic_correlates", "topic_drift"),
+        *("topic_correlates", "topic_drift", "vendi"),
     }

@@ -73,7 +73,7 @@ class BackendSettings(Section):
     """What a backend's section has in common: the ``type`` that chooses it.
 
     ``free`` names keys that no text depends on: a run may be resumed with other values.
-    ``obeys`` names the keys of ``prompt`` beyond the paper's that it can do.
+    ``obeys`` names the keys of ``prompt`` and ``generate`` beyond the paper's that it can do.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()

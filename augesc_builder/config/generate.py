@@ -11,6 +11,7 @@ from pydantic import Field, create_model, model_validator
 
 from augesc_builder.config.base import BackendSettings, Fraction, Positive, Section
 from augesc_builder.config.openai_api import OpenAISettings
+from augesc_builder.config.quality import MeasureName
 from augesc_builder.config.self_chat import SelfChatSettings
 from augesc_builder.config.vllm import VllmSettings
 
@@ -18,7 +19,7 @@ from augesc_builder.config.vllm import VllmSettings
 class LocalSettings(BackendSettings):
     """Our own engine, on the machine's GPUs or CPU cores."""
 
-    obeys: ClassVar[frozenset[str]] = frozenset({"background", "strategies"})
+    obeys: ClassVar[frozenset[str]] = frozenset({"background", "strategies", "resample"})
 
     type: Literal["local"]
     engine: Literal["continuous", "static"]
@@ -66,6 +67,25 @@ BACKGROUND = {"max_tokens": 100, "attempts": 4}
 """What files of before had there been such a section hold."""
 
 
+class Resample(Section):
+    """Which turns are drawn again, by the numbers of ``quality`` that count such, and how often."""
+
+    by: Annotated[
+        list[
+            Literal[
+                "consistency.contradictions", "consistency.role_confusions", "topic_drift.drifted"
+            ]
+        ],
+        Field(min_length=1),
+    ]
+    attempts: Annotated[int, Field(ge=1, le=100)]
+
+    @property
+    def measures(self) -> set[MeasureName]:
+        """Return the names of the measures that tell such turns."""
+        return {cast(MeasureName, number.partition(".")[0]) for number in self.by}
+
+
 CANDIDATES_EACH = 20
 """Candidates for each session that is to be kept, at most, where a recipe gives no budget."""
 
@@ -98,6 +118,7 @@ class Generate(Section):
     greedy: bool
     shard_size: Positive
     background: Background
+    resample: Resample | None
     keep: Sessions | Annotated[dict[str, Sessions], Field(min_length=1)] | None
     keep_budget: Candidates | dict[str, Candidates] | None
     backend: BackendSettings

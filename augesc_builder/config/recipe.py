@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -176,14 +176,31 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _bad_turns_can_be_told_and_drawn_again(self) -> Recipe:
+        resample, backend = self.generate.resample, self.generate.backend
+        if resample is None:
+            return self
+        if "resample" not in backend.obeys:
+            raise ValueError(
+                f"generate.resample continues a text from the turn before, and the backend "
+                f"{backend.type} cannot do it; set it to null, or generate.backend.type to local"
+            )
+        self._are_measured("generate.resample", resample.measures)
+        if getattr(backend, "tensor_parallel", 1) > 1 and (
+            by := sorted(resample.measures & set(self.quality.models()))
+        ):
+            raise ValueError(
+                f"generate.resample goes by {', '.join(by)} with a model, of which processes that "
+                f"share one (generate.backend.tensor_parallel) may round differently; leave out "
+                f"one of both"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_a_choice(self) -> Recipe:
         if self.select is None:
             return self
-        for name in sorted(self.select.measures - set(self.quality.measures)):
-            raise ValueError(
-                f"select goes by {name}, and quality.measures has "
-                f"{', '.join(self.quality.measures) or 'none'}; add it there"
-            )
+        self._are_measured("select", self.select.measures)
         per_query = self.select.per_query
         samples = self.generate.samples_per_query
         most = samples if isinstance(samples, int) else max(samples.values(), default=1)
@@ -193,6 +210,13 @@ class Recipe(Section):
                 f"{samples} is no choice; give more samples, or set select to null"
             )
         return self
+
+    def _are_measured(self, what: str, wanted: Collection[str]) -> None:
+        for name in sorted(set(wanted) - set(self.quality.measures)):
+            raise ValueError(
+                f"{what} goes by {name}, and quality.measures has "
+                f"{', '.join(self.quality.measures) or 'none'}; add it there"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
@@ -240,6 +264,7 @@ _LOADER = ConfigLoader(
         "prompt.personas": None,
         "prompt.strategies": False,
         "generate.background": BACKGROUND,
+        "generate.resample": None,
         "finetune.held_out": 0,
         "requirements.counted": "generated",
         "select": None,

@@ -7,8 +7,9 @@ downloads, and may be off by a factor of two or three.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -34,6 +35,10 @@ from augesc_builder.text.words import count
 WORDS_A_SESSION = 544
 """Mean length of ESConv sessions (table 2), taken where the sessions are not on this disk."""
 
+WORDS_A_QUERY, WORDS_A_SITUATION = 20, 22
+"""Mean lengths of the paper's queries, and of ESConv's situations, which backgrounds are learned
+from; those of the sessions are taken where they are on this disk."""
+
 TOKENS_A_WORD = 1.35
 """Of BPE vocabularies on such text; GPT-2's gives 1.2 on ESConv, the quickstart's 1.3."""
 
@@ -53,17 +58,20 @@ _REFILLED = 1.1
 def plan(recipe: Recipe, folder: Path) -> list[str]:
     """Describe a build in lines; nothing is written and nothing is downloaded but a config."""
     check_inputs(recipe)
-    n_queries, n_sessions, per_session, notes = _sizes(recipe)
+    sizes = _sizes(recipe)
+    n_queries, notes = sizes.queries, sizes.notes
     n_generated = recipe.generate.n_candidates(n_queries)
-    tokens = recipe.finetune.n_sessions * per_session * recipe.finetune.epochs
+    tokens = recipe.finetune.n_sessions * sizes.to_learn * recipe.finetune.epochs
+    to_generate = sorted({n_generated * n for n in (sizes.least, sizes.most)})
     backend = backend_of(recipe)
     parameters, layers = _model(recipe) if backend.needs_checkpoint else (0, 0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     flops, bandwidth = _measure(device)
     training = _training_seconds(recipe, parameters, tokens, flops)
-    generating = _generating_seconds(
-        recipe, parameters, layers, n_generated, per_session, flops, bandwidth, device
-    )
+    generating = [
+        _generating_seconds(recipe, parameters, layers, n, flops, bandwidth, device)
+        for n in to_generate
+    ]
     train_gb, generate_gb = _memory(recipe, parameters)
     judging = _duration(n_generated / (_JUDGED * cores()))
     done = Marks(folder)
@@ -71,7 +79,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         ("queries", f"{sum(n_queries.values()):,} queries", "", "seconds", ""),
         (
             "finetune",
-            f"{recipe.finetune.n_sessions:,} of {n_sessions:,} sessions, "
+            f"{recipe.finetune.n_sessions:,} of {sizes.n_sessions:,} sessions, "
             f"{recipe.finetune.epochs} epoch{'s' * (recipe.finetune.epochs > 1)}",
             f"{tokens:,}",
             _duration(training),
@@ -80,8 +88,8 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         (
             "generate",
             recipe.generate.most(n_generated).rstrip(","),
-            f"{n_generated * per_session:,}" if backend.needs_checkpoint else NOTHING,
-            NOTHING if generating is None else _duration(generating),
+            _range(f"{n:,}" for n in to_generate) if backend.needs_checkpoint else NOTHING,
+            _range(NOTHING if seconds is None else _duration(seconds) for seconds in generating),
             f"{generate_gb:.1f} GB" if backend.needs_checkpoint else NOTHING,
         ),
         ("filter", f"{n_generated:,} texts", "", judging, ""),
@@ -119,6 +127,7 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
         f"the backend {recipe.generate.backend.type}; requirements "
         f"{', '.join(requirement.name for requirement in active(recipe.requirements))}.",
         *notes,
+        *_drawn_again(recipe),
         *backend.plan(recipe, n_generated),
         "",
         "What differs from the paper itself, and what is ours where it is silent:",
@@ -126,8 +135,23 @@ def plan(recipe: Recipe, folder: Path) -> list[str]:
     ]
 
 
-def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
-    """Return queries by source, sessions at hand, tokens a session, and what was assumed."""
+class _Sizes(NamedTuple):
+    """Queries by source, sessions at hand, tokens to learn of each, tokens of a conversation.
+
+    ``least`` is those of one that is drawn once, ``most`` where everything is drawn as often as it
+    may be. ``notes`` say what was assumed.
+    """
+
+    queries: dict[str, int]
+    n_sessions: int
+    to_learn: int
+    least: int
+    most: int
+    notes: list[str]
+
+
+def _sizes(recipe: Recipe) -> _Sizes:
+    """Return how much there is of everything."""
     notes = []
     queries: dict[str, int] = {}
     for origin in recipe.queries.sources:
@@ -146,6 +170,7 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
             queries[origin.source] = min(assumed, recipe.queries.max_per_source or assumed)
             notes.append(f"{origin.source} is not on this disk: as many queries as in the paper.")
     words_each, n_sessions = float(WORDS_A_SESSION), 910
+    words_before = float(WORDS_A_SITUATION)
     at_hand = find_sessions(recipe.finetune.sessions)
     if not backend_of(recipe).n_sessions(recipe):
         pass
@@ -154,13 +179,39 @@ def _sizes(recipe: Recipe) -> tuple[dict[str, int], int, int, list[str]]:
         n_sessions, some = len(sessions), sessions[:50]
         total = sum(count(f"{SUPPORTER}: {m['content']}") for s in some for m in s.messages)
         words_each = total / len(some)
+        situations = [count(s.situation) for s in some if s.situation is not None]
+        words_before = sum(situations) / max(1, len(situations))
     else:
         notes.append("ESConv is not on this disk: sessions as long as in the paper's Table 2.")
-    prompt_words = count(recipe.prompt.instruction)
-    per_session = min(
-        round((words_each + prompt_words) * TOKENS_A_WORD), recipe.generate.max_tokens
-    )
-    return queries, n_sessions, per_session, notes
+    prompt_words, drawn = count(recipe.prompt.instruction), recipe.generate
+    per_session = min(round((words_each + prompt_words) * TOKENS_A_WORD), drawn.max_tokens)
+    to_learn = least = most = per_session
+    if recipe.prompt.background:
+        before = round(words_before * TOKENS_A_WORD)
+        # In front of the conversation, and alone behind the instruction and a query.
+        to_learn += 2 * before + round((prompt_words + WORDS_A_QUERY) * TOKENS_A_WORD)
+        least += 2 * min(before, drawn.background.max_tokens)
+        most += (drawn.background.attempts + 1) * drawn.background.max_tokens
+    if drawn.resample is not None:
+        most += drawn.resample.attempts * round(words_each * TOKENS_A_WORD)
+    return _Sizes(queries, n_sessions, to_learn, least, most, notes)
+
+
+def _drawn_again(recipe: Recipe) -> list[str]:
+    """Say which keys the higher numbers of generation are by."""
+    by = ["generate.background"] * recipe.prompt.background
+    by += ["generate.resample"] * (recipe.generate.resample is not None)
+    if not by:
+        return []
+    return [
+        f"Of generation, the higher numbers are those of {' and '.join(by)} where everything is "
+        f"drawn as often as it may be; how often it will be shows only then."
+    ]
+
+
+def _range(told: Iterable[str]) -> str:
+    """Write numbers as one cell, equal ones once."""
+    return " to ".join(dict.fromkeys(told))
 
 
 def _model(recipe: Recipe) -> tuple[int, int]:
@@ -179,8 +230,7 @@ def _generating_seconds(
     recipe: Recipe,
     parameters: int,
     layers: int,
-    n_generated: int,
-    per_session: int,
+    tokens: int,
     flops: float,
     bandwidth: float,
     device: str,
@@ -194,7 +244,7 @@ def _generating_seconds(
         return None
     refilled = settings.engine == "continuous"
     slots = (settings.slots or MOST[device]) if refilled else settings.batch_size
-    steps = (_REFILLED if refilled else _LONGEST) * per_session * n_generated / slots
+    steps = (_REFILLED if refilled else _LONGEST) * tokens / slots
     reading = parameters * _BYTES[settings.weights or dtype_for(settings.dtype)] / bandwidth
     computing = 2 * parameters * slots / (0.4 * flops)
     if device == "cuda" and settings.device_map is None and settings.tensor_parallel == 1:

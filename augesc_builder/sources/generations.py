@@ -46,14 +46,13 @@ _OURS = ("query_id", "sample", "source", "query", "text")
 """What is filled in every row that augesc generated."""
 
 _LABELS = ("emotion", "subreddit")
-_GROUNDS = (
-    *("background", "background_faults", "n_background_tokens", "persona", "strategies"),
-    *_LABELS,
-)
+_NAMES = ("background_faults", "strategies", "resampled")
+_BESIDE = ("n_background_tokens", "n_resampled_tokens")
+_GROUNDS = ("background", "persona", *_NAMES, *_BESIDE, *_LABELS)
 """What only some recipes and sources fill; tables of earlier versions have none of it."""
 
 _TOKENS = ("n_prompt_tokens", "n_tokens")
-_COUNTS = (*_TOKENS, "n_background_tokens", "seed")
+_COUNTS = (*_TOKENS, *_BESIDE, "seed")
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 
 
@@ -194,7 +193,7 @@ def _row(
     row["finish_reason"] = _text(value, "finish_reason", fail)
     for name in ("background", "persona", *_LABELS):
         row[name] = _text(value, name, fail)
-    for name in ("background_faults", "strategies"):
+    for name in _NAMES:
         row[name] = _names(value, name, fail)
     if "messages" in value:
         messages = check_messages(value["messages"], chunk.path, number)

@@ -27,7 +27,7 @@ def of_before(settings):
     del old["reading"]
     for name in ("form", "background", "personas", "strategies"):
         del old["prompt"][name]
-    del old["generate"]["background"]
+    del old["generate"]["background"], old["generate"]["resample"]
     old["generate"] |= backend
     del old["statistics"]
     old.pop("card", None)  # a run's settings have none

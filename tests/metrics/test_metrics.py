@@ -72,7 +72,7 @@ def test_there_is_a_room_for_each():
     assert [
         *("consistency", "duplication", "informativeness", "lexical_diversity", "novelty"),
         *("overlap", "query_effect", "session_statistics", "support_strategies"),
-        *("topic_correlates", "topic_drift"),
+        *("topic_correlates", "topic_drift", "vendi"),
     ] == NAMES
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from augesc_builder.builder_configs import _read_kept, _read_rejected
 from augesc_builder.config.recipe import dump_recipe, load_recipe
 from augesc_builder.errors import SettingsChangedError
 from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.plan import plan
 from augesc_builder.run.progress import Progress
 from augesc_builder.tables import SESSIONS, SESSIONS_AND_REJECTED
 from tests.conftest import rows_of
@@ -107,3 +109,27 @@ def test_the_shipped_recipes_differ_in_the_background_alone(grounded, base):
     for name in ("name", "about"):
         assert found.pop(name) != plain.pop(name)
     assert found == plain
+
+
+def test_a_dry_run_counts_what_is_drawn_beside_the_texts(tiny_file, tmp_path):
+    def tokens(stage, *overrides):
+        said = plan(load_recipe(tiny_file, overrides), tmp_path / "run")
+        (row,) = (line for part in said for line in part.split("\n") if f"| {stage} " in line)
+        cell = [cell.strip() for cell in row.split("|")][3]
+        return [int(n.replace(",", "")) for n in cell.split(" to ")], "\n".join(said)
+
+    (plain,), said = tokens("generate")
+    assert "drawn as often as it may be" not in said
+    (least, most), said = tokens("generate", *OVERRIDES)
+    n = int(re.search(r"\| generate +\| (\d+) conversations", said)[1])
+    assert plain < least < plain + 2 * 60 * n
+    assert most == plain + (3 + 1) * 60 * n
+    assert "those of generate.background where" in said
+    again = ["quality.measures=[consistency]"]
+    again.append("generate.resample={by: [consistency.contradictions], attempts: %d}")
+    (first, once), said = tokens("generate", *again[:1], again[1] % 1)
+    (same, twice), _ = tokens("generate", *again[:1], again[1] % 2)
+    assert first == same == plain
+    assert twice - once == once - plain > 0
+    assert "those of generate.resample where" in said
+    assert tokens("finetune", *OVERRIDES)[0] > tokens("finetune")[0]

@@ -46,11 +46,15 @@ _FIRST_PERSON = word_set("i my me mine")
 _SHORTEST_STORY, _LEAST_CONTENT = 4, 2
 """Words of a clause, and among them words of content, that tell of something of one's own."""
 
+_TAKEN_OVER = "story taken over"
 
 _OUT_OF_ROLE = {
     "user": ("seeker supports", _SUPPORTS, "the seeker says what a supporter says"),
     "assistant": ("supporter asks", _ASKS_HELP, "the supporter asks for help or thanks"),
 }
+
+CONFUSIONS = frozenset((_TAKEN_OVER, *(kind for kind, *_ in _OUT_OF_ROLE.values())))
+"""The kinds of findings here; a contradiction is of another kind."""
 
 
 def confusions(said: Sequence[Said], roles: Sequence[str]) -> Iterator[Finding]:
@@ -71,7 +75,7 @@ def confusions(said: Sequence[Said], roles: Sequence[str]) -> Iterator[Finding]:
                 other, before = told[story]
                 why = "the supporter tells as their own what the seeker told"
                 yield Finding(
-                    "story taken over", i, clause.start, clause.end, why,
+                    _TAKEN_OVER, i, clause.start, clause.end, why,
                     other=other, other_start=before.start, other_end=before.end,
                 )  # fmt: skip
                 break

@@ -23,13 +23,14 @@ from augesc_builder.pipeline.card.metadata import CONFIGS
 from augesc_builder.pipeline.card.public import PublicRun
 from augesc_builder.pipeline.card.quality import describe_measures
 from augesc_builder.pipeline.card.render import (
-    describe_backgrounds,
+    describe_draws,
     describe_finetuning,
     describe_generation,
     describe_model,
     describe_triggers,
 )
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.generate.draws import BACKGROUNDS, RESAMPLED
 from augesc_builder.pipeline.select.tables import selection_sentence
 from augesc_builder.run import layout
 from augesc_builder.run.disk import sha256
@@ -131,9 +132,12 @@ def origin_of(corpus: Path) -> Origin:
     steps: list[Step] = [("collection of triggers", describe_triggers(run_told), None)]
     if backend.needs_checkpoint:
         steps.append(("fine-tuning", describe_finetuning(run_told), model))
-    if backgrounds := describe_backgrounds(run_told):
+    if backgrounds := describe_draws(run_told, BACKGROUNDS):
         steps.append(("generation of backgrounds", backgrounds, model))
-    steps += [("generation", describe_generation(run_told), model), _filtering(corpus)]
+    steps.append(("generation", describe_generation(run_told), model))
+    if resampled := describe_draws(run_told, RESAMPLED):
+        steps.append(("generation of bad turns again", resampled, model))
+    steps.append(_filtering(corpus))
     if recipe.select is not None:
         steps.append(("selection", selection_sentence(load_report(corpus, "select")), None))
     if measures := describe_measures(corpus, run_told):

@@ -35,6 +35,7 @@ from augesc_builder.pipeline.card.quality import quality_text
 from augesc_builder.pipeline.card.safety import safety_table, safety_text
 from augesc_builder.pipeline.filter.report import filter_table
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.generate.draws import BACKGROUNDS, RESAMPLED
 from augesc_builder.pipeline.generate.draws import told as draws_told
 from augesc_builder.pipeline.select.tables import selection_markdown
 from augesc_builder.pipeline.statistics.report import (
@@ -79,7 +80,8 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         finetuning=describe_finetuning(told) if backend.needs_checkpoint else None,
         triggers=describe_triggers(told),
         generation=describe_generation(told),
-        backgrounds=describe_backgrounds(told),
+        backgrounds=describe_draws(told, BACKGROUNDS),
+        resampled=describe_draws(told, RESAMPLED),
         producers=producers_text(made_of),
         versions=", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
         differences="\n".join(
@@ -194,10 +196,10 @@ def describe_generation(told: PublicRun) -> str:
     return f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
 
 
-def describe_backgrounds(told: PublicRun) -> str | None:
-    """Return how many have a background; ``None`` where the recipe has none."""
-    found = told.manifest["stages"]["generate"].get("backgrounds")
-    return draws_told(found) if found else None
+def describe_draws(told: PublicRun, name: str) -> str | None:
+    """Return what was drawn beside the texts, in words; ``None`` where the recipe asks for none."""
+    found = told.manifest["stages"]["generate"].get(name)
+    return draws_told(name, found) if found else None
 
 
 def _ingredients(told: PublicRun) -> str:

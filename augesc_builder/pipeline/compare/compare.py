@@ -89,8 +89,9 @@ def _compare(
     num_proc: int | None,
 ) -> dict[str, Any]:
     """Return ``comparison.json``."""
+    from augesc_builder.metrics.vendi.counts import SESSIONS as VENDI_SESSIONS
     from augesc_builder.pipeline.compare import measure
-    from augesc_builder.pipeline.compare.numbers import estimate, estimate_distinct, ratios
+    from augesc_builder.pipeline.compare.numbers import estimate, estimate_diversity, ratios
 
     source, seed = settings["source"], settings["seed"]
     continued = [measure.query_ids(run, source) for run in runs]
@@ -102,20 +103,22 @@ def _compare(
     everything = [measure.Measured(measure.Sums(queries)) for _ in runs]
     orders = [measure.drawn_first(run, source, seed) for run in runs]
     size = min([DIVERSITY_SESSIONS, *(len(order) for order in orders if order)])
+    spread_size = min(size, VENDI_SESSIONS)
     alike = _measured_alike(runs, progress)
     for run, measured, order in zip(runs, everything, orders, strict=True):
         trained_on = _trained_on(run, finetuned_on, progress)
-        look = measure.Look(source, frozenset(order[:size]), trained_on)
+        drawn, spread = frozenset(order[:size]), frozenset(order[:spread_size])
+        look = measure.Look(source, drawn, spread, trained_on)
         measure.texts(run, measured.sums, source)
         measure.quality(run, measured.sums, alike[run.name], source)
         measure.sessions(run, measured, queries, look, progress, num_proc)
     sums = [measured.sums for measured in everything]
     compared = ratios(_requirements(runs[0]), sums)
     values, differences = estimate(sums, compared, settings["resamples"], seed)
-    distinct_values, distinct_differences = estimate_distinct(everything)
+    diverse_values, diverse_differences = estimate_diversity(everything)
     told = zip(
         *(runs, everything, continued),
-        *(values, distinct_values, differences, distinct_differences),
+        *(values, diverse_values, differences, diverse_differences),
         strict=True,
     )
     return {
@@ -123,6 +126,7 @@ def _compare(
         "reference": runs[0].name,
         "queries": len(queries),
         "diversity_sessions": size,
+        "vendi_sessions": spread_size,
         "compared": {key: asdict(ratio) for key, ratio in compared.items()},
         "runs": {
             run.name: {
@@ -130,11 +134,11 @@ def _compare(
                 "sources": sorted(measure.sources(run)),
                 "queries": len(of),
                 "queries_of_reference": len(of & continued[0]),
-                "numbers": _plain({**value, **distinct}),
-                "differences": _plain({**less, **distinct_less}),
+                "numbers": _plain({**value, **diverse}),
+                "differences": _plain({**less, **diverse_less}),
                 "table_2": measured.counts.statistics(),
             }
-            for run, measured, of, value, distinct, less, distinct_less in told
+            for run, measured, of, value, diverse, less, diverse_less in told
         },
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from augesc_builder.metrics.lexical_diversity.counts import hashed_grams
 from augesc_builder.metrics.novelty.counts import NoveltyCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken, text_of
+from augesc_builder.metrics.vendi.score import held_by
 from augesc_builder.pipeline.compare.runs import Run
+from augesc_builder.pipeline.generate.draws import tokens_beside
 from augesc_builder.readers.chunks import Chunk, count_rows
 from augesc_builder.readers.parquet import open_table, read_table
 from augesc_builder.run import layout
-from augesc_builder.run.marks import Marks, checked
+from augesc_builder.run.marks import Marks, checked, parquet_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.sessions import check_messages, session_chunks
@@ -68,6 +71,8 @@ class Measured:
     sums: Sums
     counts: SessionCounts = field(default_factory=SessionCounts)
     grams: list[Grams] = field(default_factory=list)
+    held: list[tuple[int, Hashes]] = field(default_factory=list)
+    """What the sessions hold that the Vendi score is of, each with the number of its query."""
     hashes: set[int] = field(default_factory=set)
     """Of every session that was seen: one more of the same text is a duplicate."""
 
@@ -102,19 +107,31 @@ def texts(run: Run, sums: Sums, source: str | None) -> None:
             sums.add(f"violates {name}", of)
     others = _other_measures(run)
     columns = ["sample", "total_tokens", *others]
+    read: set[tuple[str, int]] = set()
     for keys, table in _tables(run, layout.MEASURED, columns, source):
         tokens = table["total_tokens"].to_pylist()
         sums.add("texts", keys)
         sums.add("counted", keys, [float(n is not None) for n in tokens])
         sums.add("tokens of texts", keys, [np.nan if n is None else n for n in tokens])
-        samples = table["sample"].to_pylist()
-        kept = [key not in rejected for key in zip(keys, samples, strict=True)]
+        of = [*zip(keys, table["sample"].to_pylist(), strict=True)]
+        read.update(of)
+        kept = [key not in rejected for key in of]
         sums.add("met", keys, list(map(float, kept)))
         for name in others:
             rows = zip(keys, kept, table[name].to_pylist(), strict=True)
             found = [(key, value) for key, is_kept, value in rows if is_kept and value is not None]
             sums.add(f"sum of {name}", [key for key, _ in found], [value for _, value in found])
             sums.add(f"measured {name}", [key for key, _ in found])
+    for file in _generations(run):
+        for row, n in tokens_beside(file, ["query_id", "sample"]):
+            if (row["query_id"], row["sample"]) in read:
+                sums.add("tokens of texts", [row["query_id"]], n)
+
+
+def _generations(run: Run) -> list[Path]:
+    """Return the tables of the build that generated a run's texts, where it is still there."""
+    there = run.made_in is not None and (run.made_in / layout.GENERATIONS).is_dir()
+    return parquet_files(run.made_in / layout.GENERATIONS) if run.made_in and there else []
 
 
 def _other_measures(run: Run) -> list[str]:
@@ -195,12 +212,14 @@ def drawn_first(run: Run, source: str | None, seed: int) -> list[str]:
 class Look:
     """What is looked at in kept sessions, ready for worker processes.
 
-    ``drawn`` are the sessions that diversity is compared on; ``trained_on`` holds the fine-tuning
-    utterances, without which there is no memorization.
+    ``drawn`` are the sessions that distinct n-grams are compared on, and ``spread`` those that the
+    Vendi score is; ``trained_on`` holds the fine-tuning utterances, without which there is no
+    memorization.
     """
 
     source: str | None
     drawn: frozenset[str]
+    spread: frozenset[str]
     trained_on: tuple[str, ...] | None
 
     def chunk(self, chunk: Chunk) -> Seen:
@@ -219,6 +238,8 @@ class Look:
             if row["session_id"] in self.drawn:
                 drawn.append(session)
                 seen.drawn.append(row["query_id"])
+            if row["session_id"] in self.spread:
+                seen.held += [(row["query_id"], held) for held in held_by([session])]
         seen.grams = list(hashed_grams(drawn))
         return seen
 
@@ -256,6 +277,7 @@ class Seen:
     counts: SessionCounts = field(default_factory=SessionCounts)
     hashes: list[int] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
+    held: list[tuple[str, Hashes]] = field(default_factory=list)
     grams: list[tuple[Hashes, NDArray[np.int64]]] = field(default_factory=list)
 
 
@@ -283,6 +305,7 @@ def sessions(
     with progress.bar(total, f"counting words of {run.name}", "session") as bar:
         for seen in ordered_map(look.chunk, chunks(), num_proc, preload=preload):
             _merge(measured, seen)
+            measured.held += [(queries[key], held) for key, held in seen.held]
             at = np.array([queries[key] for key in seen.drawn], np.int64)
             parts.append([(grams, at[where]) for grams, where in seen.grams])
             bar.update(under_way.popleft())

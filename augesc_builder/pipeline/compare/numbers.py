@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from augesc_builder.metrics.distinct import Hashes
 from augesc_builder.metrics.intervals import (
     Estimate,
     Grams,
@@ -22,6 +23,7 @@ from augesc_builder.metrics.intervals import (
     distinct_moves,
     jackknife,
 )
+from augesc_builder.metrics.vendi.score import vendi_moves
 from augesc_builder.pipeline.compare.measure import Measured, Sums
 from augesc_builder.pipeline.filter.report import heading
 
@@ -178,50 +180,70 @@ def estimate(
     return values, differences
 
 
-# -- distinct n-grams -----------------------------------------------------------------------------
+# -- diversity ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Distinct:
-    """Distinct n-grams by all, and how that moves without each of some queries, (queries,)."""
+class _Moving:
+    """A number, and how it moves without each of some queries, (queries,)."""
 
     value: float
     queries: NDArray[np.int64]
     moves: Numbers
 
 
-def estimate_distinct(
+def estimate_diversity(
     all_measured: Sequence[Measured],
 ) -> tuple[list[dict[str, Estimate]], list[dict[str, Estimate]]]:
-    """Return what :func:`estimate` does for distinct n-grams, with the jackknife's intervals."""
-    found = [[_distinct(grams) for grams in measured.grams] for measured in all_measured]
+    """Return what :func:`estimate` does for distinct n-grams and the Vendi score.
+
+    The intervals are those of a jackknife.
+    """
+    found = [_diversity(measured) for measured in all_measured]
     nothing = Estimate(None)
-
-    def named(estimates: Sequence[Estimate]) -> dict[str, Estimate]:
-        return {f"distinct_{n}": one for n, one in enumerate(estimates, 1)}
-
     values = [
-        named([nothing if d is None else jackknife(d.value, d.moves) for d in run]) for run in found
+        {
+            name: nothing if one is None else jackknife(one.value, one.moves)
+            for name, one in run.items()
+        }
+        for run in found
     ]
     differences = [
-        named(
-            [
-                nothing if ours is None or first is None else _difference(ours, first)
-                for ours, first in zip(run, found[0], strict=True)
-            ]
-        )
+        {
+            name: nothing
+            if one is None or (first := found[0][name]) is None
+            else _difference(one, first)
+            for name, one in run.items()
+        }
         for run in found
     ]
     return values, differences
 
 
-def _distinct(grams: Grams) -> _Distinct | None:
+def _diversity(measured: Measured) -> dict[str, _Moving | None]:
+    grams = measured.grams or [_NO_GRAMS] * 3
+    found = {f"distinct_{n}": _distinct(some) for n, some in enumerate(grams, 1)}
+    return {**found, "vendi": _vendi(measured.held)}
+
+
+_NO_GRAMS = Grams(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def _distinct(grams: Grams) -> _Moving | None:
     queries, at = np.unique(grams.session, return_inverse=True)
     found = distinct_moves(Grams(grams.ids, at), len(queries))
-    return None if found is None else _Distinct(found[0], queries, found[1])
+    return None if found is None else _Moving(found[0], queries, found[1])
 
 
-def _difference(ours: _Distinct, first: _Distinct) -> Estimate:
+def _vendi(held: Sequence[tuple[int, Hashes]]) -> _Moving | None:
+    found = vendi_moves([hashes for _, hashes in held])
+    if found is None:
+        return None
+    queries, at = np.unique([query for query, _ in held], return_inverse=True)
+    return _Moving(found[0], queries, np.bincount(at, found[1], len(queries)))
+
+
+def _difference(ours: _Moving, first: _Moving) -> Estimate:
     """Return the difference of two runs; a query that both continued moves both."""
     queries = np.union1d(ours.queries, first.queries)
     moves = np.zeros(len(queries))

@@ -134,6 +134,8 @@ def _labels(found: Found) -> Iterator[tuple[str, str, bool]]:
         yield key, f"{ratio['label']}, %" if is_share else ratio["label"], is_share
         if key == "memorized_share":
             yield from ((f"distinct_{n}", f"distinct-{n}, %", True) for n in (1, 2, 3))
+            if "vendi_sessions" in found:  # comparisons of before have no such number
+                yield "vendi", "Vendi score", False
 
 
 def _how(found: Found, escape: Callable[[str], str]) -> str:
@@ -150,8 +152,9 @@ def _how(found: Found, escape: Callable[[str], str]) -> str:
         f"the difference leaves out 0; one in twenty does so by chance where nothing differs. A "
         f"share of 0 or 100 has no interval, nor has its difference: what was never seen cannot be "
         f"drawn. "
-        f"Distinct n-grams are of {found['diversity_sessions']:,} sessions of each run, with "
-        f"intervals of a jackknife."
+        f"Distinct n-grams are of {found['diversity_sessions']:,} sessions of each run"
+        + (f", the Vendi score of {n:,}" if (n := found.get("vendi_sessions")) else "")
+        + ", with intervals of a jackknife."
         + (f" {BELIEVE}" if any(key.startswith("quality.") for key in found["compared"]) else "")
     )
 
@@ -201,8 +204,9 @@ def _cost(found: Found) -> Table:
 
 def _spent(found: Found) -> str:
     said = (
-        "Rejected texts are paid for by the kept ones. Tokens are those of prompts and texts; "
-        "seconds are those of generating by the clock, on whatever machine that was."
+        "Rejected texts are paid for by the kept ones. Tokens are those of prompts and texts, of "
+        "backgrounds, and of turns that were drawn again; seconds are those of generating by the "
+        "clock, on whatever machine that was."
     )
     trained = [run["seconds_finetuning"] for run in found["runs"].values()]
     if any(trained):

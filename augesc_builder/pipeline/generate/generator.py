@@ -24,8 +24,9 @@ from augesc_builder.engine.sampling import stream_key
 from augesc_builder.engine.static import StaticBatchingEngine
 from augesc_builder.errors import CheckpointError
 from augesc_builder.models import causal_lm
-from augesc_builder.pipeline.generate.backgrounds import contradicts, grounded_rows
 from augesc_builder.pipeline.generate.capacity import settings_of
+from augesc_builder.pipeline.generate.conversations import conversation_rows
+from augesc_builder.pipeline.generate.resampling import BadTurns, bad_turns
 from augesc_builder.pipeline.generate.tasks import Row, Task, generation_row
 from augesc_builder.text.prompt_form import PromptForm, prompt_form
 
@@ -55,6 +56,9 @@ class Generator:
         if torch.cuda.is_available() and not placed:
             model = model.to("cuda")
         self.engine = self._engine(model)
+        self._bad_turns: BadTurns | None = None
+        if recipe.generate.resample is not None:
+            self._bad_turns = bad_turns(recipe.generate.resample, recipe.quality)
 
     @property
     def utilisation(self) -> float | None:
@@ -65,9 +69,10 @@ class Generator:
 
     def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row as it ends, in no order; tasks are read as needed."""
-        if not self.recipe.prompt.background:
+        if not self.recipe.prompt.background and self._bad_turns is None:
             return generation_rows(self.engine, self.form, self.recipe.seed, tasks, on_step)
-        return grounded_rows(self.engine, self.form, self.recipe, tasks, on_step, contradicts)
+        given = self.engine, self.form, self.recipe, tasks, on_step
+        return conversation_rows(*given, bad_turns=self._bad_turns)
 
     def rate(self, seconds: float) -> float:
         """Return tokens a second of steps with every slot at work, measured for about ``seconds``.

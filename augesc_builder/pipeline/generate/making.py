@@ -126,7 +126,7 @@ class Making:
             {self.table: table},
             tokens=sum(n or 0 for n in table["n_tokens"].to_pylist()),
             finish_reasons=dict(sorted(ended.items())),
-            **({"backgrounds": drawn(table)} if self.recipe.prompt.background else {}),
+            **drawn(table, self.recipe),
             **({"violations": lane.failed(number, len(rows))} if keeps else {}),
         )
 

@@ -51,8 +51,14 @@ def standalone(
     names = ["seed", "prompt", "generate"]
     if recipe.generate.keep is not None:  # what is kept, and so how much is generated
         names += ["requirements", "select"]
+    if recipe.generate.resample is not None:
+        names += ["quality"]
     kept = {key: settings[key] for key in names}
     inputs = {"queries": digest(files)}
+    if recipe.generate.resample is not None:
+        from augesc_builder.pipeline.quality.stage import inputs_of
+
+        inputs |= inputs_of(recipe.quality)
     if checkpoint is not None:
         from augesc_builder.models.causal_lm import check_folder
 
@@ -122,6 +128,13 @@ def _generate(
     from augesc_builder.pipeline.generate.tasks import read_queries, with_personas
     from augesc_builder.sources.personas import read_personas
 
+    if recipe.generate.resample is not None:
+        from augesc_builder.pipeline.quality.stage import pinned_for
+
+        wanted = recipe.generate.resample.measures
+        found, _ = pinned_for("generate.resample", wanted, folder, recipe.quality, progress)
+        quality = found.only(recipe.quality.measures)
+        recipe = recipe.model_copy(update={"quality": quality})
     making = Making(folder, recipe, checkpoint, f"{place}/{layout.GENERATIONS}", progress)
     lanes = lanes_of(read_queries(queries_at), recipe)
     if recipe.prompt.personas is not None:
@@ -146,16 +159,15 @@ def _generate(
     if recipe.generate.keep is not None:
         kept = {"keep": recipe.generate.keep}
         progress.say(f"  {sum(lane.n_kept for lane in lanes):,} sessions are kept of them")
-    backgrounds = {}
-    if recipe.prompt.background:
-        backgrounds = {"backgrounds": merged([fact["backgrounds"] for fact in facts])}
-        progress.say(f"  {told(backgrounds['backgrounds'])}")
+    beside = merged(facts)
+    for name, draws in beside.items():
+        progress.say(f"  {told(name, draws)}")
     folder.complete(
         "generate",
         tables={"generations": n_rows},
         tokens=total,
         finish_reasons=dict(reasons),
-        **backgrounds,
+        **beside,
         **kept,
         **making.facts,
     )

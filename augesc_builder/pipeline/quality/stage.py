@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def standalone(
         "sessions": {name: digest(files) for name, files in sets.items()},
         "seed": chosen.seed,
         "quality": quality.model_dump(mode="json"),
-        "inputs": _inputs(quality),
+        "inputs": inputs_of(quality),
         **chosen.reading.unusual(),
     }
     with RunFolder(out, settings, progress) as folder:
@@ -90,7 +90,7 @@ def standalone(
     progress.say(f"All numbers are in {out / layout.QUALITY_REPORT}, a row a session in {out}.")
 
 
-def _inputs(quality: Quality) -> dict[str, str]:
+def inputs_of(quality: Quality) -> dict[str, str]:
     """Return a digest of everything local that measures read, by the key that names it."""
     models = {MODEL_SECTIONS[name]: Path(model) for name, (model, _) in quality.models().items()}
     found = {key: content_of(folder) for key, folder in models.items() if folder.is_dir()}
@@ -221,6 +221,20 @@ def pinned(
     if not left:
         raise DownloadError("; ".join(not_measured.values()))
     return pin_quality(folder, quality.only(left)), not_measured
+
+
+def pinned_for(
+    what: str, wanted: Collection[str], folder: RunFolder, quality: Quality, progress: Progress
+) -> tuple[Quality, Mapping[str, str]]:
+    """Return what :func:`pinned` does, for ``what`` goes by the measures ``wanted``.
+
+    Raises :class:`~augesc_builder.errors.DownloadError` where one of these cannot be taken, too.
+    """
+    found, not_measured = pinned(folder, quality, progress)
+    for name in sorted(wanted):
+        if name in not_measured:
+            raise DownloadError(f"{what} goes by {name}: {not_measured[name]}")
+    return found, not_measured
 
 
 def _parts(sets: Sets, size: int, limits: Limits) -> Iterator[Part]:

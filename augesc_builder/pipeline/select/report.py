@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from augesc_builder.config.select import Select
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.lexical_diversity.counts import hashed_grams
 from augesc_builder.metrics.tokenized import Spoken, mean, spoken
-from augesc_builder.metrics.vendi import vendi_score
+from augesc_builder.metrics.vendi.score import vendi_score
+from augesc_builder.pipeline.generate.draws import tokens_beside
 from augesc_builder.pipeline.select.choose import Candidate, choose
 from augesc_builder.readers.parquet import read_table
 
@@ -58,11 +60,13 @@ def cost(
     scores: Scores,
     files: Sequence[Path],
     measured: Sequence[Path],
+    generations: Sequence[Path],
     seed: int,
 ) -> list[Point]:
     """Return a point for each number of samples; ``files`` hold the candidates.
 
     ``measured`` are the tables of what was measured of all texts: without them tokens are unknown.
+    ``generations`` are those texts, which tell what was drawn beside them.
     """
     most = 1 + max((one.sample for one in candidates), default=-1)
     if settings.per_query is None:
@@ -78,7 +82,7 @@ def cost(
     compared = [[one for one in kept if one.query_id in set(drawn)] for kept in kept_at]
     wanted = {one.session_id for kept in compared for one in kept}
     said = {key: spoken(messages) for key, messages in _messages(files) if key in wanted}
-    tokens = _tokens(measured)
+    tokens = _tokens(measured, generations)
     return [
         Point(
             k,
@@ -105,8 +109,11 @@ def _messages(files: Sequence[Path]) -> Iterator[tuple[str, Any]]:
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
-def _tokens(measured: Sequence[Path]) -> list[int]:
-    """Return the tokens of all texts by sample number; empty where one was not counted."""
+def _tokens(measured: Sequence[Path], generations: Sequence[Path]) -> list[int]:
+    """Return the tokens of all texts by sample number; empty where one was not counted.
+
+    Backgrounds and draws that were dropped are among them.
+    """
     found: dict[int, int] = {}
     for file in measured:
         table = read_table(file, ["sample", "total_tokens"])
@@ -114,6 +121,10 @@ def _tokens(measured: Sequence[Path]) -> list[int]:
             return []
         for sample, n in zip(*(column.to_pylist() for column in table.columns), strict=True):
             found[sample] = found.get(sample, 0) + n
+    if not found:
+        return []
+    for row, n in chain.from_iterable(tokens_beside(file, ["sample"]) for file in generations):
+        found[row["sample"]] = found.get(row["sample"], 0) + n
     return [found.get(sample, 0) for sample in range(1 + max(found, default=-1))]
 
 

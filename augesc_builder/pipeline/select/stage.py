@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from augesc_builder.config.generate import Quota
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.config.select import Select
-from augesc_builder.errors import DownloadError, InputError, RecipeError
-from augesc_builder.pipeline.quality.stage import pinned, score
+from augesc_builder.errors import InputError, RecipeError
+from augesc_builder.pipeline.quality.stage import pinned_for, score
 from augesc_builder.pipeline.select.choose import Candidate, Verdict, choose
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.run import layout
@@ -36,6 +36,17 @@ _NEEDED = ("session_id", "query_id", "source", "messages")
 """The columns of sessions that there is no choice without."""
 
 
+class Told(NamedTuple):
+    """The tables of a run; of a table of somebody's sessions the first alone.
+
+    They are the sessions that met the requirements, what was measured of all texts, and those.
+    """
+
+    candidates: Sequence[Path]
+    measured: Sequence[Path]
+    generations: Sequence[Path]
+
+
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     """Choose among the sessions of a build that met the requirements."""
     from augesc_builder.models.token_counter import load_counter
@@ -43,12 +54,14 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
     candidates = folder.use("filter", layout.CANDIDATES)
     measured = folder.use("filter", layout.MEASURED)
+    generations = folder.use("generate", layout.GENERATIONS)
     checkpoint = folder.path / layout.CHECKPOINT
     counter, _ = build_counter(folder, recipe, checkpoint)
     if counter is None and checkpoint.is_dir():
         counter = load_counter(checkpoint)
     quotas = recipe.generate.quotas()
-    _select(folder, recipe, candidates, measured, layout.CORPUS, quotas, counter, progress)
+    told = Told(candidates, measured, generations)
+    _select(folder, recipe, told, layout.CORPUS, quotas, counter, progress)
 
 
 def standalone(
@@ -71,7 +84,10 @@ def standalone(
         )
     waiting = sessions / layout.CANDIDATES
     files = parquet_files(waiting) if waiting.is_dir() else sessions_files(sessions)
-    measured = parquet_files(found) if (found := sessions / layout.MEASURED).is_dir() else []
+    measured, generations = (
+        parquet_files(sessions / place) if (sessions / place).is_dir() else []
+        for place in (layout.MEASURED, layout.GENERATIONS)
+    )
     values = chosen.settings()
     settings: dict[str, Any] = {
         "stage": "select",
@@ -80,15 +96,15 @@ def standalone(
     }
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "select", progress):
-            _select(folder, chosen, files, measured, ".", (), None, progress)
+            told = Told(files, measured, generations)
+            _select(folder, chosen, told, ".", (), None, progress)
     progress.say((out / layout.SELECTION_MD).read_text(encoding="utf-8"))
 
 
 def _select(
     folder: RunFolder,
     recipe: Recipe,
-    files: Sequence[Path],
-    measured: Sequence[Path],
+    told: Told,
     place: str,
     quotas: Sequence[Quota],
     counter: TokenCounter | None,
@@ -102,6 +118,7 @@ def _select(
     settings = recipe.select
     if settings is None:
         raise ValueError("a recipe that chooses nothing has no such stage")
+    files = told.candidates
     scores = _scores(folder, recipe, settings, files, progress)
     candidates = [_candidate(row, settings, scores) for row in _rows(files)]
     verdicts = choose(candidates, settings.order, settings.per_query, quotas)
@@ -131,7 +148,7 @@ def _select(
             at = layout.shard_path(f"{place}/{name}/{layout.SPLIT}", number, len(files))
             folder.write_table(at, to_table(rows, features))
     counts = {"candidates": len(candidates), "chosen": len(flags), "not_selected": dict(reasons)}
-    points = cost(candidates, settings, scores, files, measured, recipe.seed)
+    points = cost(candidates, settings, scores, *told, recipe.seed)
     report = {
         **settings.model_dump(),
         **counts,
@@ -167,10 +184,7 @@ def _scores(
     """
     from augesc_builder.pipeline.quality.measure import Measuring
 
-    quality, not_measured = pinned(folder, recipe.quality, progress)
-    for name in settings.measures:
-        if name in not_measured:
-            raise DownloadError(f"select goes by {name}: {not_measured[name]}")
+    quality, _ = pinned_for("select", settings.measures, folder, recipe.quality, progress)
     table = f"{layout.SCORED}/{layout.SPLIT}"
     sets = {layout.CANDIDATES: list(files)}
     facts = score(folder, Measuring(quality, strict=True), sets, "select", table, progress)
@@ -199,9 +213,8 @@ def _candidate(row: Mapping[str, Any], settings: Select, scores: Scores) -> Cand
     """Return a row as a candidate; of which sample it is, its id says."""
     key = row["session_id"]
     sample = key.rpartition("-")[2]
-    score = None if settings.by is None else scores[key].get(settings.by)
     number = int(sample) if sample.isdecimal() else 0
-    return Candidate(key, row["query_id"], row["source"], number, score)
+    return Candidate(key, row["query_id"], row["source"], number, settings.score(scores[key]))
 
 
 def _why(verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,9 @@ def selection_markdown(report: Mapping[str, Any]) -> str:
     """Write a report as a table and what it says."""
     points = report["cost"]
     names = list(points[0]["numbers"]) if points else []
-    by = report["by"]
+    weights = report["by"]
+    if isinstance(weights, str):  # one number stands for itself
+        weights = {weights: 1.0}
 
     def row(title: str, values: Sequence[float | None]) -> list[str]:
         return [title, *(NOTHING if value is None else f"{value:,.4g}" for value in values)]
@@ -23,7 +25,7 @@ def selection_markdown(report: Mapping[str, Any]) -> str:
         row("sessions compared", [point["compared"] for point in points]),
         *(
             row(
-                f"{title_of(name)}{' (chosen by)' if name == by else ''}",
+                title_of(name) + _chosen_by(name, weights or {}),
                 [point["numbers"][name] for point in points],
             )
             for name in names
@@ -47,6 +49,13 @@ def selection_sentence(report: Mapping[str, Any]) -> str:
         + (f", {beyond:,} more than were asked for" if beyond else "")
         + (f"; {n_cut:,} end where their topic changed" if n_cut else "")
     )
+
+
+def _chosen_by(name: str, weights: Mapping[str, float]) -> str:
+    """Return what stands behind the name of a number that the choice goes by."""
+    if name not in weights:
+        return ""
+    return " (chosen by)" if len(weights) == 1 else f" (chosen by, times {weights[name]:g})"
 
 
 def title_of(name: str) -> str:

@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from augesc_builder.metrics.tokenized import spoken
+from augesc_builder.metrics.vendi.score import vendi_score
 from augesc_builder.paper import TABLE_1
 from augesc_builder.pipeline.compare.runs import find_runs
 from augesc_builder.pipeline.generate import backends
 from augesc_builder.pipeline.generate.backends.base import Backend
 from augesc_builder.run.disk import load_sealed, measured, sealed
+from augesc_builder.text.prompts import PLAIN, whole_text
 from tests.conftest import mark_anew
 
 LENIENT = {
@@ -89,6 +92,14 @@ def compared(augesc, tmp_path):
     return compare
 
 
+def said_in(texts):
+    """Give the sessions of texts behind the first queries."""
+    return [
+        spoken(PLAIN.parse(whole_text(query, text)))
+        for query, (text, _) in zip(QUERIES, texts, strict=False)
+    ]
+
+
 def values(run: dict) -> dict:
     return {name: number["value"] for name, number in run["numbers"].items()}
 
@@ -127,6 +138,7 @@ def test_every_number_is_the_one_that_is_counted_by_hand(judged, compared):
         "distinct_1": 13 / 20,  # I am sad . Why ? My dog died feel low Oh no
         "distinct_2": 12 / 14,  # "Oh no" and "no ." are said twice
         "distinct_3": 7 / 8,
+        "vendi": vendi_score(said_in(FIRST[:2])),
     }
     for name, value in values(first).items():
         assert value == pytest.approx(expected.pop(name)), name

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from augesc_builder.metrics.distinct import hash_of
 from augesc_builder.metrics.intervals import Grams
 from augesc_builder.pipeline.compare.measure import Measured, Sums
-from augesc_builder.pipeline.compare.numbers import Ratio, estimate, estimate_distinct
+from augesc_builder.pipeline.compare.numbers import Ratio, estimate, estimate_diversity
 from tests.conftest import often
 
 WORDS = {"words": Ratio("", "words a session", "words", "kept")}
@@ -89,6 +89,29 @@ def test_equal_runs_are_found_to_differ_one_time_in_twenty(on_the_same_queries):
     assert 0.02 * n <= wrong <= 0.10 * n
 
 
+@pytest.mark.parametrize("shared", [0, 40])
+def test_vendi_scores_of_equal_runs_differ_one_time_in_twenty(shared):
+    rng, wrong, n = np.random.default_rng(7), 0, 60
+
+    def held(queries, width):
+        for query in queries:
+            words = rng.zipf(1.3 + width, rng.integers(30, 60)) % 5_000
+            yield query, np.unique(words.astype(np.uint64))
+
+    for _ in range(n):
+        runs = [Measured(Sums({})) for _ in range(2)]
+        for run, first in zip(runs, (0, 40 - shared), strict=True):
+            run.held = [*held(range(first, first + 40), 0.0)]
+        found = estimate_diversity(runs)[1][1]["vendi"]
+        wrong += not found.low <= 0 <= found.high
+    assert wrong <= 0.11 * n
+    poor = Measured(Sums({}))
+    poor.held = [*held(range(40), 1.0)]
+    found = estimate_diversity([runs[0], poor])[1][1]["vendi"]
+    assert found.high < 0
+    assert estimate_diversity([Measured(Sums({}))])[0][0]["vendi"].value is None
+
+
 def said(rng, queries, width: float) -> list[Grams]:
     """Give words of sessions, some common and some rare, as 1-grams of queries."""
     ids, where = [], []
@@ -106,10 +129,10 @@ def test_distinct_words_of_equal_runs_differ_one_time_in_twenty(shared):
         runs = [Measured(Sums({})) for _ in range(2)]
         for run, first in zip(runs, (0, 60 - shared), strict=True):
             run.grams = said(rng, range(first, first + 60), 0.0)
-        found = estimate_distinct(runs)[1][1]["distinct_1"]
+        found = estimate_diversity(runs)[1][1]["distinct_1"]
         wrong += not found.low <= 0 <= found.high
     assert wrong <= 0.11 * n
     poor = Measured(Sums({}))
     poor.grams = said(rng, range(60), 1.0)
-    found = estimate_distinct([runs[0], poor])[1][1]["distinct_1"]
+    found = estimate_diversity([runs[0], poor])[1][1]["distinct_1"]
     assert found.high < 0

@@ -20,7 +20,8 @@ from augesc_builder.engine import generate as run_engine
 from augesc_builder.engine.continuous import ContinuousBatchingEngine
 from augesc_builder.engine.sampling import stream_key
 from augesc_builder.errors import InputError, RecipeError, SettingsChangedError
-from augesc_builder.pipeline.generate.backgrounds import contradicts, grounded_rows
+from augesc_builder.pipeline.generate.backgrounds import contradicts
+from augesc_builder.pipeline.generate.conversations import conversation_rows
 from augesc_builder.pipeline.generate.generator import generation_rows
 from augesc_builder.pipeline.generate.tasks import Task, with_personas
 from augesc_builder.sources.personas import read_personas
@@ -64,7 +65,7 @@ def rows(small, tasks=TASKS, slots=4, clash=lambda *_: False, **changes):
     settings = recipe.generate.model_copy(update={"background": background})
     recipe = recipe.model_copy(update={"generate": settings})
     steps = []
-    found = grounded_rows(
+    found = conversation_rows(
         engine_of(small, slots), form, recipe, tasks, lambda *n: steps.append(n), clash
     )
     made = {(task.query["query_id"], task.sample): row for task, row in found}
@@ -189,7 +190,7 @@ def test_why_a_background_is_drawn_again(small, said, fault):
     def clash(query, background):
         return "never" in background
 
-    ((_, row),) = grounded_rows(Says(), form, recipe, TASKS[:1], lambda *_: None, clash)
+    ((_, row),) = conversation_rows(Says(), form, recipe, TASKS[:1], lambda *_: None, clash)
     assert row["background_faults"] == ([] if fault is None else [fault] * 2)
     assert row["background"] == (said if fault is None else None)
 

@@ -354,6 +354,19 @@ def test_models_measure_in_one_process_and_are_named(few, models, tmp_path, scor
     }
 
 
+@pytest.mark.parametrize("scorer", ["likelihood", "encoder"])
+def test_odd_sessions_are_measured_by_models_too(models, tmp_path, scorer):
+    odd = [session(*["I feel sad today.", "What makes you sad?"] * 250), *ODD[:1], *ODD[2:]]
+    path = lines(tmp_path / "odd.jsonl", *odd)
+    rows, report, _ = quality(path, out=tmp_path / "out", **asked_of(models, scorer))
+    assert [row["n_utterances"] for row in rows] == [500, 1, 3, 3, 4, 3, 1]
+    assert report["bad_lines"]["count"] == 0
+    for row in rows:
+        assert {number["measure"] for number in row["numbers"]} == set(report["measures"])
+        for number in row["numbers"]:
+            assert number["value"] is None or math.isfinite(number["value"])
+
+
 def test_models_go_on_where_they_were_killed(few, models, tmp_path, monkeypatch):
     asked = asked_of(models)
     alone = quality(few, out=tmp_path / "whole", **asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from augesc_builder.config.generate import Quota
 from augesc_builder.config.quality import WITHOUT_A_MODEL
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.config.select import NUMBERS
+from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.quality.measures import measures_of
 from augesc_builder.pipeline.select.choose import Candidate, choose, ranked
 from augesc_builder.text.strategies import GROUPS
@@ -93,3 +95,42 @@ def test_what_can_be_chosen_by_is_what_measures_say():
     for measure in measures_of(quality, WITHOUT_A_MODEL):
         (found,) = measure.score([session])
         assert set(found.session) - {"change_point"} == set(NUMBERS[measure.name])
+
+
+def chosen_by(by, measures="consistency,topic_drift,informativeness"):
+    given = [f"quality.measures=[{measures}]", "generate.samples_per_query=2"]
+    return load_recipe("paper", [*given, f"select={{by: {by}, per_query: 1}}"]).select
+
+
+def test_a_score_is_a_number_or_a_weighted_sum_of_several():
+    numbers = {
+        "topic_drift.drift": 0.5,
+        "consistency.contradiction": 1,
+        "informativeness.new_words": None,
+    }
+    assert chosen_by("topic_drift.drift").score(numbers) == 0.5
+    two = chosen_by("{topic_drift.drift: -2, consistency.contradiction: 0.25}")
+    assert two.score(numbers) == -0.75
+    assert two.measures == {"topic_drift", "consistency"}
+    assert chosen_by("informativeness.new_words").score(numbers) is None
+    assert chosen_by("{topic_drift.drift: 1, informativeness.new_words: 1}").score(numbers) is None
+    assert chosen_by("{topic_drift.drift: 1, informativeness.new_share: 1}").score(numbers) is None
+
+
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [
+        (
+            "{topic_drift.drifts: 1}",
+            r"select\.by: unknown number .*did you mean topic_drift\.drift",
+        ),
+        ("{topic_drift.drift: 0}", "a weight of 0 says nothing"),
+        ("{}", r"select\.by: no number"),
+        ("{topic_drift.drift: 1000001}", "less than or equal to 1000000"),
+        ("{topic_drift.drift: .nan}", "finite"),
+        ("{topic_drift.drift: 1, support_strategies.asks: 1}", "select goes by support_strategies"),
+    ],
+)
+def test_what_no_choice_can_go_by(by, says):
+    with pytest.raises(RecipeError, match=says):
+        chosen_by(by)

@@ -21,6 +21,7 @@ from augesc_builder.pipeline.card.metadata import split_card
 from augesc_builder.pipeline.compare.runs import find_runs
 from augesc_builder.run.progress import Progress
 from augesc_builder.sources.sample import read_sample_sessions
+from tests.classifiers import causal_backbone, classifier
 from tests.conftest import rows_of
 
 QUIET = Progress(quiet=True)
@@ -209,11 +210,67 @@ def test_what_was_not_chosen_can_be_chosen_anew(chosen, augesc, refused, tmp_pat
     assert "select is null" in refused("select", chosen, "--out", tmp_path / "no")
 
 
+def test_a_choice_needs_what_it_goes_by(chosen, refused, tmp_path):
+    """Offline the measure would be left out, and with it the choice."""
+    given = ["quality.measures=[consistency,topic_drift]", "quality.topic_drift.scorer=encoder"]
+    given += [
+        "quality.topic_drift.model=nobody/nothing",
+        f"quality.topic_drift.revision={'a' * 40}",
+    ]
+    given += [f"select={{by: {{{BY}: 1, consistency.contradiction: 1}}, per_query: 1}}"]
+    given += ["generate.samples_per_query=4"]
+    overrides = [part for one in given for part in ("--set", one)]
+    told = refused("select", chosen, "--out", tmp_path / "no", *overrides)
+    assert "select goes by topic_drift: config.json of nobody/nothing" in told
+    assert "--set quality.topic_drift.model=PATH" in told
+
+
 @pytest.mark.slow
 def test_exactly_so_many_are_chosen(tiny_file, tmp_path):
     recipe = load_recipe(tiny_file, [*BEST, "generate.keep=3"])
     assert build(recipe, tmp_path / "run", QUIET)
     assert len(rows_of(tmp_path / "run/corpus/data")) == 3
+
+
+@pytest.mark.slow
+def test_exactly_so_many_are_chosen_of_those_with_backgrounds_and_turns_drawn_again(
+    tiny_file, tmp_path
+):
+    """The same rows in other shards, and every token is paid for."""
+    given = [
+        *(*BEST, "prompt.background=true", "generate.background={max_tokens: 60, attempts: 2}"),
+        *("generate.keep=3", "quality.topic_drift.threshold=0.56"),
+        "generate.resample={by: [topic_drift.drifted], attempts: 2}",
+    ]
+    runs = []
+    for size in (40, 3):
+        runs.append(tmp_path / f"run-{size}")
+        recipe = load_recipe(tiny_file, [*given, f"generate.shard_size={size}"])
+        assert build(recipe, runs[-1], QUIET)
+        if size == 3:
+            assert not build(recipe, runs[-1], QUIET)
+    for place in ("generations", "candidates", "corpus/data", "corpus/not_selected"):
+        assert rows_of(runs[0] / place) == rows_of(runs[1] / place)
+    kept, made = rows_of(runs[0] / "corpus/data"), rows_of(runs[0] / "generations")
+    assert len(kept) == len({row["query_id"] for row in kept}) == 3
+    backgrounds = {f"{row['query_id']}-{row['sample']}": row["background"] for row in made}
+    assert any(backgrounds.values())
+    assert all(row["background"] == backgrounds[row["session_id"]] for row in kept)
+    assert any(row["resampled"] for row in made)
+    measured = {(row["query_id"], row["sample"]): row for row in rows_of(runs[0] / "measured")}
+    points = json.loads((runs[0] / "corpus/selection.json").read_text())["cost"]
+    for point in points:
+        tokens = sum(
+            measured[row["query_id"], row["sample"]]["total_tokens"]
+            + row["n_background_tokens"]
+            + row["n_resampled_tokens"]
+            for row in made
+            if row["sample"] < point["k"]
+        )
+        assert point["tokens"] == pytest.approx(tokens / point["sessions"])
+    card = (runs[0] / "corpus/README.md").read_text()
+    assert "were cut before a bad turn and drawn on from there" in card
+    assert "ours: turns that measures find bad are drawn again" in card
 
 
 def _die_in_select(recipe, folder):
@@ -251,6 +308,43 @@ def talks(tmp_path_factory):
     path = tmp_path_factory.mktemp("talks") / "talks.parquet"
     pq.write_table(tables.to_table(rows, tables.SESSIONS), path)
     return path
+
+
+def test_a_choice_may_go_by_a_weighted_sum_of_what_models_say(talks, augesc, tmp_path):
+    rows = rows_of(talks.parent)
+    for i, row in enumerate(rows):
+        row |= {"session_id": f"q{i // 2}-{i % 2}", "query_id": f"q{i // 2}"}
+    table = tmp_path / "two" / "talks.parquet"
+    table.parent.mkdir()
+    pq.write_table(tables.to_table(rows, tables.SESSIONS), table)
+    pairs = classifier(tmp_path / "pairs", ["entailment", "neutral", "contradiction"])
+    by = {"consistency.contradiction": 1, "topic_drift.drift": 0.5, "informativeness.new_words": -1}
+    given = [
+        "quality.measures=[consistency,topic_drift,informativeness]",
+        f"quality.consistency.classifier={{model: {pairs}, revision: null, threshold: 0.5}}",
+        "quality.topic_drift.scorer=encoder",
+        f"quality.topic_drift.model={causal_backbone(tmp_path / 'encoder')}",
+        f"select={{by: {json.dumps(by)}, order: highest, per_query: 1}}",
+        "generate.samples_per_query=2",
+    ]
+    overrides = [part for one in given for part in ("--set", one)]
+    code, said, err = augesc("select", table, "--out", tmp_path / "out", *overrides)
+    assert code == 0, err
+    assert "topic drift: drift (chosen by, times 0.5)" in said
+    numbers = {
+        row["session_id"]: {f"{n['measure']}.{n['name']}": n["value"] for n in row["numbers"]}
+        for row in rows_of(tmp_path / "out/scored")
+    }
+    assert any(of["consistency.contradiction"] > 0 for of in numbers.values())
+    scores = {
+        key: sum(weight * of[name] for name, weight in by.items()) for key, of in numbers.items()
+    }
+    others = rows_of(tmp_path / "out/not_selected")
+    assert len(others) == 3
+    for row in others:
+        assert row["score"] == pytest.approx(scores[row["session_id"]])
+        assert row["chosen_score"] == pytest.approx(scores[row["chosen"]])
+        assert row["score"] <= row["chosen_score"]
 
 
 @pytest.mark.parametrize("least", [1, 30])
