@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.readers.parquet import open_table, read_table
+from augesc_builder.readers.parquet import read_table
 
 Draws = Mapping[str, Any]
 """Counts, of which one is a mapping of why draws were not kept to how many."""
@@ -70,12 +70,8 @@ def tokens_beside(file: Path, of: Sequence[str]) -> Iterator[tuple[dict[str, Any
 
     Rows without any are left out, and so are tables of before there were such draws.
     """
-    with open_table(file) as opened:
-        there = [name for name in BESIDE if name in opened.schema_arrow.names]
-    if not there:
-        return
-    for row in read_table(file, [*of, *there]).to_pylist():
-        if n := sum(row.pop(name) or 0 for name in there):
+    for row in read_table(file, [*of], optional=BESIDE).to_pylist():
+        if n := sum(row.pop(name, None) or 0 for name in BESIDE):
             yield row, n
 
 

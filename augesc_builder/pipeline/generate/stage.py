@@ -56,9 +56,9 @@ def standalone(
     kept = {key: settings[key] for key in names}
     inputs = {"queries": digest(files)}
     if recipe.generate.resample is not None:
-        from augesc_builder.pipeline.quality.stage import inputs_of
+        from augesc_builder.pipeline.quality.stage import measured_files
 
-        inputs |= inputs_of(recipe.quality)
+        inputs |= measured_files(recipe.quality)
     if checkpoint is not None:
         from augesc_builder.models.causal_lm import check_folder
 
