@@ -131,7 +131,7 @@ def _mapped(value: Any, change: Callable[[str, Place, str], str], key: str = "")
     """Return a section with ``change`` made to each of its places, those in lists included."""
     if isinstance(value, Section):
         below = f"{key}." if key else ""
-        changed = {}
+        changed: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
             mark = _mark_of(field)

@@ -52,6 +52,7 @@ def test_sets_stand_in_columns_with_the_papers(augesc, built, tmp_path):
         *("--tested-on", f"held={shared('esconv/test.txt')}"),
     )
     assert code == 0, err
+    text = text[text.index("|") :]  # behind lines of progress
     header = [cell.strip() for cell in text.splitlines()[0].split("|")[2:-1]]
     papers = ["paper: ESConv", "paper: AugESC ED", "paper: AugESC Reddit", "paper: AugESC"]
     assert header == ["run", "ESConv", "AugESC", "all", *papers]
