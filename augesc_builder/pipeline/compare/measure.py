@@ -113,9 +113,9 @@ def texts(run: Run, sums: Sums, source: str | None) -> None:
         sums.add("texts", keys)
         sums.add("counted", keys, [float(n is not None) for n in tokens])
         sums.add("tokens of texts", keys, [np.nan if n is None else n for n in tokens])
-        of = [*zip(keys, table["sample"].to_pylist(), strict=True)]
-        read.update(of)
-        kept = [key not in rejected for key in of]
+        whose = [*zip(keys, table["sample"].to_pylist(), strict=True)]
+        read.update(whose)
+        kept = [key not in rejected for key in whose]
         sums.add("met", keys, list(map(float, kept)))
         for name in others:
             rows = zip(keys, kept, table[name].to_pylist(), strict=True)

@@ -240,7 +240,8 @@ def _vendi(held: Sequence[tuple[int, Hashes]]) -> _Moving | None:
     if found is None:
         return None
     queries, at = np.unique([query for query, _ in held], return_inverse=True)
-    return _Moving(found[0], queries, np.bincount(at, found[1], len(queries)))
+    moves = np.bincount(at, found[1], len(queries)).astype(np.float64)
+    return _Moving(found[0], queries, moves)
 
 
 def _difference(ours: _Moving, first: _Moving) -> Estimate:
