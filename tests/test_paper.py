@@ -351,7 +351,7 @@ def test_the_recipe_for_gpt3_marks_all_that_the_paper_does_not_give():
     assert not unmarked
 
 
-@pytest.mark.parametrize("name", ["esconv", "esconv_then_augesc"])
+@pytest.mark.parametrize("name", ["esconv", "esconv_then_augesc", "esconv_equal_steps"])
 def test_training_configs_mark_all_that_the_paper_does_not_give(name):
     comments = comments_of((CONFIGS / f"{name}.yaml").read_text())
     for key in without_sections(comments):

@@ -38,7 +38,8 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             parser=name_or_path,
-            help="A shipped config (tiny, esconv, esconv_then_augesc, strategies) or a file.",
+            help="A shipped config (tiny, esconv, esconv_then_augesc, esconv_equal_steps, "
+            "strategies) or a file.",
         ),
     ] = "tiny",
     override: SetOption = None,
@@ -77,9 +78,11 @@ def evaluate_model(
         ),
     ] = "esconv:test",
     against: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="MODEL", parser=name_or_path, help="Compare with this model, pair by pair."
+            metavar="MODEL",
+            parser=name_or_path,
+            help="Compare with this model, pair by pair; repeatable.",
         ),
     ] = None,
     out: Annotated[
@@ -111,7 +114,7 @@ def evaluate_model(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Evaluate a dialog model or a classifier; with --against, two of them and a paired test."""
+    """Evaluate a dialog model or a classifier; with --against, several and paired tests."""
     from augesc_builder.config.training import load_config
     from augesc_builder.dialog.folder import find_model
     from augesc_builder.dialog.model import Decoding
@@ -122,7 +125,7 @@ def evaluate_model(
 
     progress = Progress(quiet=quiet)
     data = load_config("esconv").data.model_copy(update={"esconv_folder": esconv_folder})
-    names = [model, *([against] if against else [])]
+    names = [model, *(against or ())]
     if is_classifier(find_model(model)):
         progress.say(
             classification_tables(

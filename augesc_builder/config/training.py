@@ -114,12 +114,34 @@ class Data(Section):
 
 
 class Phase(Section):
-    """One stretch of training, on one mix of sessions."""
+    """One stretch of training, on one mix of sessions.
+
+    It lasts for ``epochs`` at most, or for exactly so many ``steps``, which may be those that the
+    phase of this name took in another training, the folder of which is ``steps_as``.
+    """
 
     sessions: Mix
-    epochs: Positive
+    epochs: Positive | None
+    steps: Positive | None = None
+    steps_as: PathText | None = None
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_steps: NotNegative
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the number of steps is given, and early stopping does not end the phase."""
+        return self.epochs is None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Phase:
+        given = {"epochs": self.epochs, "steps": self.steps, "steps_as": self.steps_as}
+        found = [f"{name}={value}" for name, value in given.items() if value is not None]
+        if len(found) != 1:
+            raise ValueError(
+                f"give one of epochs, steps and steps_as, and set the others to null; found "
+                f"{', '.join(found) or 'none'}"
+            )
+        return self
 
 
 class Train(Section):
@@ -197,6 +219,9 @@ class Config(Section):
             del found["examples"]["role"]
         if self.model.trainable_layers is None:
             del found["model"]["trainable_layers"]
+        for phase in found["phases"].values():
+            for key in [key for key in ("steps", "steps_as") if phase[key] is None]:
+                del phase[key]
         return found
 
 

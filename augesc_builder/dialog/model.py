@@ -91,6 +91,11 @@ class DialogModel:
             )
 
     @property
+    def config_name(self) -> str | None:
+        """Return the name of the config that the model was trained by, where that is known."""
+        return self.facts["config"].get("name") if self.facts else None
+
+    @property
     def left_out(self) -> list[str]:
         """Return the problem types that the model was trained without, where that is known."""
         return list(self.facts["config"]["data"]["leave_out"]) if self.facts else []

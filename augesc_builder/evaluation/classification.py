@@ -51,12 +51,12 @@ def evaluate_classifiers(
     resamples: int = 1000,
     seed: int = 13,
 ) -> dict[str, Any]:
-    """Evaluate one or two classifiers on the same examples; write and return all numbers.
+    """Evaluate classifiers on the same examples; write and return all numbers.
 
-    One is tested against the majority class of the examples, two against each other; the test swaps
-    what they say unit by unit. ``limit`` is of units, drawn by the seed.
+    One is tested against the majority class of the examples, several against the first; the test
+    swaps what they say unit by unit. ``limit`` is of units, drawn by the seed.
 
-    Raises :class:`~augesc_builder.errors.CheckpointError` where a model cannot be loaded or the two
+    Raises :class:`~augesc_builder.errors.CheckpointError` where a model cannot be loaded or they
     have other labels, and :class:`~augesc_builder.errors.InputError` where examples cannot be read
     or have a label that the models do not, and :class:`~augesc_builder.errors.RunFolderError` where
     ``out`` is not empty.
@@ -64,11 +64,12 @@ def evaluate_classifiers(
     check_empty(out)
     models = [SequenceClassifier(find_model(name)) for name in names]
     labels = sorted(models[0].labels)
-    if any(sorted(model.labels) != labels for model in models):
-        raise CheckpointError(
-            f"{names[1]} has the labels {', '.join(models[1].labels)}, and {names[0]} "
-            f"{', '.join(labels)}; compare classifiers of the same labels"
-        )
+    for name, model in zip(names, models, strict=True):
+        if sorted(model.labels) != labels:
+            raise CheckpointError(
+                f"{name} has the labels {', '.join(model.labels)}, and {names[0]} "
+                f"{', '.join(labels)}; compare classifiers of the same labels"
+            )
     examples = _chosen(models[0], path, data, limit, seed)
     check_labels(examples, labels, path)
     number = {label: i for i, label in enumerate(labels)}
@@ -190,13 +191,14 @@ def _group(
     kept = [unit for unit, in_it in zip(units, rows, strict=True) if in_it]
     n = len(metrics) - 2
     sums = [session_sums(_numbers(right[rows], told[rows], n), kept) for told in columns]
-    both = sums[0], sums[1]
     found = [bootstrap(some, metrics, resamples, seed) for some in sums]
     return {
         "units": len(set(kept)),
         "examples": len(kept),
         "estimates": [{name: asdict(e) for name, e in some.items()} for some in found],
-        "tests": tested(paired_randomization_test(*both, metrics, resamples, seed)),
+        "tests": tested(
+            [paired_randomization_test(sums[0], one, metrics, resamples, seed) for one in sums[1:]]
+        ),
     }
 
 

@@ -80,13 +80,13 @@ class Group:
 def evaluate(
     names: Sequence[str], setup: Setup, progress: Progress, out: Path | None = None
 ) -> dict[str, Any]:
-    """Evaluate one or two models on the same examples; write and return all numbers.
+    """Evaluate models on the same examples, each against the first; write and return all numbers.
 
     Examples are made as the first model was trained: length of the history, merging, greetings.
 
     Raises :class:`~augesc_builder.errors.RunFolderError` where ``out`` is not empty,
     :class:`~augesc_builder.errors.CheckpointError` where a model cannot be loaded or is out of
-    memory, or learned another role than the other, :class:`~augesc_builder.errors.InputError`
+    memory, or learned another role than the others, :class:`~augesc_builder.errors.InputError`
     where the sessions cannot be read, and
     :class:`~augesc_builder.errors.MissingExtraError` without sacrebleu and rouge-score.
     """
@@ -101,6 +101,7 @@ def evaluate(
         groups = _groups(pairs, left_out)
         report: dict[str, Any] = {
             "models": list(names),
+            "configs": [model.config_name for model in models],
             "sessions": setup.sessions,
             "examples": len(pairs),
             "decoding": asdict(setup.decoding) if setup.generate else None,
@@ -172,20 +173,21 @@ def _group(
     n_sessions = len(set(sessions))
     sums = [session_sums(outcome.numbers[group.rows], sessions) for outcome in outcomes]
     found = [bootstrap(some, metrics, setup.resamples, setup.seed) for some in sums]
-    tests = {}
-    if len(outcomes) > 1:
-        tests = paired_randomization_test(sums[0], sums[1], metrics, setup.resamples, setup.seed)
+    tests = [
+        paired_randomization_test(sums[0], other, metrics, setup.resamples, setup.seed)
+        for other in sums[1:]
+    ]
     if setup.generate:
         for n in DISTINCT:
             known: dict[tuple[str, ...], int] = {}
             grams = [_grams(outcome, group, sessions, n, known) for outcome in outcomes]
             for estimates, one in zip(found, grams, strict=True):
                 estimates[f"distinct_{n}"] = _percent(distinct(one, n_sessions))
-            if len(grams) > 1:
+            for of_one, other in zip(tests, grams[1:], strict=True):
                 difference, p = distinct_test(
-                    grams[0], grams[1], n_sessions, setup.resamples, setup.seed
+                    grams[0], other, n_sessions, setup.resamples, setup.seed
                 )
-                tests[f"distinct_{n}"] = 100 * difference, p
+                of_one[f"distinct_{n}"] = 100 * difference, p
     return {
         "sessions": n_sessions,
         "responses": len(sessions),

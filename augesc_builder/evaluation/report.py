@@ -32,7 +32,7 @@ def evaluation_tables(report: Mapping[str, Any]) -> str:
     parts = [
         f"{whole['responses']:,} responses of {whole['sessions']:,} sessions "
         f"({report['sessions']}); 95% intervals in brackets.",
-        _metrics_table(report["models"], whole, _ORDER),
+        _metrics_table(report["models"], whole, _ORDER, report["configs"]),
     ]
     if len(groups) > 1:
         parts.append(_groups_table(groups, "responses", _IN_GROUPS))
@@ -54,16 +54,30 @@ def classification_tables(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _metrics_table(models: list[str], group: Mapping[str, Any], names: Sequence[str]) -> str:
+def _metrics_table(
+    models: list[str],
+    group: Mapping[str, Any],
+    names: Sequence[str],
+    configs: Sequence[str | None] = (),
+) -> str:
+    """Return a row a metric; each model but the first has its tests against that one."""
     tests = group["tests"]
-    columns = ["", *models, *(["difference", "p", "p (Holm)"] if tests else [])]
+    n = len(tests)
+    titles = [
+        f"{title} ({i})" if n > 1 else title
+        for i in range(2, n + 2)
+        for title in ("difference", "p", "p (Holm)")
+    ]
+    shown = [f"{name} ({i})" if n > 1 else name for i, name in enumerate(models, 1)]
     rows = []
+    if any(configs):
+        rows.append(["config", *(name or "-" for name in configs), *("" for _ in titles)])
     for name in names:
         if name not in group["estimates"][0]:
             continue
         row = [name, *(_estimate(estimates[name]) for estimates in group["estimates"])]
-        if tests:
-            test = tests[name]
+        for of_one in tests:
+            test = of_one[name]
             difference = test["difference"]
             row += [
                 "-" if difference is None else f"{difference:+.2f}",
@@ -71,7 +85,7 @@ def _metrics_table(models: list[str], group: Mapping[str, Any], names: Sequence[
                 f"{test['p_holm']:.3f}",
             ]
         rows.append(row)
-    return markdown_table(columns, rows)
+    return markdown_table(["", *shown, *titles], rows)
 
 
 def _groups_table(groups: Mapping[str, Any], unit: str, wanted: Sequence[str]) -> str:

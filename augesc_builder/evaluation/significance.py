@@ -139,17 +139,25 @@ def scipy_stats() -> Any:
     return stats
 
 
-def tested(tests: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float | None]]:
-    """Return differences and p-values as reports have them, with Holm's correction for all."""
-    corrected = holm([p for _, p in tests.values()])
-    return {
-        name: {
-            "difference": difference if math.isfinite(difference) else None,
-            "p": p,
-            "p_holm": adjusted,
+def tested(
+    tests: Sequence[Mapping[str, tuple[float, float]]],
+) -> list[dict[str, dict[str, float | None]]]:
+    """Return differences and p-values as reports have them, with Holm's correction for all.
+
+    There is a mapping for each model that is tested against the first.
+    """
+    corrected = iter(holm([p for of_one in tests for _, p in of_one.values()]))
+    return [
+        {
+            name: {
+                "difference": difference if math.isfinite(difference) else None,
+                "p": p,
+                "p_holm": next(corrected),
+            }
+            for name, (difference, p) in of_one.items()
         }
-        for (name, (difference, p)), adjusted in zip(tests.items(), corrected, strict=True)
-    }
+        for of_one in tests
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

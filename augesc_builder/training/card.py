@@ -51,6 +51,8 @@ def render_model_card(config: Config, facts: Mapping[str, Any], manifest: Mappin
             commit=manifest.get("revisions", {}).get("model"),
             facts=facts,
             phases=list(zip(config.phases.items(), facts["examples"], strict=True)),
+            lengths=facts.get("phases", {}),
+            equal=manifest["settings"].get("lengths", {}),
             perplexity=None if perplexity is None else f"{perplexity:.2f}",
             strategies=is_classifier and set(facts["labels"]) == set(STRATEGIES),
             bundled=bundled,

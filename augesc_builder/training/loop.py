@@ -11,7 +11,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from augesc_builder.models.training_step import (
 )
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.states import SavedState
+from augesc_builder.training.lengths import Length
 from augesc_builder.training.task import Task
 
 Fill = Callable[[Path], None]
@@ -59,6 +60,8 @@ class TrainingState:
     validations_since_best: int = 0
     """Validations since the best one."""
     curve: list[dict[str, Any]] = field(default_factory=list)
+    taken: dict[str, Length] = field(default_factory=dict)
+    """How long each phase was until now, by its name."""
 
 
 def place_of(saved: SavedState, n_phases: int) -> TrainingState:
@@ -130,10 +133,21 @@ class Training:
                 config.name, {"name": config.name, "seed": config.seed}, init_kwargs=purge
             )
 
-    def run_phase(self, number: int, mixed: Mixed, model: Any, tokenizer: Any, task: Task) -> None:
-        """Train a model to the end of a phase, or to early stopping; write its best checkpoint."""
+    def run_phase(
+        self,
+        number: int,
+        mixed: Mixed,
+        model: Any,
+        tokenizer: Any,
+        task: Task,
+        length: Length | None = None,
+    ) -> None:
+        """Train a model to the end of a phase, or to early stopping; write its best checkpoint.
+
+        A phase of a given ``length`` is exactly so long.
+        """
         name, phase = list(self.config.phases.items())[number]
-        plan = _Plan(self.config, number, phase, mixed)
+        plan = _Plan(self.config, number, phase, mixed, length)
         self.task, self.tokenizer, self.name = task, tokenizer, name
         model.config.use_cache = False
         if self.config.machine.gradient_checkpointing:
@@ -144,7 +158,8 @@ class Training:
             lr=phase.learning_rate,
             weight_decay=self.config.train.weight_decay,
         )
-        schedule = get_linear_schedule_with_warmup(optimizer, phase.warmup_steps, plan.n_steps)
+        planned = plan.length.planned
+        schedule = get_linear_schedule_with_warmup(optimizer, phase.warmup_steps, planned)
         # The schedule is not prepared: then it would step once for each process, and it counts
         # batches.
         model, optimizer = self.accelerator.prepare(model, optimizer)
@@ -152,12 +167,16 @@ class Training:
         if self.resume_from is not None and self.state.phase == number:
             load_state(self.accelerator, self.resume_from, trained)
         else:
-            self.state = TrainingState(phase=number, total=self.state.total, curve=self.state.curve)
+            before = self.state
+            self.state = TrainingState(
+                phase=number, total=before.total, curve=before.curve, taken=before.taken
+            )
         self.resume_from = None  # phases after this one begin anew
         model.train()
-        with self.progress.bar(plan.n_steps, name, "step", done=self.state.step) as bar:
+        n_steps = plan.length.steps
+        with self.progress.bar(n_steps, name, "step", done=self.state.step) as bar:
             # What is skipped was trained on before the kill: the order depends on the seed alone.
-            for batch in islice(plan.batches(), self.state.step, None):
+            for batch in islice(plan.batches(), self.state.step, n_steps):
                 if self.state.done:
                     break
                 rate = schedule.get_last_lr()[0]
@@ -165,11 +184,12 @@ class Training:
                 schedule.step()
                 self.state.step += 1
                 self.state.total += 1
+                self.state.taken[name] = Length(self.state.step, planned)
                 self._log(loss=loss, learning_rate=rate)
                 best = self.state.best
                 known = {} if best is None else dict([self._told("best", best)])
                 bar.update(1, loss=loss, **known)
-                self._after_step(trained, last=self.state.step == plan.n_steps)
+                self._after_step(trained, phase, last=self.state.step == n_steps)
         model, optimizer = self.accelerator.free_memory(model, optimizer)
 
     def _step(self, model: Any, optimizer: Any, batch: Sequence[Any]) -> float:
@@ -236,7 +256,7 @@ class Training:
         name, value = self.task.told(loss)
         return f"{when}_{name}", value
 
-    def _after_step(self, trained: tuple[Any, Any, Any], *, last: bool) -> None:
+    def _after_step(self, trained: tuple[Any, Any, Any], phase: Phase, *, last: bool) -> None:
         """Validate, stop early, and save, where it is time."""
         model, _, _ = trained
         state, train, machine = self.state, self.config.train, self.config.machine
@@ -250,7 +270,8 @@ class Training:
             else:
                 state.validations_since_best += 1
             self.outputs.curve(state)
-            stop = train.patience is not None and state.validations_since_best >= train.patience
+            patience = None if phase.is_exact else train.patience
+            stop = patience is not None and state.validations_since_best >= patience
             ends = " (early stopping: the phase ends)" if stop and not last else ""
             self.progress.say(
                 f"  {self.name}, step {state.step}: {name.replace('_', ' ')} {value:.2f}{ends}"
@@ -307,18 +328,23 @@ class Training:
 
 
 class _Plan:
-    """The batches of a phase, in their order."""
+    """The batches of a phase, in their order, and how many of them there are."""
 
-    def __init__(self, config: Config, number: int, phase: Phase, mixed: Mixed) -> None:
-        self._key, self._phase, self._mixed = f"{config.seed}/{number}", phase, mixed
+    def __init__(
+        self, config: Config, number: int, phase: Phase, mixed: Mixed, length: Length | None
+    ) -> None:
+        self._key, self._mixed = f"{config.seed}/{number}", mixed
         self._size = config.train.batch_size
         self._sizes = [len(pairs) for pairs in mixed.sets]
-        in_epoch = len(epoch_order(self._sizes, mixed.weights, self._key))
-        self.n_steps = phase.epochs * math.ceil(in_epoch / self._size)
+        if length is None:
+            in_epoch = len(epoch_order(self._sizes, mixed.weights, self._key))
+            n_steps = (phase.epochs or 1) * math.ceil(in_epoch / self._size)
+            length = Length(n_steps, n_steps)
+        self.length = length
 
     def batches(self) -> Iterator[list[Any]]:
-        """Yield the examples of each step."""
-        for epoch in range(self._phase.epochs):
+        """Yield the examples of each step, epoch after epoch without end."""
+        for epoch in count():
             order = epoch_order(self._sizes, self._mixed.weights, f"{self._key}/{epoch}")
             for i in range(0, len(order), self._size):
                 yield [self._mixed.sets[s][j] for s, j in order[i : i + self._size]]

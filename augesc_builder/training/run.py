@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from augesc_builder.run.versions import versions
 from augesc_builder.run.workers import launch_rank
 from augesc_builder.training import folders
 from augesc_builder.training.card import render_model_card
+from augesc_builder.training.lengths import given_lengths, lengths_as
 from augesc_builder.training.loop import Fill, Mixed, Outputs, Training, TrainingState
 from augesc_builder.training.task import LabelTask, ResponseTask, Task
 
@@ -139,14 +140,21 @@ def read_data(config: Config) -> TrainingData:
 
 
 def run_settings(config: Config) -> dict[str, Any]:
-    """Return what must not change while a folder is filled: settings and local inputs."""
+    """Return what must not change while a folder is filled: settings and local inputs.
+
+    Raises :class:`~augesc_builder.errors.TrainingError` where another training, whose steps are to
+    be taken, does not tell them.
+    """
     paths = {
         item.path
         for mix in (config.data.validation, *(p.sessions for p in config.phases.values()))
         for item in mix
     }
     inputs = {path: digest(session_files(path, config.data)) for path in sorted(paths)}
-    return {"stage": "train", **config.fixed(), "inputs": inputs}
+    settings = {"stage": "train", **config.fixed(), "inputs": inputs}
+    if others := lengths_as(config):  # another number of steps is another training
+        settings["lengths"] = {name: asdict(one) for name, one in others.items()}
+    return settings
 
 
 def check_trackers(config: Config) -> None:
@@ -191,10 +199,13 @@ def _train(
     out: Path,
     progress: Progress,
 ) -> TrainingState:
+    lengths = given_lengths(config)
     if config.method == "sft":
         from augesc_builder.training.sft import train_sft
 
-        return train_sft(config, start, data.phases, data.validation, outputs, out, progress)
+        return train_sft(
+            config, start, data.phases, data.validation, outputs, out, progress, lengths
+        )
 
     training = Training(config, data.validation, outputs, progress)
     names = list(config.phases)
@@ -203,7 +214,8 @@ def _train(
         if number < first:
             continue
         before = out / model_folder(names[number - 1]) if number else None
-        training.run_phase(number, mixed, *_begun(config, start, data, before))
+        begun = _begun(config, start, data, before)
+        training.run_phase(number, mixed, *begun, lengths.get(names[number]))
     training.end()
     return training.state
 
@@ -263,6 +275,7 @@ def _finish(config: Config, data: TrainingData, state: TrainingState, run: RunFo
     facts: dict[str, Any] = {
         "model": name,
         "steps": state.total,
+        "phases": {phase: asdict(length) for phase, length in state.taken.items()},
         "validation_loss": state.best,
         "examples": [sum(map(len, mixed.sets)) for mixed in data.phases],
         "validation_examples": len(data.validation),

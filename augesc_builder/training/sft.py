@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from augesc_builder.run import layout
 from augesc_builder.run.disk import disk_errors
 from augesc_builder.run.progress import Bar, Progress
 from augesc_builder.run.states import newest_state, seal
+from augesc_builder.training.lengths import Length
 from augesc_builder.training.loop import Mixed, Outputs, TrainingState
 
 
@@ -39,8 +40,11 @@ def train_sft(
     outputs: Outputs,
     out: Path,
     progress: Progress,
+    lengths: Mapping[str, Length],
 ) -> TrainingState:
     """Train phase by phase; within one, TRL resumes from its newest checkpoint.
+
+    ``lengths`` has those that are given, by the phase's name.
 
     Raises :class:`~augesc_builder.errors.MissingExtraError` without TRL, and
     :class:`~augesc_builder.errors.TrainingError` where the batch cannot be split over the processes
@@ -67,7 +71,7 @@ def train_sft(
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         encoder = Encoder(model, tokenizer, config.examples)
-        mixed, reports = phases[number], _Reports(name, progress)
+        mixed, reports = phases[number], _Reports(name, progress, lengths.get(name))
         order = epoch_order(
             [len(pairs) for pairs in mixed.sets], mixed.weights, f"{config.seed}/{number}"
         )
@@ -82,6 +86,7 @@ def train_sft(
             reports,
             examples,
             _dataset(validation, encoder),
+            lengths.get(name),
         )
         with quiet_bars(), contextlib.closing(reports):
             trainer.train(resume_from_checkpoint=_newest(outputs.checkpoints / name, progress))
@@ -126,6 +131,7 @@ def _trainer(
     reports: _Reports,
     examples: Dataset,
     validation: Dataset,
+    length: Length | None,
 ) -> Any:
     from trl import SFTConfig, SFTTrainer
 
@@ -140,7 +146,8 @@ def _trainer(
     every = train.evaluate_every
     settings = SFTConfig(
         output_dir=str(outputs.checkpoints / name),
-        num_train_epochs=phase.epochs,
+        num_train_epochs=phase.epochs or 1,
+        max_steps=-1 if length is None else length.planned,
         learning_rate=phase.learning_rate,
         warmup_steps=phase.warmup_steps,
         weight_decay=train.weight_decay,
@@ -168,7 +175,7 @@ def _trainer(
         disable_tqdm=True,
     )
     callbacks: list[Any] = [reports]
-    if train.patience is not None:
+    if train.patience is not None and not phase.is_exact:
         callbacks.append(EarlyStoppingCallback(train.patience))
     trainer = SFTTrainer(
         model=model,
@@ -183,10 +190,14 @@ def _trainer(
 
 
 class _Reports(TrainerCallback):  # type: ignore[misc]
-    """Counts steps, seals checkpoints, reports validations, and stops at a non-finite loss."""
+    """Counts steps, seals checkpoints, reports validations, and stops at a non-finite loss.
 
-    def __init__(self, name: str, progress: Progress) -> None:
+    A phase of a given length, shorter than planned, ends at its last step.
+    """
+
+    def __init__(self, name: str, progress: Progress, length: Length | None) -> None:
         self._name, self._progress = name, progress
+        self._last = None if length is None else length.steps
         self._bar: Bar | None = None
         self._facts: dict[str, float] = {}
 
@@ -196,6 +207,8 @@ class _Reports(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._bar is not None:
             self._bar.update(1, **self._facts)
+        if state.global_step == self._last:  # validated and saved, as the last of all steps is
+            control.should_evaluate = control.should_save = control.should_training_stop = True
 
     def close(self) -> None:
         """Count no more."""
@@ -247,4 +260,5 @@ def _state_of(before: TrainingState, number: int, name: str, trainer_state: Any)
         done=True,
         best=min(losses) if losses else None,
         curve=curve,
+        taken={**before.taken, name: Length(trainer_state.global_step, trainer_state.max_steps)},
     )

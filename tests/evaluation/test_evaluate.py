@@ -230,7 +230,7 @@ def test_two_models_are_compared_by_problem_type(augesc, model, tmp_path):
     )
     assert groups["all"]["responses"] == unseen["responses"] + groups["seen types"]["responses"]
     assert groups["all"]["sessions"] == 13
-    for test in groups["all"]["tests"].values():  # a model and itself
+    for test in groups["all"]["tests"][0].values():  # a model and itself
         assert test["difference"] in {0, None}  # None: such a response has no trigram
         assert test["p"] == 1
     for estimate in groups["all"]["estimates"][0].values():
@@ -240,6 +240,33 @@ def test_two_models_are_compared_by_problem_type(augesc, model, tmp_path):
     assert len(rows) == groups["all"]["responses"]
     assert rows[0]["responses"][0] == rows[0]["responses"][1]
     assert (out / "evaluation.md").read_text().strip() == text.strip()
+
+
+def test_several_models_are_held_against_the_first_under_their_configs_names(
+    augesc, model, tmp_path
+):
+    shutil.copytree(model, tmp_path / "control")
+    facts = tmp_path / "control" / "model-first" / "training.json"
+    known = json.loads(facts.read_text())
+    known["config"]["name"] = "esconv_equal_steps"
+    facts.write_text(json.dumps(known))
+    code, text, err = augesc(
+        *("evaluate-model", tmp_path / "control", "--against", model, "--against", model),
+        *("--sessions", "sample:test", "--limit", 3, "--perplexity-only", "--resamples", 100),
+        *("--out", tmp_path / "out"),
+    )
+    assert code == 0, err
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    header, _, configs, row = table[:4]
+    assert f"{model} (2)" in header
+    assert "p (Holm) (3)" in header
+    assert [cell.strip() for cell in configs.split("|")][1:5] == [
+        *("config", "esconv_equal_steps", "tiny", "tiny")
+    ]
+    assert row.count("1.000") == 4
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert len(report["groups"]["all"]["tests"]) == 2
+    assert report["configs"] == ["esconv_equal_steps", "tiny", "tiny"]
 
 
 def test_a_limit_and_perplexity_alone(augesc, model):

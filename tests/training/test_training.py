@@ -851,7 +851,9 @@ def test_causal_models_are_trained_by_trl_and_go_on(tmp_path):
 
 
 def test_every_shipped_config_is_read_and_the_papers_is_commented():
-    assert shipped_configs() == ["cpu", "esconv", "esconv_then_augesc", "strategies", "tiny"]
+    assert shipped_configs() == [
+        *("cpu", "esconv", "esconv_equal_steps", "esconv_then_augesc", "strategies", "tiny")
+    ]
     for name in shipped_configs():
         config = load_config(name)
         assert config.name == name
