@@ -222,6 +222,29 @@ NOT_SELECTED = Features(
 - ``chosen``, ``chosen_score``: the ``session_id`` of the best one of its query, and its number
 """
 
+SIMULATED = Features(
+    {
+        **SESSIONS,
+        "card_id": Value("string"),
+        "problem_type": Value("string"),
+        "emotion": Value("string"),
+        "system": Value("string"),
+        "seeker": Value("string"),
+        "ended": Value("string"),
+        "simulated": Value("bool"),
+    }
+)
+"""A row is a conversation of a model that plays a seeker with a system (``augesc simulate``).
+
+- ``card_id``, ``problem_type``, ``emotion``: of the role card that was played; the latter two may
+  be null
+- ``system``: the system's name, ``assistant`` in ``messages``
+- ``seeker``: the name of the model that is ``user`` in ``messages``
+- ``ended``: ``turns`` (all were taken), ``seeker`` (who said goodbye), ``silent_seeker`` or
+  ``silent_system`` (who said nothing more)
+- ``simulated``: true: no person took part
+"""
+
 TABLES = {
     "queries": QUERIES,
     "generations": GENERATIONS,

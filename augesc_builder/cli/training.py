@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from augesc_builder.cli.options import (
     DebugOption,
+    DryRunOption,
     OutOption,
     QuietOption,
     SeedOption,
@@ -206,8 +208,76 @@ def chat(
     chatting.run()
 
 
+def simulate(
+    out: OutOption,
+    seeker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL#MODEL",
+            parser=name_or_path,
+            help="Who plays the seekers: a dialog model, a chat model, or an endpoint.",
+        ),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR|URL#MODEL", help="A model to talk to, or an endpoint; repeatable."
+        ),
+    ] = None,
+    cards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="Role cards: esconv:SPLIT, sample:SPLIT, a file. [default: esconv:test]",
+        ),
+    ] = None,
+    esconv_folder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", parser=name_or_path, help="ESConv's files. Default: the Hub's."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Cards at most, drawn.")] = None,
+    turns: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of seeker and system. [default: 8]")
+    ] = None,
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", parser=name_or_path, help="Settings: simulation, or a file."
+        ),
+    ] = "simulation",
+    override: SetOption = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Let a model that plays seekers talk to dialog models; beside people, never in their place."""
+    from augesc_builder.simulation.settings import given_seeker, given_systems, load_simulation
+
+    given = {
+        **{"cards.path": cards, "cards.esconv_folder": esconv_folder},
+        **{"cards.limit": limit, "turns": turns},
+    }
+    named = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    parties = [*(given_seeker(seeker) if seeker else ()), *given_systems(system or ())]
+    settings = load_simulation(config, [*parties, *named, *(override or ())])
+    progress = Progress(quiet=quiet)
+    if dry_run:
+        from augesc_builder.simulation.simulate import plan
+
+        for line in plan(settings):
+            progress.say(line)
+        return
+    from augesc_builder.simulation.simulate import simulate as run
+
+    run(settings, out, progress)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(train)
     app.command("evaluate-model")(evaluate_model)
     app.command()(chat)
+    app.command()(simulate)

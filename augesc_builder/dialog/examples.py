@@ -116,13 +116,14 @@ def read_sessions(path: str, data: Data, *, keep_greetings: bool = False) -> lis
             )
     name, _, split = path.partition(":")
     if name == sample.INFO.name and split:
-        sessions = _of_sample_split(sessions, split)
+        sessions = of_sample_split(sessions, split)
     if not sessions:
         raise InputError("holds no session; give another file", path)
     return sessions
 
 
-def _of_sample_split(sessions: Sequence[Session], split: str) -> list[Session]:
+def of_sample_split(sessions: Sequence[AnyExample], split: str) -> list[AnyExample]:
+    """Return those of all bundled sessions that a split has; what stands for them may be given."""
     found, of_type = [], Counter[str | None]()
     for session in sessions:
         if _SAMPLE_SPLITS.get(of_type[session.problem_type], "train") == split:

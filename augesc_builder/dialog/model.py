@@ -147,17 +147,32 @@ class DialogModel:
 
     @torch.inference_mode()
     def reply(
-        self, history: Sequence[Message], decoding: Decoding, key: str, streamer: Any = None
+        self,
+        history: Sequence[Message],
+        decoding: Decoding,
+        key: str,
+        streamer: Any = None,
+        *,
+        keep_first: bool = False,
     ) -> str:
         """Return the answer to one history; ``streamer`` (of transformers) gets tokens at once.
 
-        Raises :class:`~augesc_builder.errors.CheckpointError` out of memory, and where the model's
-        chat template fails.
+        Of a history that is too long the oldest is forgotten; with ``keep_first`` what stands
+        behind the first message is, which may be of the role ``system``.
+
+        Raises :class:`~augesc_builder.errors.CheckpointError` out of memory, where the model's
+        chat template fails, and where a first message that is to be kept is too long.
         """
         said: list[str] = []
+        source = self.encoder.context(history) if keep_first else self.encoder.source(history)
+        if source is None:
+            raise CheckpointError(
+                f"{self.name} reads {self.encoder.max_source} tokens, and the first message alone "
+                f"has more; shorten it, or take a model that reads more"
+            )
 
         def answer(_: Sequence[int]) -> None:
-            said[:] = self._generate([self.encoder.source(history)], [key], decoding, streamer)
+            said[:] = self._generate([source], [key], decoding, streamer)
 
         in_batches([1], 1, answer)
         return said[0]

@@ -168,7 +168,8 @@ class RunFolder(Storage):
     def _has_finished(self) -> bool:
         """Whether something is there that is not made again: marks, states, or paid answers."""
         marked = any(not name.startswith(KEPT) for name in self.marks.names())
-        return marked or layout.holds_states(self.path) or (self.path / layout.REQUESTS).exists()
+        said = any((self.path / name).exists() for name in (layout.REQUESTS, layout.UTTERANCES))
+        return marked or layout.holds_states(self.path) or said
 
     def _undo(self) -> None:
         """Remove what this run wrote, when it failed before anything was finished."""

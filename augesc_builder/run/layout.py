@@ -54,7 +54,8 @@ QUALITY, QUALITY_REPORT, QUALITY_MD = "quality", "quality.json", "quality.md"
 CANDIDATES, SCORED, NOT_SELECTED = "candidates", "scored", "not_selected"
 SELECTION, SELECTION_MD = "selection.json", "selection.md"
 COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
-REQUESTS = "requests.jsonl"
+REQUESTS, UTTERANCES = "requests.jsonl", "utterances.jsonl"
+SIMULATION, SIMULATION_MD = "simulation.json", "simulation.md"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"
 CHECKPOINTS, LOGS, CURVE = "checkpoints", "logs", "curve.jsonl"
@@ -89,6 +90,11 @@ _REPORTS = {
 def judge_requests(judge: str) -> str:
     """Return the name of the journal of what a judge of a study was asked."""
     return f"requests-{judge}.jsonl"
+
+
+def simulated_table(system: str) -> str:
+    """Return the name of the table of a system's simulated conversations."""
+    return f"{DATA}/simulated-{system}.parquet"
 
 
 def shard_path(table: str, number: int, n_shards: int | None) -> str:

@@ -34,6 +34,7 @@ _COMMANDS = {"build": "build", "statistics": "stats", "report": "study report"} 
         "select",
         "quality",
         "compare",
+        "simulate",
     )
 }
 """What fills a folder, and the command for it."""
@@ -44,6 +45,7 @@ _TABLES = {
     "filter": ("sessions", "rejected"),
     "select": ("sessions", "not_selected"),
     "quality": ("quality",),
+    "simulate": ("simulated",),
 }
 """The tables whose rows tell how much a stage made."""
 

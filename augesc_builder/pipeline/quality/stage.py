@@ -74,7 +74,7 @@ def standalone(
         "sessions": {name: digest(files) for name, files in sets.items()},
         "seed": chosen.seed,
         "quality": quality.model_dump(mode="json"),
-        "inputs": _inputs(quality),
+        "inputs": measured_files(quality),
         **chosen.reading.unusual(),
     }
     with RunFolder(out, settings, progress) as folder:
@@ -90,7 +90,7 @@ def standalone(
     progress.say(f"All numbers are in {out / layout.QUALITY_REPORT}, a row a session in {out}.")
 
 
-def _inputs(quality: Quality) -> dict[str, str]:
+def measured_files(quality: Quality) -> dict[str, str]:
     """Return a digest of everything local that measures read, by the key that names it."""
     models = {MODEL_SECTIONS[name]: Path(model) for name, (model, _) in quality.models().items()}
     found = {key: content_of(folder) for key, folder in models.items() if folder.is_dir()}
