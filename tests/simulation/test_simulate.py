@@ -23,7 +23,10 @@ from tests.dialog_models import blender
 from tests.endpoint_stub import MODEL, Asked, Reply, Stub, chat, failure
 
 QUIET = Progress(quiet=True)
-SMALL = ("cards.path=sample:test", "cards.limit=3", "turns=2", "replies.max_tokens=6")
+SMALL = (
+    *("cards.path=sample:test", "cards.limit=3", "turns=2", "replies.max_tokens=6"),
+    "seeker.prompt='You are looking for emotional support: {situation}'",
+)
 FAST = ("resamples=100", "quality.measures=[informativeness]")
 
 
@@ -330,7 +333,8 @@ def test_who_says_nothing_is_asked_again_and_then_the_conversation_ends(tmp_path
     with Stub(shy) as stub:
         given = settings(at(stub), {"big": at(stub, system_prompt="Be kind.")}, "tries=3")
         simulate(given, tmp_path / "out", QUIET)
-        silent = [a for a in stub.asked if len(a.body["messages"]) == 4 and "kind" in str(a.body)]
+        asked = [a.body["messages"] for a in stub.asked]
+        silent = [m for m in asked if len(m) == 4 and m[0]["content"] == "Be kind."]
         assert len(silent) == 3 * 3
     for row in rows(tmp_path / "out", "big"):
         assert row["ended"] == "silent_system"
