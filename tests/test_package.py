@@ -85,6 +85,7 @@ def test_the_wheel_holds_what_a_run_needs_and_nothing_else(wheel):
         *("metrics/session_statistics/session_statistics.py", "py.typed"),
         *(f"human_evaluation/pages/{name}" for name in ("base.html.j2", "look.css", "icon.svg")),
         "human_evaluation/judges/judge.yaml",
+        *("simulation/simulations/simulation.yaml", "simulation/card.md"),
     ):
         assert f"augesc_builder/{needed}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

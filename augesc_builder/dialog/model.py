@@ -93,7 +93,8 @@ class DialogModel:
     @property
     def config_name(self) -> str | None:
         """Return the name of the config that the model was trained by, where that is known."""
-        return self.facts["config"].get("name") if self.facts else None
+        name = self.facts["config"].get("name") if self.facts else None
+        return name if isinstance(name, str) else None
 
     @property
     def left_out(self) -> list[str]:

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def read_cards(settings: Cards, seed: int) -> list[Card]:
     for path in card_files(settings):
         bad = BadLines(strict=True)
         lines = read_json_rows(path, bad.limits)
-        cards += bad.good(parse_each(lines, lambda line, n, path=path: _card(line, path, n), path))
+        cards += bad.good(parse_each(lines, partial(_card, path), path))
     name, _, split = settings.path.partition(":")
     if name == sample.INFO.name and split:
         cards = of_sample_split(cards, split)
@@ -86,7 +87,7 @@ def _data(settings: Cards) -> Data:
     return load_config("esconv").data.model_copy(update=known)
 
 
-def _card(line: bytes, path: Path, number: int) -> Card:
+def _card(path: Path, line: bytes, number: int) -> Card:
     value = json_of(line, path, number)
     if not isinstance(value, dict):
         raise InputError(

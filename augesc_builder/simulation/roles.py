@@ -22,7 +22,9 @@ NOBODY = "-"
 
 _OTHER = {"user": "assistant", "assistant": "user"}
 
-_LABEL = re.compile(r"^\W{0,3}(?:seeker|user|person|client|me|i)\W{0,3}:\s*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^\W{0,3}(?:seeker|user|person|client|me|i)\W{0,3}:[*_]{0,3}\s*", re.IGNORECASE
+)
 _OTHERS_LINE = re.compile(
     r"(?:^|\s)[*\"'(\[]{0,3}(?:supporter|assistant|therapist|counsell?or|helper|ai)\W{0,3}:.*$",
     re.IGNORECASE,

@@ -197,8 +197,8 @@ def _identity(settings: SimulationSettings) -> dict[str, Any]:
     for section, party in settings.parties().items():
         if party.folder is None:
             continue
-        place = find_model(party.folder)
         try:
+            place = find_model(party.folder)
             check_folder(place)
         except CheckpointError as error:
             raise CheckpointError(f"{section}.folder: {error}") from error

@@ -267,6 +267,10 @@ RIGHT: dict[str, tuple[str, ...]] = {
         *("--max-tokens", "3"),
     ),
     "chat": ("{model}", "--max-tokens", "3"),
+    "simulate": (
+        *("--seeker", "{model}", "--system", "a={model}", "--cards", "sample:test"),
+        *("--limit", "1", "--turns", "1", "--out", "out"),
+    ),
     "view": ("{run}", "--port", "0"),
     "study create": ("A={sessions}", "--out", "out", "--sessions", "1"),
     "study export": ("{study}", "--out", "out"),
@@ -285,6 +289,7 @@ WORKS_LONG: dict[str, tuple[str, ...]] = {
     "view": ("--port", "65536"),
     "study serve": ("--url-prefix", "?"),
     "study judge": ("--dry-run",),
+    "simulate": ("--dry-run",),
 }
 """What keeps a command from working for minutes, where nothing else that is wrong does."""
 

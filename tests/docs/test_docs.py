@@ -32,6 +32,7 @@ from augesc_builder.cli.app import app
 from augesc_builder.config import training
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.human_evaluation.settings import StudySettings, load_settings
+from augesc_builder.simulation.settings import load_simulation
 from tests.cli.wrong_calls import leaves
 from tests.conftest import ROOT
 
@@ -202,6 +203,8 @@ def test_every_key_in_the_prose_is_one(page):
     sections |= {name: [config] for name in training.Config.model_fields if name not in sections}
     study = load_settings("interactive", [f"interactive.systems.{n}.folder=x" for n in "ab"])
     sections |= {name: [study] for name in StudySettings.model_fields if name not in sections}
+    simulated = load_simulation("simulation", ["seeker.folder=x", "systems={a: {folder: x}}"])
+    sections |= {name: [simulated] for name in ("cards", "seeker", "endpoints")}
     for text in inline(page):
         head, dot, _ = text.partition(".")
         if not dot or head not in sections or not re.fullmatch(r"[a-z_]+(\.[a-z0-9_]+)+", text):

@@ -333,7 +333,7 @@ def test_what_is_no_run_is_one_line(refused, tmp_path, manifest, says):
 
 
 def test_every_kind_of_run_has_a_command(augesc):
-    assert set(_COMMANDS) == {"build", "train", "compare", "report", *STAGES} - {"card"}
+    assert set(_COMMANDS) == {"build", "train", "compare", "report", "simulate", *STAGES} - {"card"}
     for command in _COMMANDS.values():
         code, said, _ = augesc(*command.split(), "--help")
         assert (code, "--out" in said) == (0, True), command

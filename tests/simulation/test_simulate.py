@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.errors import BudgetError, CheckpointError, EndpointError, SettingsChangedError
@@ -23,7 +24,10 @@ from tests.dialog_models import blender
 from tests.endpoint_stub import MODEL, Asked, Reply, Stub, chat, failure
 
 QUIET = Progress(quiet=True)
-SMALL = ("cards.path=sample:test", "cards.limit=3", "turns=2", "replies.max_tokens=6")
+SMALL = (
+    *("cards.path=sample:test", "cards.limit=3", "turns=2", "replies.max_tokens=6"),
+    "seeker.prompt='You are looking for emotional support: {situation}'",
+)
 FAST = ("resamples=100", "quality.measures=[informativeness]")
 
 
@@ -76,7 +80,7 @@ def done(models, tmp_path_factory):
 def test_every_row_file_report_and_card_says_that_it_is_simulated(done):
     report = json.loads((done / "simulation.json").read_text())
     for system in ("base", "tuned"):
-        table = read_table(done / "data" / f"simulated-{system}.parquet")
+        table = pq.read_table(done / "data" / f"simulated-{system}.parquet")
         assert table.schema.equals(plain_schema(SIMULATED))
         found = table.to_pylist()
         assert len(found) == 3
@@ -115,6 +119,7 @@ def test_all_systems_hear_the_same_first_words(done):
     assert later[0] != later[1]
 
 
+@pytest.mark.slow
 def test_a_system_under_two_names_differs_in_nothing(models, tmp_path):
     """What is drawn belongs to the card, whichever system it is for."""
     systems = {name: {"folder": str(models["base"])} for name in ("one", "two")}
@@ -153,7 +158,7 @@ class StopsAfter(Progress):
         return bar
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("at_once", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_stopped_one_goes_on_where_it_was(models, done, tmp_path, at_once):
     out, given = tmp_path / "out", local(models, f"endpoints.concurrency={at_once}")
     with pytest.raises(KeyboardInterrupt):
@@ -261,6 +266,7 @@ def test_a_seeker_at_an_address_is_told_of_its_card_and_sees_itself_as_the_assis
         assert row["messages"][1]["content"] == "I hear you, and 2 things more."
 
 
+@pytest.mark.slow
 def test_no_more_cards_at_once_than_the_settings_say(tmp_path):
     def slow(asked: Asked) -> Reply:
         reply = acting(asked)
@@ -330,7 +336,8 @@ def test_who_says_nothing_is_asked_again_and_then_the_conversation_ends(tmp_path
     with Stub(shy) as stub:
         given = settings(at(stub), {"big": at(stub, system_prompt="Be kind.")}, "tries=3")
         simulate(given, tmp_path / "out", QUIET)
-        silent = [a for a in stub.asked if len(a.body["messages"]) == 4 and "kind" in str(a.body)]
+        asked = [a.body["messages"] for a in stub.asked]
+        silent = [m for m in asked if len(m) == 4 and m[0]["content"] == "Be kind."]
         assert len(silent) == 3 * 3
     for row in rows(tmp_path / "out", "big"):
         assert row["ended"] == "silent_system"
@@ -354,6 +361,7 @@ def test_who_never_says_anything_is_an_error(who, tmp_path):
     assert not (tmp_path / "out" / "data").exists()
 
 
+@pytest.mark.slow
 def test_a_seeker_who_says_goodbye_ends_it(tmp_path):
     def leaving(asked: Asked) -> Reply:
         is_later = len(asked.body["messages"]) > 2 and "looking for" in str(asked.body)

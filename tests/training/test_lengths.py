@@ -148,6 +148,7 @@ def test_a_phase_has_one_length(given, said):
         mini(*given)
 
 
+@pytest.mark.slow
 def test_another_training_that_does_not_tell_its_steps(on_augesc, tmp_path):
     other, wild = on_augesc
 
