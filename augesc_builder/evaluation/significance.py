@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augesc_builder.errors import MissingExtraError, install_extra
-from augesc_builder.metrics.intervals import Grams, Metric, Numbers
+from augesc_builder.metrics.intervals import Grams, Metric, Name, Numbers
 
 TwoSamples = Literal["student", "welch", "mann-whitney"]
 TWO_SAMPLES: tuple[str, ...] = get_args(TwoSamples)
@@ -24,8 +24,8 @@ _TINY = 1e-9
 
 
 def paired_randomization_test(
-    first: Numbers, second: Numbers, metrics: dict[str, Metric], n: int, seed: int
-) -> dict[str, tuple[float, float]]:
+    first: Numbers, second: Numbers, metrics: Mapping[Name, Metric], n: int, seed: int
+) -> dict[Name, tuple[float, float]]:
     """Return ``second - first`` of two models, and its two-sided p-value, for each metric.
 
     Both are sums (sessions, columns) over the same sessions.
@@ -140,8 +140,8 @@ def scipy_stats() -> Any:
 
 
 def tested(
-    tests: Sequence[Mapping[str, tuple[float, float]]],
-) -> list[dict[str, dict[str, float | None]]]:
+    tests: Sequence[Mapping[Name, tuple[float, float]]],
+) -> list[dict[Name, dict[str, float | None]]]:
     """Return differences and p-values as reports have them, with Holm's correction for all.
 
     There is a mapping for each model that is tested against the first.
