@@ -38,7 +38,7 @@ from augesc_builder.run.markdown import markdown_table
 from augesc_builder.run.marks import parquet_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import load_json
-from benchmarks.harness import SHARED, options, parse
+from benchmarks.harness import LOOSE, SHARED, options, parse
 
 PAPER, GROUNDED, BEST = "the paper's form", "grounded", "grounded, best of 4"
 SAMPLES = 4
@@ -110,20 +110,6 @@ _CHOICE = (
 )
 
 
-_LOOSE = (
-    "requirements.total_utterances={min: 1, max: 500}",
-    "requirements.continuous_utterances.max=500",
-    "requirements.balanced_utterances.max_ratio=500",
-    "requirements.role_words.words=[]",
-    *(
-        f"requirements.{speaker}_utterance_length="
-        "{mean: {min: 1, max: 500}, short: 1, max_short_share: 1, max: 900}"
-        for speaker in ("seeker", "supporter")
-    ),
-)
-"""Requirements of a tiny size, whose model keeps nothing else."""
-
-
 def _measures(contradictions: Path | None, strategies: Path | None) -> list[str]:
     """Return what a recipe says of the measures."""
     names = ["consistency", "topic_drift", "informativeness"]
@@ -144,7 +130,7 @@ def _recipe(name: str, tiny: bool, n_queries: int, overrides: Iterable[str] = ()
     if tiny or not esconv.exists():
         if "grounded" in name:
             chosen.append("prompt.background=true")
-        return load_recipe("tiny", [*chosen, *_LOOSE])
+        return load_recipe("tiny", [*chosen, *LOOSE])
     source = f"{{source: empathetic_dialogues, path: {triggers}}}"
     chosen += [f"finetune.sessions={esconv}", "finetune.n_sessions=100"]
     return load_recipe(name, [*chosen, f"queries.sources=[{source}]"])

@@ -28,6 +28,20 @@ SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 """Real data, beside a clone; without it the bundled sample stands in, and the output says so."""
 
 
+LOOSE = (
+    "requirements.total_utterances={min: 1, max: 500}",
+    "requirements.continuous_utterances.max=500",
+    "requirements.balanced_utterances.max_ratio=500",
+    "requirements.role_words.words=[]",
+    *(
+        f"requirements.{speaker}_utterance_length="
+        "{mean: {min: 1, max: 500}, short: 1, max_short_share: 1, max: 900}"
+        for speaker in ("seeker", "supporter")
+    ),
+)
+"""Requirements for a tiny size, whose model would keep nothing else."""
+
+
 def options(about: str | None, *, runs: int = 3) -> argparse.ArgumentParser:
     """Make a parser of the options that all scripts have."""
     parser = argparse.ArgumentParser(

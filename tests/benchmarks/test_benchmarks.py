@@ -52,6 +52,24 @@ SCRIPTS = {
         *("share of supporters' turns that drifted", "new content words a seeker's turn"),
         *("new facts a seeker's turn", "distinct-2", "Vendi score, of as many sessions"),
     ],
+    "findings.py": [
+        *("optimizer steps", "tokens of an epoch", "texts", "kept by the eight requirements, %"),
+        *("texts that never ended, %", "broken: format, %", "broken: session length, %"),
+        *("broken: total utterances, %", "broken: continuous utterances, %"),
+        *("broken: balanced utterances, %", "broken: role words, %"),
+        *("broken: seeker utterance length, %", "broken: supporter utterance length, %"),
+        *("distinct-1 of the first 100 words", "distinct-2 of the first 100 words"),
+        *("Vendi score of the first 100 words", "memorized 4-grams, %"),
+        *("the same of people's sessions of topics seen, %", "longest memorized span, words"),
+        *("perplexity, topics seen", "its ratio to that before, topics seen"),
+        *("perplexity, topics left out", "its ratio to that before, topics left out"),
+        *("words of a query", "utterances of a text", "words of an utterance"),
+        *("texts of 10 utterances or more", "role confusions a session"),
+        *("contradictions a session, by rules", "drift of supporters' turns (0.5: chance)"),
+        *("new content words a seeker's turn", "new facts a seeker's turn"),
+        *("tokens written for each kept session", "processor seconds for each text"),
+        *("processor seconds for each kept session", "kept sessions an hour of one core"),
+    ],
     "empathetic_dialogues.py": [
         *("ours: words by NLTK, 10 to 60, first utterance", "words are what blanks part"),
         *(
@@ -114,6 +132,7 @@ SCRIPTS = {
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
     *("finetuning.py", "quantization.py", "contradictions.py", "grounding.py"),
+    "findings.py",
 }
 
 
