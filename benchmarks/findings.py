@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from augesc_builder.metrics.informativeness.measure import Informativeness
 from augesc_builder.metrics.intervals import Estimate, Numbers, bootstrap, distinct, number_grams
 from augesc_builder.metrics.novelty.counts import NoveltyCounts, utterances_of
 from augesc_builder.metrics.tokenized import Spoken, spoken
@@ -59,13 +60,11 @@ BEGINNING = 10
 """Utterances that quality is measured on, from the query on: as many as requirements ask for."""
 
 DRAWS = 2000
-MEASURES = "quality.measures=[consistency, topic_drift, informativeness]"
+MEASURES = "quality.measures=[consistency, topic_drift]"
 SHOWN = {
     "consistency.role_confusions": "role confusions a session",
     "consistency.contradictions": "contradictions a session, by rules",
     "topic_drift.drift": "drift of supporters' turns (0.5: chance)",
-    "informativeness.new_words": "new content words a seeker's turn",
-    "informativeness.new_facts": "new facts a seeker's turn",
 }
 
 
@@ -123,7 +122,7 @@ def _finding_4(at: Experiments, cells: Sequence[str], queries: Path, unseen: Uns
         columns[cell] = {
             **_learned(at, cell),
             **_retention(found),
-            **_diversity(found),
+            **_diversity(conversations(found)),
             **_memorized(at, cell, found, unseen),
             **_likelihoods(at, cell, model, unseen),
         }
@@ -157,8 +156,8 @@ def _retention(found: Path) -> dict[str, str]:
     }
 
 
-def _diversity(found: Path) -> dict[str, str]:
-    said = list(_first_words(conversations(found)))
+def _diversity(texts: Iterable[Sequence[Message]]) -> dict[str, str]:
+    said = list(_first_words(texts))
     words = [[utterance.words for utterance in session] for session in said]
     values = {
         f"distinct-{n} of the first {WORDS} words": _estimate(
@@ -235,7 +234,7 @@ def _finding_5(at: Experiments, cell: str, queries: Mapping[str, Path]) -> str:
             **_of_queries(queries[kind]),
             **_retention(place),
             **_lengths(place),
-            **_diversity(place),
+            **_diversity(conversations(place)),
         }
         for kind, place in found.items()
     }
@@ -269,10 +268,13 @@ def _finding_2(at: Experiments, cell: str, queries: Path, n: int) -> str:
         "one model": at.written(f"{cell}/informative", queries, model, tokenizer=model),
         "two models": chatted(at, f"{cell}/chat-{n}", few, model, another, n),
     }
-    columns = {
-        name: {**_retention(place), **_costs(place), **_lengths(place), **_diversity(place)}
-        for name, place in found.items()
-    }
+    begun = set(pq.read_table(few)["text"].to_pylist())
+    columns = {}
+    for name, place in found.items():
+        alike = [messages for messages in conversations(place) if messages[0]["content"] in begun]
+        columns[name] = {**_retention(place), **_costs(place), **_lengths(place)}
+        columns[name]["conversations of the same queries"] = f"{len(alike):,}"
+        columns[name] |= _diversity(alike)
     return _table(_judged(at, f"{cell}/quality-2-{n}", columns, found))
 
 
@@ -303,6 +305,7 @@ def _judged(
         ids = [f"{column}-{i}" for i in range(len(whole))]
         pq.write_table(pa.table({"session_id": ids, "messages": whole}), file)
         sets.append(f"{file.stem}={file}")
+        columns[column]["new content words a seeker's turn behind the query"] = _new_words(whole)
     quality.standalone(sets, at.out / name, QUIET, recipe="paper", overrides=[MEASURES], num_proc=1)
     report = load_json(at.out / name / layout.QUALITY_REPORT)["by_source"]
     for column, part in zip(columns.values(), report.values(), strict=True):
@@ -311,6 +314,15 @@ def _judged(
             one = part["numbers"][measure][number]
             column[title] = _estimate(Estimate(one["mean"], one["low"], one["high"]))
     return columns
+
+
+def _new_words(sessions: Sequence[Sequence[Message]]) -> str:
+    """Return how many words a turn of the seeker adds; the query, which was given, is none."""
+    sums = []
+    for session, scored in zip(sessions, Informativeness().score(sessions), strict=True):
+        turns = [i for i, message in enumerate(session) if i and message["role"] == "user"]
+        sums.append([sum(scored.scores[i] or 0 for i in turns), len(turns)])
+    return _ratio(np.array(sums, np.float64))
 
 
 def _table(columns: Mapping[str, Mapping[str, str]]) -> str:
