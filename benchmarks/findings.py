@@ -122,10 +122,11 @@ def _finding_4(at: Experiments, cells: Sequence[str], queries: Path, unseen: Uns
         columns[cell] = {
             **_learned(at, cell),
             **_retention(found),
-            **_diversity(conversations(found)),
             **_memorized(at, cell, found, unseen),
             **_likelihoods(at, cell, model, unseen),
         }
+    texts = {cell: conversations(at.out / cell / "informative") for cell in cells}
+    _add_diversity(columns, texts)
     empty = dict.fromkeys(columns[cells[0]], "-")
     return _table({**columns, BEFORE: {**empty, **columns[BEFORE]}})
 
@@ -156,17 +157,20 @@ def _retention(found: Path) -> dict[str, str]:
     }
 
 
-def _diversity(texts: Iterable[Sequence[Message]]) -> dict[str, str]:
-    said = list(_first_words(texts))
-    words = [[utterance.words for utterance in session] for session in said]
-    values = {
-        f"distinct-{n} of the first {WORDS} words": _estimate(
-            distinct(number_grams(words, n, {}), len(words))
-        )
-        for n in (1, 2)
-    }
-    score = vendi_score(said) or 0.0
-    return {**values, f"Vendi score of the first {WORDS} words": f"{score:.1f}"}
+def _add_diversity(
+    columns: Mapping[str, dict[str, str]], texts: Mapping[str, Iterable[Sequence[Message]]]
+) -> None:
+    """Add how diverse the beginnings of texts are, of as many in each column: fewer differ more."""
+    said = {name: list(_first_words(some)) for name, some in texts.items()}
+    least = min(map(len, said.values()))
+    for name, begun in said.items():
+        words = [[utterance.words for utterance in session] for session in begun[:least]]
+        columns[name][f"texts of {WORDS} words or more"] = f"{len(begun)}"
+        for n in (1, 2):
+            found = distinct(number_grams(words, n, {}), least)
+            columns[name][f"distinct-{n} of the first {WORDS} words"] = _estimate(found)
+        score = vendi_score(begun[:least]) or 0.0
+        columns[name][f"Vendi score of the first {WORDS} words"] = f"{score:.1f}"
 
 
 def _first_words(texts: Iterable[Sequence[Message]]) -> Iterator[Spoken]:
@@ -234,10 +238,10 @@ def _finding_5(at: Experiments, cell: str, queries: Mapping[str, Path]) -> str:
             **_of_queries(queries[kind]),
             **_retention(place),
             **_lengths(place),
-            **_diversity(conversations(place)),
         }
         for kind, place in found.items()
     }
+    _add_diversity(columns, {kind: conversations(place) for kind, place in found.items()})
     return _table(_judged(at, f"{cell}/quality-5", columns, found))
 
 
@@ -268,13 +272,11 @@ def _finding_2(at: Experiments, cell: str, queries: Path, n: int) -> str:
         "one model": at.written(f"{cell}/informative", queries, model, tokenizer=model),
         "two models": chatted(at, f"{cell}/chat-{n}", few, model, another, n),
     }
-    begun = set(pq.read_table(few)["text"].to_pylist())
-    columns = {}
-    for name, place in found.items():
-        alike = [messages for messages in conversations(place) if messages[0]["content"] in begun]
-        columns[name] = {**_retention(place), **_costs(place), **_lengths(place)}
-        columns[name]["conversations of the same queries"] = f"{len(alike):,}"
-        columns[name] |= _diversity(alike)
+    columns = {
+        name: {**_retention(place), **_costs(place), **_lengths(place)}
+        for name, place in found.items()
+    }
+    _add_diversity(columns, {name: conversations(place)[:n] for name, place in found.items()})
     return _table(_judged(at, f"{cell}/quality-2-{n}", columns, found))
 
 
