@@ -8,8 +8,7 @@ learn to tell DECODE from them, so four kinds of negatives look like the positiv
   spoken of.
 - ``same side``: two first utterances of DECODE that share words, of one polarity.
 - ``halves``: what an utterance of DECODE says first, and what it says then.
-- ``session``: two utterances of one speaker in a session of ESConv that share words. People do
-  contradict themselves there, rarely.
+- ``session``: two utterances of one speaker in a session of ESConv that share words.
 
 And two kinds are near copies, lest nearness alone decides: an utterance and itself in other words
 (``copy``), and the same with its sense turned: negated, with another number, name or relative
@@ -74,8 +73,6 @@ def _digest(text: str) -> int:
     return int(sha256(text.encode()).hexdigest(), 16)
 
 
-# -- words ----------------------------------------------------------------------------------------
-
 _COMMON = """
 a an the and or but so if of in on at to for with from by as is are was were be been am do does
 did have has had i you he she it we they me him her them my your his its our their this that these
@@ -101,9 +98,6 @@ def overlap(example: Example) -> float:
     """Return the share of words that two utterances share, which alone tells something."""
     a, b = content(example.first), content(example.second)
     return len(a & b) / max(1, len(a | b))
-
-
-# -- pairs ----------------------------------------------------------------------------------------
 
 
 def read_decode(path: Path) -> list[Example]:
@@ -190,8 +184,6 @@ def of_sessions(files: Sequence[Path]) -> list[Example]:
                     found.append(Example(a, b, "session"))
     return found
 
-
-# -- near copies ----------------------------------------------------------------------------------
 
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
@@ -315,9 +307,6 @@ def copies(
         second = turned(again, rng, names) if turn else again
         if second is not None and second != text and len(content(again)) > 1:
             yield Example(text, second, "turned copy" if turn else "copy")
-
-
-# -- parts ----------------------------------------------------------------------------------------
 
 
 def make_part(

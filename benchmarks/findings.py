@@ -23,14 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from augesc_builder.metrics.informativeness.measure import Informativeness
-from augesc_builder.metrics.intervals import Estimate, Numbers, bootstrap, distinct, number_grams
+from augesc_builder.metrics.intervals import Estimate, Numbers, distinct, number_grams
 from augesc_builder.metrics.novelty.counts import NoveltyCounts, utterances_of
 from augesc_builder.metrics.tokenized import Spoken, spoken
 from augesc_builder.metrics.vendi import vendi_score
 from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.quality import stage as quality
 from augesc_builder.run import layout
-from augesc_builder.run.markdown import markdown_table
 from augesc_builder.run.provenance import load_json
 from augesc_builder.text.prompts import Message
 from augesc_builder.text.words import tokenize
@@ -47,6 +46,7 @@ from benchmarks.findings_runs import (
     write_queries,
     write_sessions,
 )
+from benchmarks.findings_tables import estimate, ratio, table
 from benchmarks.harness import options, parse
 
 CELLS = "25x1,25x3,100x1,100x3,400x1,400x3"
@@ -59,7 +59,6 @@ WORDS = 100
 BEGINNING = 10
 """Utterances that quality is measured on, from the query on: as many as requirements ask for."""
 
-DRAWS = 2000
 MEASURES = "quality.measures=[consistency, topic_drift]"
 SHOWN = {
     "consistency.role_confusions": "role confusions a session",
@@ -128,7 +127,7 @@ def _finding_4(at: Experiments, cells: Sequence[str], queries: Path, unseen: Uns
     texts = {cell: conversations(at.out / cell / "informative") for cell in cells}
     _add_diversity(columns, texts)
     empty = dict.fromkeys(columns[cells[0]], "-")
-    return _table({**columns, BEFORE: {**empty, **columns[BEFORE]}})
+    return table({**columns, BEFORE: {**empty, **columns[BEFORE]}})
 
 
 def _learned(at: Experiments, cell: str) -> dict[str, str]:
@@ -151,7 +150,7 @@ def _retention(found: Path) -> dict[str, str]:
     }
     return {
         "texts": f"{len(rows):,}",
-        "kept by the eight requirements, %": _ratio(sums, 100),
+        "kept by the eight requirements, %": ratio(sums, 100),
         "texts that never ended, %": f"{100 * endless / len(rows):.0f}",
         **broken,
     }
@@ -168,7 +167,7 @@ def _add_diversity(
         columns[name][f"texts of {WORDS} words or more"] = f"{len(begun)}"
         for n in (1, 2):
             found = distinct(number_grams(words, n, {}), least)
-            columns[name][f"distinct-{n} of the first {WORDS} words"] = _estimate(found)
+            columns[name][f"distinct-{n} of the first {WORDS} words"] = estimate(found)
         score = vendi_score(begun[:least]) or 0.0
         columns[name][f"Vendi score of the first {WORDS} words"] = f"{score:.1f}"
 
@@ -191,8 +190,8 @@ def _memorized(at: Experiments, cell: str, found: Path, unseen: Unseen) -> dict[
     people = [session.messages for session in unseen.seen]
     sums, longest = zip(*(_spans(of, learned) for of in (ours, people)), strict=True)
     return {
-        "memorized 4-grams, %": _ratio(sums[0], 100),
-        "the same of people's sessions of topics seen, %": _ratio(sums[1], 100),
+        "memorized 4-grams, %": ratio(sums[0], 100),
+        "the same of people's sessions of topics seen, %": ratio(sums[1], 100),
         "longest memorized span, words": f"{longest[0]}",
     }
 
@@ -217,10 +216,10 @@ def _likelihoods(at: Experiments, cell: str, model: Any, unseen: Unseen) -> dict
         stem = f"losses-{name.replace(' ', '-')}"
         now = losses(at, f"{cell}/{stem}", model, sessions)
         before = losses(at, f"{BEFORE}/{stem}", place, sessions)
-        rows[f"perplexity, topics {name}"] = _ratio(now, 1, np.exp)
+        rows[f"perplexity, topics {name}"] = ratio(now, 1, np.exp)
         moved = np.column_stack([now[:, 0] - before[:, 0], now[:, 1]])
         if cell != BEFORE:
-            rows[f"its ratio to that before, topics {name}"] = _ratio(moved, 1, np.exp)
+            rows[f"its ratio to that before, topics {name}"] = ratio(moved, 1, np.exp)
     return rows
 
 
@@ -242,7 +241,7 @@ def _finding_5(at: Experiments, cell: str, queries: Mapping[str, Path]) -> str:
         for kind, place in found.items()
     }
     _add_diversity(columns, {kind: conversations(place) for kind, place in found.items()})
-    return _table(_judged(at, f"{cell}/quality-5", columns, found))
+    return table(_judged(at, f"{cell}/quality-5", columns, found))
 
 
 def _of_queries(file: Path) -> dict[str, str]:
@@ -256,8 +255,8 @@ def _lengths(found: Path) -> dict[str, str]:
     words = [sum(len(one.words) for one in spoken(messages)) for messages in said]
     sums = np.array([[w, len(m), 1] for w, m in zip(words, said, strict=True)], np.float64)
     return {
-        "utterances of a text": _ratio(sums.reshape(-1, 3)[:, 1:]),
-        "words of an utterance": _ratio(sums.reshape(-1, 3)[:, :2]),
+        "utterances of a text": ratio(sums.reshape(-1, 3)[:, 1:]),
+        "words of an utterance": ratio(sums.reshape(-1, 3)[:, :2]),
     }
 
 
@@ -277,7 +276,7 @@ def _finding_2(at: Experiments, cell: str, queries: Path, n: int) -> str:
         for name, place in found.items()
     }
     _add_diversity(columns, {name: conversations(place)[:n] for name, place in found.items()})
-    return _table(_judged(at, f"{cell}/quality-2-{n}", columns, found))
+    return table(_judged(at, f"{cell}/quality-2-{n}", columns, found))
 
 
 def _costs(found: Path) -> dict[str, str]:
@@ -314,7 +313,7 @@ def _judged(
         for key, title in SHOWN.items():
             measure, number = key.split(".")
             one = part["numbers"][measure][number]
-            column[title] = _estimate(Estimate(one["mean"], one["low"], one["high"]))
+            column[title] = estimate(Estimate(one["mean"], one["low"], one["high"]))
     return columns
 
 
@@ -324,33 +323,7 @@ def _new_words(sessions: Sequence[Sequence[Message]]) -> str:
     for session, scored in zip(sessions, Informativeness().score(sessions), strict=True):
         turns = [i for i, message in enumerate(session) if i and message["role"] == "user"]
         sums.append([sum(scored.scores[i] or 0 for i in turns), len(turns)])
-    return _ratio(np.array(sums, np.float64))
-
-
-def _table(columns: Mapping[str, Mapping[str, str]]) -> str:
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    rows = [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
-    return markdown_table(["", *columns], rows)
-
-
-def _ratio(
-    sums: Numbers, scale: float = 1, after: Callable[[Numbers], Numbers] = np.asarray
-) -> str:
-    """Return the first column by the second, over all rows, with its interval over rows."""
-
-    def metric(rows: Numbers) -> Numbers:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return after(rows[:, 0] / rows[:, 1]) * scale
-
-    return _estimate(bootstrap(sums, {"": metric}, DRAWS, 13)[""]) if len(sums) else "-"
-
-
-def _estimate(found: Estimate) -> str:
-    if found.value is None:
-        return "-"
-    if found.low is None or found.high is None:
-        return f"{found.value:.3g}"
-    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+    return ratio(np.array(sums, np.float64))
 
 
 if __name__ == "__main__":
