@@ -310,11 +310,11 @@ def _judged(
         columns[column]["new content words a seeker's turn behind the query"] = _new_words(whole)
     quality.standalone(sets, at.out / name, QUIET, recipe="paper", overrides=[MEASURES], num_proc=1)
     report = load_json(at.out / name / layout.QUALITY_REPORT)["by_source"]
-    for column, part in zip(columns.values(), report.values(), strict=True):
+    for numbers, part in zip(columns.values(), report.values(), strict=True):
         for key, title in SHOWN.items():
             measure, number = key.split(".")
             one = part["numbers"][measure][number]
-            column[title] = _estimate(Estimate(one["mean"], one["low"], one["high"]))
+            numbers[title] = _estimate(Estimate(one["mean"], one["low"], one["high"]))
     return columns
 
 
