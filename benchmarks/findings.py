@@ -26,7 +26,7 @@ from augesc_builder.metrics.informativeness.measure import Informativeness
 from augesc_builder.metrics.intervals import Estimate, Numbers, distinct, number_grams
 from augesc_builder.metrics.novelty.counts import NoveltyCounts, utterances_of
 from augesc_builder.metrics.tokenized import Spoken, spoken
-from augesc_builder.metrics.vendi import vendi_score
+from augesc_builder.metrics.vendi.score import vendi_score
 from augesc_builder.models.backbone import place_of
 from augesc_builder.pipeline.quality import stage as quality
 from augesc_builder.run import layout
@@ -309,11 +309,11 @@ def _judged(
         columns[column]["new content words a seeker's turn behind the query"] = _new_words(whole)
     quality.standalone(sets, at.out / name, QUIET, recipe="paper", overrides=[MEASURES], num_proc=1)
     report = load_json(at.out / name / layout.QUALITY_REPORT)["by_source"]
-    for column, part in zip(columns.values(), report.values(), strict=True):
+    for numbers, part in zip(columns.values(), report.values(), strict=True):
         for key, title in SHOWN.items():
             measure, number = key.split(".")
             one = part["numbers"][measure][number]
-            column[title] = estimate(Estimate(one["mean"], one["low"], one["high"]))
+            numbers[title] = estimate(Estimate(one["mean"], one["low"], one["high"]))
     return columns
 
 

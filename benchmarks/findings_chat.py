@@ -21,7 +21,10 @@ CONTEXT, UTTERANCE = 512, 64
 
 LAST_WORDS = "[bye, bye-bye, goodbye]"
 
-SAID = {"supporter": (SEEKER, SUPPORTER), "seeker": (SUPPORTER, SEEKER)}
+SAID: dict[Role, tuple[str, str]] = {
+    "supporter": (SEEKER, SUPPORTER),
+    "seeker": (SUPPORTER, SEEKER),
+}
 """What stands before what a speaker hears, and before what it says itself."""
 
 
@@ -29,11 +32,9 @@ def chatted(
     at: Experiments, name: str, queries: Path, supporter: Path, seeker: Path, batch: int
 ) -> Path:
     """Let two models talk to each other from each query on; return the folder of the texts."""
-    speakers = {
-        role: _speaker(at, model, at.out / name / role, role)
-        for role, model in (("supporter", supporter), ("seeker", seeker))
-    }
-    both = ", ".join(f"{role}: {{model: {at}, revision: null}}" for role, at in speakers.items())
+    models: dict[Role, Path] = {"supporter": supporter, "seeker": seeker}
+    folders = {role: _speaker(at, m, at.out / name / role, role) for role, m in models.items()}
+    both = ", ".join(f"{role}: {{model: {m}, revision: null}}" for role, m in folders.items())
     dtype = "float32" if at.tiny else "bfloat16"
     backend = (
         f"{{type: self_chat, {both}, max_utterances: {12 if at.tiny else 30}, dtype: {dtype}, "
