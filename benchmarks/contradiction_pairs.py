@@ -1,18 +1,20 @@
 """Pairs of utterances of one speaker that clash, and pairs that look like them and do not.
 
 DECODE's file has contradictions only. A classifier that met other texts as its negatives would
-learn to tell DECODE from them, so three kinds of negatives look like the positives:
+learn to tell DECODE from them, so four kinds of negatives look like the positives:
 
 - ``style``: a first and a second utterance of DECODE, each of another pair. They share words, but
   none of those that the second shares with the one it was written against: what it denies is not
   spoken of.
 - ``same side``: two first utterances of DECODE that share words, of one polarity.
+- ``halves``: what an utterance of DECODE says first, and what it says then.
 - ``session``: two utterances of one speaker in a session of ESConv that share words. People do
   contradict themselves there, rarely.
 
 And two kinds are near copies, lest nearness alone decides: an utterance and itself in other words
-(``copy``), and the same with its sense turned: negated, with another number or another relative
-(``turned copy``, a contradiction).
+(``copy``), and the same with its sense turned: negated, with another number, name or relative
+(``turned copy``, a contradiction). Some of the strangers have their sense turned too, lest the marks
+of turning decide: what is denied there is not what the other one says.
 
 Utterances are of the held-out part, of validation or of training by a hash of DECODE's first one,
 or by ESConv's own splits; a pair is never of two parts. To clash is mutual, and either utterance
@@ -38,8 +40,12 @@ from augesc_builder.text.words import tokenize
 
 LABELS = CLASH, PEACE = "contradiction", "no_contradiction"
 PARTS = ("training", "validation", "held_out")
-SHARES = {"decode": 38, "turned copy": 12, "style": 20, "same side": 8, "session": 14, "copy": 8}
+SHARES = {
+    "decode": 40, "turned copy": 12, "style": 20, "same side": 6, "halves": 5, "session": 9, "copy": 8,
+}  # fmt: skip
 """Of a hundred pairs."""
+TURNED = 0.35
+"""Share of strangers of one side, halves and pairs of sessions of which one is turned."""
 LONGEST = 45
 """Words of an utterance at most: a pair then fits into the tokens that are read."""
 
@@ -154,6 +160,22 @@ def strangers(
             yield Example(decode[i].first, text, "same side" if same_side else "style")
 
 
+def halves(decode: Sequence[Example], rng: random.Random, tries: int) -> Iterator[Example]:
+    """Yield the two parts of utterances of several sentences."""
+    for _ in range(tries):
+        row = rng.choice(decode)
+        sentences = _sentences(rng.choice((row.first, row.second)))
+        if len(sentences) > 1:
+            at = rng.randrange(1, len(sentences))
+            a, b = " ".join(sentences[:at]), " ".join(sentences[at:])
+            if min(len(content(a)), len(content(b))) > 1:
+                yield Example(a, b, "halves")
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?]) +", text)
+
+
 def of_sessions(files: Sequence[Path]) -> list[Example]:
     """Return pairs of one speaker's utterances in a session that share words."""
     found = []
@@ -179,6 +201,9 @@ _SWAPPED = (
     *("wife husband", "girlfriend boyfriend", "aunt uncle", "grandmother grandfather", "good bad"),
     *("old young", "easy hard", "happy unhappy", "alone together", "started stopped", "cat dog"),
     *("remember forgot", "married single", "everyone nobody", "everything nothing", "all none"),
+    *("best worst", "more less", "first last", "before after", "hot cold", "big small", "he she"),
+    *("summer winter", "morning evening", "north south", "east west", "boy girl", "man woman"),
+    *("left right", "often rarely", "many few", "rich poor", "monday friday", "alive dead"),
 )
 _OTHER = {a: b for pair in _SWAPPED for a, b in (pair.split(), pair.split()[::-1])}
 _HELPERS = "is|are|was|were|am|can|will|should|could|would"
@@ -206,22 +231,40 @@ RULES: tuple[Rule, ...] = (
 _PLAINER = (
     *(("don't", "do not"), ("can't", "cannot"), ("I'm", "I am"), ("it's", "it is")),
     *(("I've", "I have"), ("didn't", "did not"), ("really ", ""), ("very ", ""), ("just ", "")),
+    *(("mom", "mother"), ("dad", "father"), ("kids", "children"), ("great", "wonderful")),
+    *(("job", "work"), ("scared", "afraid"), ("happy", "glad"), ("movie", "film"), ("hard", "tough")),
+    *(("enjoy", "like"), ("awesome", "cool"), ("also ", ""), ("a lot", "very much"), ("maybe", "perhaps")),
+    *(("want to", "would like to"), ("that is", "that's"), ("awful", "terrible"), ("so ", "")),
 )
-_LEADS = ("Yes, ", "Well, ", "I mean, ", "As I said, ", "Like I told you, ", "You know, ")
+_LEADS = (
+    *("Yes, ", "Well, ", "I mean, ", "As I said, ", "Like I told you, ", "You know, ", "Oh, "),
+    *("So ", "Honestly, ", "Sorry, ", "Hmm, ", "I think ", "Again, ", "Please, "),
+)
+_TAILS = (", you know", ", I think", ", to be honest", " right now", ", of course", ", as I said")
+_STRESS = re.compile(rf"\b([Ii]|we|they) (?=(?:{_VERBS})\b)")
+_STRESSES = ("really", "definitely", "certainly", "do", "truly", "still")
 
 
-def turned(text: str, rng: random.Random) -> str | None:
-    """Return an utterance with its sense turned; ``None`` where no rule knows how."""
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}\b")
+
+
+def turned(text: str, rng: random.Random, names: Sequence[str] = ()) -> str | None:
+    """Return an utterance with its sense turned; ``None`` where no rule knows how.
+
+    A name becomes one of ``names``.
+    """
     asked = [m.span() for m in re.finditer(r"[^.!?]*\?", text)]
+    named: tuple[Rule, ...] = ((_NAME, lambda _: rng.choice(names)),) if names else ()
+    rules = (*RULES, *named)
     ways = [
         (rule, m)
-        for rule in RULES
+        for rule in rules
         for m in rule[0].finditer(text)
         if not any(start <= m.start() < end for start, end in asked)
     ]
     if not ways:
         return None
-    rule = rng.choice(sorted({id(rule): rule for rule, _ in ways}.values(), key=RULES.index))
+    rule = rng.choice(sorted({id(rule): rule for rule, _ in ways}.values(), key=rules.index))
     match = rng.choice([m for each, m in ways if each is rule])
     new = match.expand(rule[1]) if isinstance(rule[1], str) else rule[1](match)
     return text[: match.start()] + new + text[match.end() :]
@@ -229,15 +272,22 @@ def turned(text: str, rng: random.Random) -> str | None:
 
 def copied(text: str, rng: random.Random) -> str:
     """Return an utterance as the same speaker may say it again: of the same sense."""
-    sentences = re.split(r"(?<=[.!?]) ", text)
+    sentences = _sentences(text)
     if len(sentences) > 1 and rng.random() < 0.5:
         sentences.pop(rng.randrange(len(sentences)))
+    if rng.random() < 0.2:
+        rng.shuffle(sentences)
     text = " ".join(sentences)
     for old, new in _PLAINER:
         if rng.random() < 0.5:
             text = re.sub(rf"\b{old}", new, text)
+    if rng.random() < 0.2:
+        stress = rng.choice(_STRESSES)
+        text = _STRESS.sub(lambda m: f"{m[0]}{stress} ", text, count=1)
     if rng.random() < 0.4:
         text = rng.choice(_LEADS) + text
+    if rng.random() < 0.15:
+        text = text.rstrip(" .!") + rng.choice(_TAILS)
     return text.lower() if rng.random() < 0.3 else text.rstrip(" .!")
 
 
@@ -245,10 +295,11 @@ def copies(
     texts: Sequence[str], rng: random.Random, tries: int, *, turn: bool
 ) -> Iterator[Example]:
     """Yield utterances and their near copies."""
+    names = sorted({name for text in texts for name in _NAME.findall(text)})
     for _ in range(tries):
         text = rng.choice(texts)
         again = copied(text, rng)
-        second = turned(again, rng) if turn else again
+        second = turned(again, rng, names) if turn else again
         if second is not None and second != text and len(content(again)) > 1:
             yield Example(text, second, "turned copy" if turn else "copy")
 
@@ -266,6 +317,7 @@ def make_part(
     made = {
         "style": strangers(decode, rng, 20 * n, same_side=False),
         "same side": strangers(decode, rng, 20 * n, same_side=True),
+        "halves": halves(decode, rng, 20 * n),
         "copy": copies(texts, rng, 20 * n, turn=False),
         "turned copy": copies(texts, rng, 20 * n, turn=True),
     }
@@ -273,7 +325,16 @@ def make_part(
     chosen += rng.sample(list(sessions), min(wanted["session"], len(sessions)))
     for kind, pairs in made.items():
         chosen += islice(pairs, wanted[kind])
+    chosen = [_with_marks(pair, rng) for pair in chosen]
     # To clash is mutual: either may come first.
     turns = [(e, rng.sample((e.first, e.second), 2)) for e in chosen]
     either = [Example(a, b, e.kind) for e, (a, b) in turns]
     return rng.sample(either, len(either))
+
+
+def _with_marks(pair: Example, rng: random.Random) -> Example:
+    """Return a pair of strangers with one of them turned, by chance."""
+    if pair.kind not in {"same side", "halves", "session"} or rng.random() >= TURNED:
+        return pair
+    second = turned(pair.second, rng)
+    return pair if second is None else Example(pair.first, second, pair.kind)

@@ -59,9 +59,9 @@ def main() -> None:
     parser.add_argument("--decode", type=Path, default=quality)
     parser.add_argument("--esconv", type=Path, default=SHARED / "esconv")
     parser.add_argument("--model", type=Path, help="a checkpoint folder to start from")
-    parser.add_argument("--pairs", type=int, default=9000, help="that are trained on")
+    parser.add_argument("--pairs", type=int, default=24000, help="that are trained on")
     parser.add_argument(
-        "--trainable-layers", type=int, default=12, help="of the model's upper ones"
+        "--trainable-layers", type=int, default=18, help="of the model's upper ones"
     )
     parser.add_argument("--pairs-only", action="store_true", help="train nothing")
     parser.add_argument("--set", action="append", default=[], help="of the training's config")
@@ -82,7 +82,7 @@ def write_pairs(given: argparse.Namespace, out: Path) -> dict[str, Path]:
     """Write the pairs of each part and print how many of what they are; return the files."""
     decode, of_kind = read_decode(given.decode), {}
     sessions = {"training": "train.txt", "validation": "valid.txt", "held_out": "test.txt"}
-    sizes = {"training": given.pairs, "validation": given.pairs // 20, "held_out": given.pairs // 6}
+    sizes = {"training": given.pairs, "validation": min(800, given.pairs // 20), "held_out": min(2400, given.pairs // 6)}
     files = {part: out / f"{part}.tsv" for part in PARTS}
     out.mkdir(parents=True, exist_ok=True)
     for part, path in files.items():
@@ -101,7 +101,7 @@ def write_pairs(given: argparse.Namespace, out: Path) -> dict[str, Path]:
 
 def training_config(given: argparse.Namespace, files: dict[str, Path], start: Path) -> Config:
     """Return the config of the training."""
-    every = max(2, given.pairs // 16 // 4)
+    every = max(2, given.pairs // 64 // 8)
     settings = {
         "name": "contradictions",
         "about": "A classifier of whether a speaker contradicts what they said before.",
@@ -110,13 +110,14 @@ def training_config(given: argparse.Namespace, files: dict[str, Path], start: Pa
         "data.validation": [str(files["validation"])],
         "phases.first.sessions": [str(files["training"])],
         "phases.first.epochs": 1,
-        "phases.first.learning_rate": 5e-5,
-        "phases.first.warmup_steps": 40,
+        "phases.first.learning_rate": 1.2e-4,
+        "phases.first.warmup_steps": 30,
         "examples.max_source_tokens": 96,
-        "train.batch_size": 16,
+        "train.batch_size": 64,
         "train.evaluate_every": every,
+        "train.patience": "null",
         "machine.micro_batch_size": 16,
-        "machine.save_every": max(2, every // 2),
+        "machine.save_every": every,
         "machine.trackers": "[]",
     }
     overrides = [f"{key}={value}" for key, value in settings.items()]

@@ -142,11 +142,14 @@ def _load(
             if not further:
                 config.id2label = dict(enumerate(labels))
                 config.label2id = {label: i for i, label in enumerate(labels)}
+            # On processors the gradient of fused attention takes longer than all matrices together.
+            plain = {} if torch.cuda.is_available() or not labels else {"attn_implementation": "eager"}
             model, found = pretrained.load_pretrained(
                 AutoModelForSequenceClassification,
                 name,
                 revision,
                 config=config,
+                **plain,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=not further,
                 output_loading_info=True,
