@@ -13,8 +13,8 @@ learn to tell DECODE from them, so four kinds of negatives look like the positiv
 
 And two kinds are near copies, lest nearness alone decides: an utterance and itself in other words
 (``copy``), and the same with its sense turned: negated, with another number, name or relative
-(``turned copy``, a contradiction). Some of the strangers have their sense turned too, lest the marks
-of turning decide: what is denied there is not what the other one says.
+(``turned copy``, a contradiction). Some of the strangers have their sense turned too, lest the
+marks of turning decide: what is denied there is not what the other one says.
 
 Utterances are of the held-out part, of validation or of training by a hash of DECODE's first one,
 or by ESConv's own splits; a pair is never of two parts. To clash is mutual, and either utterance
@@ -41,7 +41,8 @@ from augesc_builder.text.words import tokenize
 LABELS = CLASH, PEACE = "contradiction", "no_contradiction"
 PARTS = ("training", "validation", "held_out")
 SHARES = {
-    "decode": 40, "turned copy": 12, "style": 20, "same side": 6, "halves": 5, "session": 9, "copy": 8,
+    "decode": 40, "turned copy": 12,
+    "style": 20, "same side": 6, "halves": 5, "session": 9, "copy": 8,
 }  # fmt: skip
 """Of a hundred pairs."""
 TURNED = 0.35
@@ -232,8 +233,20 @@ _PLAINER = (
     *(("don't", "do not"), ("can't", "cannot"), ("I'm", "I am"), ("it's", "it is")),
     *(("I've", "I have"), ("didn't", "did not"), ("really ", ""), ("very ", ""), ("just ", "")),
     *(("mom", "mother"), ("dad", "father"), ("kids", "children"), ("great", "wonderful")),
-    *(("job", "work"), ("scared", "afraid"), ("happy", "glad"), ("movie", "film"), ("hard", "tough")),
-    *(("enjoy", "like"), ("awesome", "cool"), ("also ", ""), ("a lot", "very much"), ("maybe", "perhaps")),
+    *(
+        ("job", "work"),
+        ("scared", "afraid"),
+        ("happy", "glad"),
+        ("movie", "film"),
+        ("hard", "tough"),
+    ),
+    *(
+        ("enjoy", "like"),
+        ("awesome", "cool"),
+        ("also ", ""),
+        ("a lot", "very much"),
+        ("maybe", "perhaps"),
+    ),
     *(("want to", "would like to"), ("that is", "that's"), ("awful", "terrible"), ("so ", "")),
 )
 _LEADS = (

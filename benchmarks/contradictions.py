@@ -1,15 +1,16 @@
 """Train the classifier of contradictions: whether two utterances of one speaker clash.
 
-    python benchmarks/contradictions.py --out FOLDER [--pairs 9000] [--trainable-layers 12]
-        [--decode FILE] [--esconv FOLDER] [--model FOLDER] [--tiny]
+    python benchmarks/contradictions.py --out FOLDER [--pairs 40000] [--minutes 45]
+        [--layers 22] [--trainable-layers 14] [--decode FILE] [--esconv FOLDER] [--model FOLDER]
 
 FILE has columns ``seg1`` and ``seg2`` of utterances that contradict each other, as DECODE (Nie et
 al. 2021) does. The first model is FOLDER, or the quickstart's, whose package has to be installed.
-What comes out is ``FOLDER/training/model-first``: a classifier of transformers with the labels
-``contradiction`` and ``no_contradiction``, for pairs of one speaker's utterances.
+What comes out is ``FOLDER/model``: a classifier of transformers with the labels ``contradiction``
+and ``no_contradiction``, for pairs of one speaker's utterances.
 
-What pairs it learns stands in ``contradiction_pairs.py``. What part of the pairs was used is
-printed, and how well those held out are told, beside the words that the two share and their number.
+What pairs it learns stands in ``contradiction_pairs.py``, how in ``contradiction_training.py``.
+What part of the pairs was used is printed, and how well those held out are told, beside the words
+that the two share and their number.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from itertools import permutations, product
 from pathlib import Path
 
@@ -25,14 +27,11 @@ import numpy as np
 
 from augesc_builder.config.backbone import FromScratch
 from augesc_builder.config.recipe import load_recipe
-from augesc_builder.config.training import Config, load_config
 from augesc_builder.models import causal_lm
 from augesc_builder.models.backbone import place_of
 from augesc_builder.models.sequence_classifier import SequenceClassifier
 from augesc_builder.run.markdown import markdown_table
-from augesc_builder.run.progress import Progress
 from augesc_builder.sources import sample
-from augesc_builder.training.run import train
 from benchmarks.contradiction_pairs import (
     CLASH,
     PARTS,
@@ -44,6 +43,7 @@ from benchmarks.contradiction_pairs import (
     part_of,
     read_decode,
 )
+from benchmarks.contradiction_training import Plan, train
 from benchmarks.harness import SHARED, options, parse
 
 TINY = FromScratch(vocab_size=400, n_embd=32, n_layer=2, n_head=2, rotary_dim=8, n_positions=256)
@@ -59,77 +59,55 @@ def main() -> None:
     parser.add_argument("--decode", type=Path, default=quality)
     parser.add_argument("--esconv", type=Path, default=SHARED / "esconv")
     parser.add_argument("--model", type=Path, help="a checkpoint folder to start from")
-    parser.add_argument("--pairs", type=int, default=24000, help="that are trained on")
-    parser.add_argument(
-        "--trainable-layers", type=int, default=18, help="of the model's upper ones"
-    )
+    parser.add_argument("--pairs", type=int, default=40000, help="that are there to train on")
+    parser.add_argument("--minutes", type=float, default=45, help="that training takes at most")
+    parser.add_argument("--layers", type=int, default=22, help="lower ones that are kept; 0: all")
+    parser.add_argument("--trainable-layers", type=int, default=14, help="of those, the upper ones")
     parser.add_argument("--pairs-only", action="store_true", help="train nothing")
-    parser.add_argument("--set", action="append", default=[], help="of the training's config")
-    given = parse(parser, pairs=120, trainable_layers=1)
+    given = parse(parser, pairs=120, layers=0, trainable_layers=1)
     with tempfile.TemporaryDirectory() as temporary:
         out = given.out or Path(temporary)
         if given.tiny:
             given.decode, given.esconv, given.model = stand_ins(Path(temporary))
-        files = write_pairs(given, out)
+        parts = make_parts(given, out)
         if given.pairs_only:
             return
         start = given.model or plain_checkpoint(out / "start")
-        train(training_config(given, files, start), out / "training", Progress())
-        judge(out, files["held_out"])
+        plan = Plan(given.minutes, given.layers or None, given.trainable_layers)
+        trained = train(start, parts["training"], parts["validation"], out / "model", plan)
+        used = Counter(pair.kind for pair in parts["training"][: trained.pairs])["decode"]
+        print(
+            f"trained on {trained.pairs:,} pairs in {trained.minutes:.0f} minutes, among them "
+            f"{used:,} of DECODE ({used / given.n_decode:.0%} of all); "
+            f"validation loss {trained.validation_loss:.3f}"
+        )
+        judge(out / "model", parts["held_out"])
 
 
-def write_pairs(given: argparse.Namespace, out: Path) -> dict[str, Path]:
-    """Write the pairs of each part and print how many of what they are; return the files."""
-    decode, of_kind = read_decode(given.decode), {}
+def make_parts(given: argparse.Namespace, out: Path) -> dict[str, list[Example]]:
+    """Make and write the pairs of each part, and print how many of what they are."""
+    decode = read_decode(given.decode)
+    given.n_decode = max(1, len(decode))
     sessions = {"training": "train.txt", "validation": "valid.txt", "held_out": "test.txt"}
-    sizes = {"training": given.pairs, "validation": min(800, given.pairs // 20), "held_out": min(2400, given.pairs // 6)}
-    files = {part: out / f"{part}.tsv" for part in PARTS}
+    most = {"training": given.pairs, "validation": 600, "held_out": 2400}
+    parts = {}
     out.mkdir(parents=True, exist_ok=True)
-    for part, path in files.items():
+    for part in PARTS:
         ours = [row for row in decode if part_of(row.first) == part]
-        pairs = make_part(sizes[part], ours, of_sessions([given.esconv / sessions[part]]), part)
-        lines = [f"{e.first}\t{e.second}\t{e.label}\t{e.first}\t{e.kind}\n" for e in pairs]
-        text = "text\ttext_pair\tlabel\tgroup\tkind\n" + "".join(lines)
-        path.write_text(text, encoding="utf-8")
-        of_kind[part] = Counter(pair.kind for pair in pairs)
-    used = of_kind["training"]["decode"] / max(1, len(decode))
-    print(f"{100 * used:.0f} % of {len(decode):,} contradictions are trained on")
+        near = of_sessions([given.esconv / sessions[part]])
+        parts[part] = make_part(min(given.pairs, most[part]), ours, near, part)
+        lines = [f"{e.first}\t{e.second}\t{e.label}\t{e.kind}\n" for e in parts[part]]
+        text = "text\ttext_pair\tlabel\tkind\n" + "".join(lines)
+        (out / f"{part}.tsv").write_text(text, encoding="utf-8")
+    of_kind = {part: Counter(pair.kind for pair in pairs) for part, pairs in parts.items()}
     rows = [[kind, *(f"{of_kind[part][kind]:,}" for part in PARTS)] for kind in SHARES]
-    print(markdown_table(["kind", *(part.replace("_", " ") for part in PARTS)], rows))
-    return files
+    print(markdown_table(["kind", *(part.replace("_", " ") for part in PARTS)], rows), flush=True)
+    return parts
 
 
-def training_config(given: argparse.Namespace, files: dict[str, Path], start: Path) -> Config:
-    """Return the config of the training."""
-    every = max(2, given.pairs // 64 // 8)
-    settings = {
-        "name": "contradictions",
-        "about": "A classifier of whether a speaker contradicts what they said before.",
-        "model.name": start,
-        "model.trainable_layers": given.trainable_layers,
-        "data.validation": [str(files["validation"])],
-        "phases.first.sessions": [str(files["training"])],
-        "phases.first.epochs": 1,
-        "phases.first.learning_rate": 1.2e-4,
-        "phases.first.warmup_steps": 30,
-        "examples.max_source_tokens": 96,
-        "train.batch_size": 64,
-        "train.evaluate_every": every,
-        "train.patience": "null",
-        "machine.micro_batch_size": 16,
-        "machine.save_every": every,
-        "machine.trackers": "[]",
-    }
-    overrides = [f"{key}={value}" for key, value in settings.items()]
-    return load_config("strategies", [*overrides, *given.set])
-
-
-def judge(out: Path, held_out: Path) -> None:
-    """Print how well the model tells contradictions from each kind of negatives."""
-    lines = held_out.read_text(encoding="utf-8").splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
-    pairs = [Example(row[0], row[1], row[4]) for row in rows]
-    classifier = SequenceClassifier(str(out / "training" / "model-first"))
+def judge(folder: Path, pairs: Sequence[Example]) -> None:
+    """Print how well a model tells contradictions from each kind of negatives."""
+    classifier = SequenceClassifier(str(folder))
     found = classifier.probabilities([(pair.first, pair.second) for pair in pairs])
     scores = {
         "this model": found[:, classifier.labels.index(CLASH)],

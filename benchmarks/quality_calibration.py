@@ -186,8 +186,9 @@ def show(question: Question, known: Known, n: int) -> None:
     """Print the table of a question."""
     light = [*baselines(), *measures(question.judged)]
     found = readings(question.judged, light, known.light)
-    found |= readings(question.judged, known.models, known.heavy)
-    table = Table(question, found, [*light, *known.models], known.calibration, n)
+    asked = [one for one in known.models if one.is_of(question.about)]
+    found |= readings(question.judged, asked, known.heavy)
+    table = Table(question, found, [*light, *asked], known.calibration, n)
     print(f"\n{question.title}: {table.size()}\n")
     print(markdown_table(table.header, table.rows()), flush=True)
 
@@ -212,7 +213,10 @@ def models(given: argparse.Namespace) -> list[Signal]:
     if given.classifier:
         from augesc_builder.models.pair_classifier import PairClassifier
 
-        found += with_classifier(PairClassifier(given.classifier, given.classifier_revision))
+        pairs = PairClassifier(
+            given.classifier, given.classifier_revision, dtype=given.dtype, both_orders=given.both
+        )
+        found += with_classifier(pairs)
     if given.model:
         from augesc_builder.metrics.topic_drift.scorers.likelihood import Likelihood
 
@@ -253,6 +257,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--classifier", help="a classifier of pairs: a folder, or on the Hub")
     parser.add_argument("--classifier-revision", help="its commit on the Hub")
+    parser.add_argument("--both", action="store_true", help="ask it for both orders of a pair")
     parser.add_argument("--keep", type=Path, help="a folder for what models say, to use it again")
     parser.add_argument("--dialogs", type=int, default=0, help="at most so many of a file; 0: all")
     parser.add_argument("--only", default="", help="only what has this in its title")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from augesc_builder.metrics.consistency.vocabulary import word_set
 from augesc_builder.metrics.content_words import content_words
 from augesc_builder.metrics.scored import Scored
 from augesc_builder.text.prompts import Message
@@ -27,6 +28,7 @@ COPY, REPEATED, SENTENCE = (
     "share of words that the speaker said before",
     "likeness of a sentence to an earlier one of the speaker",
 )
+NAMES = "names and places that nobody said before"
 TOPICAL, ANSWERS, ASKS, ONESELF = (
     "share of content words in the utterance before",
     "answers a question",
@@ -35,6 +37,16 @@ TOPICAL, ANSWERS, ASKS, ONESELF = (
 )
 _WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
+_PLACES = word_set(
+    "africa alabama alaska america arizona australia austria beijing boston brazil california "
+    "canada carolina chicago china colorado england europe florida france georgia germany hawaii "
+    "houston illinois india indiana iowa ireland italy japan kansas kentucky korea london "
+    "louisiana maine maryland mexico michigan minnesota mississippi missouri montana moscow "
+    "nebraska nevada ny nyc ohio oklahoma oregon paris pennsylvania russia scotland seattle spain "
+    "sweden switzerland sydney tennessee texas tokyo usa utah vermont virginia washington "
+    "wisconsin york"
+)
 _ONESELF = frozenset({"i", "me", "my", "mine", "myself", "we", "our", "us"})
 
 Session = Sequence[Message]
@@ -114,6 +126,17 @@ def _topical(session: Session) -> list[float]:
     return [len(words & before) / max(1, len(words)) for before, words in pairs]
 
 
+def _names(session: Session) -> list[float]:
+    before: set[str] = set()
+    found = []
+    for message in session:
+        words = set(_said(message))
+        named = {name.lower() for name in _NAME.findall(message["content"])} | (words & _PLACES)
+        found.append(float(len(named - before)))
+        before |= words
+    return found
+
+
 def _answers(session: Session) -> list[float]:
     asked = [message["content"].rstrip().endswith("?") for message in session]
     return [float(x) for x in [False, *asked[:-1]]][: len(session)]
@@ -147,6 +170,7 @@ PLAIN: tuple[Plain, ...] = (
     Plain(REPEATED, _repeated, _mean),
     Plain(SENTENCE, _sentence, _mean),
     Plain(TOPICAL, _topical, _mean),
+    Plain(NAMES, _names, _mean),
     Plain(ANSWERS, _answers, _mean),
     Plain(ASKS, _asks, _mean),
     Plain(ONESELF, _oneself, _mean),

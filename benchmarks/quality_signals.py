@@ -28,6 +28,7 @@ from benchmarks.quality_plain import (
     ANSWERS,
     ASKS,
     COPY,
+    NAMES,
     ONESELF,
     OVERLAP,
     PLAIN,
@@ -47,7 +48,13 @@ RULES, DRIFT, NEW = (
     "informativeness, new words",
 )
 PAIRS = "consistency, by rules and a classifier of pairs"
-LIKELIHOOD, GAIN = "likelihood in context", "likelihood, what the context adds"
+LIKELIHOOD, GAIN, INFORMS, LEAST, REPLY = (
+    "likelihood in context",
+    "likelihood, what the context adds",
+    "likelihood, what the context adds, of all words",
+    "likelihood of the least likely word",
+    "likelihood, what the utterance before adds",
+)
 
 CONTRADICTION, RELEVANCE, REPEATS, INFORMATION, EVERYTHING = (
     *("contradiction", "relevance", "repeats", "information"),
@@ -104,6 +111,7 @@ def baselines() -> list[Signal]:
         REPEATED: ((REPEATS, INFORMATION), True),
         SENTENCE: ((REPEATS,), True),
         TOPICAL: ((RELEVANCE,), False),
+        NAMES: ((CONTRADICTION,), True),
         ANSWERS: ((CONTRADICTION, RELEVANCE), None),
         ASKS: ((CONTRADICTION, RELEVANCE), None),
         ONESELF: ((CONTRADICTION, RELEVANCE), None),
@@ -151,15 +159,15 @@ class Hearing:
 
 @dataclass(frozen=True)
 class Heard:
-    """The likelihood of each utterance, behind its context or what that adds, as a measure."""
+    """What a likelihood says of each utterance, as a measure.
 
+    ``near`` hides all but the utterance before.
+    """
+
+    name: str
     hearing: Hearing
-    gain: bool
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return GAIN if self.gain else LIKELIHOOD
+    of: Callable[[Any], float]
+    near: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Return the model's."""
@@ -168,25 +176,29 @@ class Heard:
     def score(self, sessions: Sequence[Session]) -> list[Scored]:
         """Score sessions."""
         return [
-            Scored(
-                tuple(
-                    None if one is None else one.gain if self.gain else one.in_context
-                    for one in self.hearing.utterances(session)
-                ),
-                {},
-            )
-            for session in sessions
+            Scored(tuple(None if one is None else self.of(one) for one in self._heard(x)), {})
+            for x in sessions
         ]
+
+    def _heard(self, session: Session) -> list[Any]:
+        if not self.near:
+            return self.hearing.utterances(session)
+        pairs = [session[max(0, i - 1) : i + 1] for i in range(len(session))]
+        return [self.hearing.utterances(pair)[-1] for pair in pairs]
 
 
 def heard(scorer: Likelihood) -> list[Signal]:
     """Return what a causal language model's likelihood says."""
     hearing = Hearing(scorer)
-    about = (CONTRADICTION, RELEVANCE, REPEATS, INFORMATION)
-    return [
-        Signal(one.name, one, of_supporter, about, worse=False)
-        for one in (Heard(hearing, gain=False), Heard(hearing, gain=True))
+    every = (CONTRADICTION, RELEVANCE, REPEATS, INFORMATION)
+    asked: list[tuple[Heard, tuple[str, ...]]] = [
+        (Heard(LIKELIHOOD, hearing, lambda one: one.in_context), every),
+        (Heard(GAIN, hearing, lambda one: one.gain), every),
+        (Heard(INFORMS, hearing, lambda one: one.information), (RELEVANCE, REPEATS)),
+        (Heard(LEAST, hearing, lambda one: one.least), (CONTRADICTION, RELEVANCE)),
+        (Heard(REPLY, hearing, lambda one: one.information, near=True), (RELEVANCE,)),
     ]
+    return [Signal(one.name, one, of_supporter, about, worse=False) for one, about in asked]
 
 
 @dataclass

@@ -40,7 +40,7 @@ class PairClassifier:
 
     ``name`` is a folder, or a model on the Hub at ``revision`` (of the default, :data:`REVISION`).
     ``both_orders`` asks for each pair twice and takes the higher answer: to contradict is mutual,
-    what models say is not. It takes twice the time.
+    what models say is not. It takes twice the time. ``dtype`` is what it computes in.
     Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not have it, and
     :class:`~augesc_builder.errors.CheckpointError` where it cannot be loaded or has other labels.
     """
@@ -52,16 +52,17 @@ class PairClassifier:
         device: str | None = None,
         *,
         both_orders: bool = False,
+        dtype: str = "float32",
     ) -> None:
         if name == MODEL and revision is None:
             revision = REVISION
         self.name = name
-        self._both_orders = both_orders
+        self._both_orders, self._dtype = both_orders, dtype
         self.commit = None if Path(name).is_dir() else resolve_model(name, revision, "classifier")
         try:
             self._tokenizer = load_tokenizer(name, self.commit)
             model = load_pretrained(
-                AutoModelForSequenceClassification, name, self.commit, dtype=torch.float32
+                AutoModelForSequenceClassification, name, self.commit, dtype=getattr(torch, dtype)
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
@@ -86,15 +87,21 @@ class PairClassifier:
             "commit": self.commit,
             "longest": LONGEST,
             "both_orders": self._both_orders,
+            **({} if self._dtype == "float32" else {"dtype": self._dtype}),
         }
 
     def contradictions(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return for each pair of texts, the earlier first, how probably they contradict, 0..1."""
-        scores = self._score(pairs)
+        """Return for each pair of texts, the earlier first, how probably they contradict, 0..1.
+
+        Pairs that are the same are scored once.
+        """
+        unique = dict.fromkeys(pairs)
+        scores = self._score(list(unique))
         if self._both_orders:
-            turned = self._score([(second, first) for first, second in pairs])
+            turned = self._score([(second, first) for first, second in unique])
             scores = [max(each) for each in zip(scores, turned, strict=True)]
-        return scores
+        of_pair = dict(zip(unique, scores, strict=True))
+        return [of_pair[pair] for pair in pairs]
 
     @torch.inference_mode()
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:

@@ -143,7 +143,9 @@ def _load(
                 config.id2label = dict(enumerate(labels))
                 config.label2id = {label: i for i, label in enumerate(labels)}
             # On processors the gradient of fused attention takes longer than all matrices together.
-            plain = {} if torch.cuda.is_available() or not labels else {"attn_implementation": "eager"}
+            plain = (
+                {} if torch.cuda.is_available() or not labels else {"attn_implementation": "eager"}
+            )
             model, found = pretrained.load_pretrained(
                 AutoModelForSequenceClassification,
                 name,

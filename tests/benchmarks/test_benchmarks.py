@@ -69,6 +69,7 @@ SCRIPTS = {
     "quality_calibration.py": [
         *("number of words alone", "position alone", "words in common with an earlier utterance"),
         "likeness to an earlier utterance that is not the same",
+        "names and places that nobody said before",
         *("answers a question", "number of questions", "speaks of oneself"),
         *("consistency, by rules", "these together, fitted", "people with people", "judge: gpt"),
         *("which system it was, alone", "share of content words in the utterance before"),
@@ -91,9 +92,10 @@ SCRIPTS = {
     ],
     "finetuning.py": ["transformers.Trainer", "augesc"],
     "contradictions.py": [
-        *("decode", "turned copy", "style", "same side", "session", "copy"),
-        *("decode against style", "decode against same side", "decode against session"),
-        *("decode against copy", "turned copy against copy", "all against all"),
+        *("decode", "turned copy", "style", "same side", "halves", "session", "copy"),
+        *("decode against style", "decode against same side", "decode against halves"),
+        *("decode against session", "decode against copy", "turned copy against copy"),
+        "all against all",
     ],
     "generation.py": RAGGED,
     "generation.py --processes": [

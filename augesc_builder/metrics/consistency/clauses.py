@@ -45,7 +45,7 @@ _ASKING = word_set(
 )
 _AUXILIARIES = frozenset(("do", "does", "did"))
 _CACHED = 1 << 16
-_LONGEST_WORD, _SHORTEST_WITH_E = 64, 4
+_LONGEST_WORD, _SHORTEST_WITH_E, _SHORTEST_WITH_Y = 64, 4, 3
 
 
 class Word(NamedTuple):
@@ -103,7 +103,7 @@ def _without_ending(stem: str) -> str:
             break
     if stem.endswith("e") and len(stem) >= _SHORTEST_WITH_E:
         stem = stem[:-1]
-    if stem.endswith("i") and len(stem) >= _SHORTEST_WITH_E:
+    if stem.endswith("i") and len(stem) >= _SHORTEST_WITH_Y:
         stem = f"{stem[:-1]}y"
     return stem
 

@@ -24,6 +24,10 @@ _NAME_IS = [stem_of("name"), stem_of("is")]
 _COPY = 0.75
 """Likeness from which an utterance says another one again."""
 
+_PARTLY, _UNKNOWN_CHANGE = 0.55, 0.35
+"""Likeness from which an utterance says another one again but for a change that no rule knows, and
+how sure that is to be a clash where it is nearly the same."""
+
 _LEAST_COPIED = 4
 """Words of an utterance that is not said twice by chance."""
 
@@ -47,7 +51,25 @@ class Clash(NamedTuple):
 
 
 def clash_of(pair: Pair) -> Clash | None:
-    """Return what makes a clause the contrary of one that it copies, if anything does."""
+    """Return what makes a clause the contrary of one that it copies, if anything does.
+
+    Of an utterance that says another one again in part, it is something that was changed, however
+    little is known of what: too unsure to count, but more than nothing.
+    """
+    found = (_contrary(pair), _changed(pair))
+    return max((clash for clash in found if clash), key=lambda clash: clash.score, default=None)
+
+
+def _changed(pair: Pair) -> Clash | None:
+    if not pair.changed or pair.alike < _PARTLY or pair.size < _LEAST_COPIED:
+        return None
+    new, old = pair.clause, pair.before
+    reason = "nearly said before, and changed"
+    score = _UNKNOWN_CHANGE * pair.alike
+    return Clash("change", score, reason, new.start, new.end, old.start, old.end)
+
+
+def _contrary(pair: Pair) -> Clash | None:
     new, old = pair.clause, pair.before
     a, b = new.bare, old.bare
     longest = max(len(a), len(b))

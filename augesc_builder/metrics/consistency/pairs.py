@@ -10,7 +10,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from augesc_builder.metrics.consistency.clauses import Clause, Said
+from augesc_builder.metrics.consistency.clauses import Clause, Said, stem_of
+from augesc_builder.metrics.consistency.vocabulary import STOP_WORDS
 
 NEAREST, REMEMBERED = 6, 24
 """Earlier clauses that one is compared with, and clauses that a word is remembered in."""
@@ -18,12 +19,15 @@ NEAREST, REMEMBERED = 6, 24
 _LIGHT = 0.2
 """What a shared stop word counts beside a shared word of content."""
 
+_STOP = frozenset(map(stem_of, STOP_WORDS))
+
 
 class Pair(NamedTuple):
     """A clause and an earlier one of the same speaker, with the numbers of their utterances.
 
-    ``alike`` is how much of the longer of the two utterances stands in the other, 0..1, and
-    ``size`` is how many words the shorter one has.
+    ``alike`` is how much of the longer of the two utterances stands in the other, 0..1, ``size``
+    how many words the shorter one has, and ``changed`` whether a word of content stands in one
+    alone.
     """
 
     earlier: int
@@ -32,6 +36,7 @@ class Pair(NamedTuple):
     clause: Clause
     alike: float
     size: int
+    changed: bool
 
 
 def near_clauses(said: Sequence[Said], speakers: Sequence[str]) -> Iterator[Pair]:
@@ -40,13 +45,14 @@ def near_clauses(said: Sequence[Said], speakers: Sequence[str]) -> Iterator[Pair
         lambda: deque(maxlen=REMEMBERED)
     )
     for later, (utterance, speaker) in enumerate(zip(said, speakers, strict=True)):
-        alike: dict[int, float] = {}
+        alike: dict[int, tuple[float, int, bool]] = {}
         for clause in utterance.clauses:
             for earlier, before in _nearest(clause, speaker, posted):
                 if earlier not in alike:
-                    alike[earlier] = likeness(said[earlier].bag, utterance.bag)
-                size = min(said[earlier].bag.total(), utterance.bag.total())
-                yield Pair(earlier, before, later, clause, alike[earlier], size)
+                    bags = said[earlier].bag, utterance.bag
+                    size = min(bag.total() for bag in bags)
+                    alike[earlier] = (likeness(*bags), size, _differ(*bags))
+                yield Pair(earlier, before, later, clause, *alike[earlier])
         for clause in utterance.clauses:
             for stem in {word.stem for word in clause.bare}:
                 posted[speaker, stem].append((later, clause))
@@ -71,6 +77,11 @@ def likeness(a: Counter[str], b: Counter[str]) -> float:
     """Return how many of the words of the longer text stand in the shorter one, 0..1."""
     longest = max(a.total(), b.total())
     return (a & b).total() / longest if longest else 0.0
+
+
+def _differ(a: Counter[str], b: Counter[str]) -> bool:
+    """Whether a word of content stands in one of two texts alone."""
+    return any(stem not in _STOP for stem in a.keys() ^ b.keys())
 
 
 def near_utterances(said: Sequence[Said], speakers: Sequence[str], most: int) -> list[list[int]]:

@@ -36,6 +36,8 @@ class Heard(NamedTuple):
     in_context: float
     alone: float
     tokens: int
+    least: float
+    """The log-likelihood of its least likely token, behind the context."""
 
     @property
     def gain(self) -> float:
@@ -135,7 +137,12 @@ class Likelihood:
             found = self._read(self._model, text, asked)
             alone = iter(found.segments)
             heard += [
-                Heard(_mean_of(found.text, line, place), next(alone), len(line.said))
+                Heard(
+                    _mean_of(found.text, line, place),
+                    next(alone),
+                    len(line.said),
+                    min(_of(found.text, line, place)),
+                )
                 if line.said
                 else None
                 for line, place in lines
@@ -242,7 +249,11 @@ class _Window(NamedTuple):
         return ids, places
 
 
-def _mean_of(text: Sequence[float], line: _Line, place: int) -> float:
-    """Return the mean over what is said in a line that stands at a place of a window's text."""
+def _of(text: Sequence[float], line: _Line, place: int) -> Sequence[float]:
+    """Return what is said of each token of a line that stands at a place of a window's text."""
     first = place + len(line.head) - 1  # the first token of a text has no likelihood
-    return math.fsum(text[first : first + len(line.said)]) / len(line.said)
+    return text[first : first + len(line.said)]
+
+
+def _mean_of(text: Sequence[float], line: _Line, place: int) -> float:
+    return math.fsum(_of(text, line, place)) / len(line.said)
