@@ -45,7 +45,10 @@ from benchmarks.quality_numbers import (
 from benchmarks.quality_plain import OVERLAP, POSITION, REPEATED, WORDS
 from benchmarks.quality_signals import (
     GAIN,
+    INFORMS,
+    LEAST,
     LIKELIHOOD,
+    REPLY,
     Scores,
     Signal,
     baselines,
@@ -553,7 +556,7 @@ def test_models_add_rows(tmp_path, run, smollm2):
     made.make(tmp_path, 8)
     here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "irrelevant")
     rows = table_of(run(*here, "--model", smollm2))
-    assert {LIKELIHOOD, GAIN} <= set(rows)
+    assert {LIKELIHOOD, GAIN, INFORMS, LEAST, REPLY} <= set(rows)
     assert re.match(r"\d", rows[GAIN][0])
 
 
