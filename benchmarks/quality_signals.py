@@ -48,12 +48,11 @@ RULES, DRIFT, NEW = (
     "informativeness, new words",
 )
 PAIRS = "consistency, by rules and a classifier of pairs"
-LIKELIHOOD, GAIN, INFORMS, LEAST, REPLY = (
+LIKELIHOOD, GAIN, INFORMS, LEAST = (
     "likelihood in context",
     "likelihood, what the context adds",
     "likelihood, what the context adds, of all words",
     "likelihood of the least likely word",
-    "likelihood, what the utterance before adds",
 )
 
 CONTRADICTION, RELEVANCE, REPEATS, INFORMATION, EVERYTHING = (
@@ -159,15 +158,11 @@ class Hearing:
 
 @dataclass(frozen=True)
 class Heard:
-    """What a likelihood says of each utterance, as a measure.
-
-    ``near`` hides all but the utterance before.
-    """
+    """What a likelihood says of each utterance, as a measure."""
 
     name: str
     hearing: Hearing
     of: Callable[[Any], float]
-    near: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Return the model's."""
@@ -176,15 +171,12 @@ class Heard:
     def score(self, sessions: Sequence[Session]) -> list[Scored]:
         """Score sessions."""
         return [
-            Scored(tuple(None if one is None else self.of(one) for one in self._heard(x)), {})
+            Scored(
+                tuple(None if one is None else self.of(one) for one in self.hearing.utterances(x)),
+                {},
+            )
             for x in sessions
         ]
-
-    def _heard(self, session: Session) -> list[Any]:
-        if not self.near:
-            return self.hearing.utterances(session)
-        pairs = [session[max(0, i - 1) : i + 1] for i in range(len(session))]
-        return [self.hearing.utterances(pair)[-1] for pair in pairs]
 
 
 def heard(scorer: Likelihood) -> list[Signal]:
@@ -196,7 +188,6 @@ def heard(scorer: Likelihood) -> list[Signal]:
         (Heard(GAIN, hearing, lambda one: one.gain), every),
         (Heard(INFORMS, hearing, lambda one: one.information), (RELEVANCE, REPEATS)),
         (Heard(LEAST, hearing, lambda one: one.least), (CONTRADICTION, RELEVANCE)),
-        (Heard(REPLY, hearing, lambda one: one.information, near=True), (RELEVANCE,)),
     ]
     return [Signal(one.name, one, of_supporter, about, worse=False) for one, about in asked]
 

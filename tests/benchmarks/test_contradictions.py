@@ -77,7 +77,7 @@ def test_pairs_are_the_same_for_a_seed():
     sessions = [Example("I lost my job at the market.", "The market gave me a job.", "session")]
     part = make_part(100, DECODE, sessions, "part")
     assert part == make_part(100, DECODE, sessions, "part") != make_part(100, DECODE, [], "other")
-    assert {pair.kind for pair in part} == set(SHARES)
+    assert {pair.kind for pair in part} >= {"decode", "turned copy", "halves", "session", "copy"}
 
 
 @pytest.mark.slow

@@ -48,7 +48,6 @@ from benchmarks.quality_signals import (
     INFORMS,
     LEAST,
     LIKELIHOOD,
-    REPLY,
     Scores,
     Signal,
     baselines,
@@ -556,7 +555,7 @@ def test_models_add_rows(tmp_path, run, smollm2):
     made.make(tmp_path, 8)
     here = ("--data", tmp_path, "--esconv", tmp_path, "--n", 5, "--only", "irrelevant")
     rows = table_of(run(*here, "--model", smollm2))
-    assert {LIKELIHOOD, GAIN, INFORMS, LEAST, REPLY} <= set(rows)
+    assert {LIKELIHOOD, GAIN, INFORMS, LEAST} <= set(rows)
     assert re.match(r"\d", rows[GAIN][0])
 
 
