@@ -256,8 +256,6 @@ _LEADS = (
 _TAILS = (", you know", ", I think", ", to be honest", " right now", ", of course", ", as I said")
 _STRESS = re.compile(rf"\b([Ii]|we|they) (?=(?:{_VERBS})\b)")
 _STRESSES = ("really", "definitely", "certainly", "do", "truly", "still")
-
-
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}\b")
 
 
@@ -339,7 +337,6 @@ def make_part(
     for kind, pairs in made.items():
         chosen += islice(pairs, wanted[kind])
     chosen = [_with_marks(pair, rng) for pair in chosen]
-    # To clash is mutual: either may come first.
     turns = [(e, rng.sample((e.first, e.second), 2)) for e in chosen]
     either = [Example(a, b, e.kind) for e, (a, b) in turns]
     return rng.sample(either, len(either))
