@@ -8,7 +8,8 @@ learn to tell DECODE from them, so four kinds of negatives look like the positiv
   spoken of.
 - ``same side``: two first utterances of DECODE that share words, of one polarity.
 - ``halves``: what an utterance of DECODE says first, and what it says then.
-- ``session``: two utterances of one speaker in a session of ESConv that share words.
+- ``session``: two utterances of one speaker in a session of ESConv that share words. People do
+  contradict themselves there, rarely.
 
 And two kinds are near copies, lest nearness alone decides: an utterance and itself in other words
 (``copy``), and the same with its sense turned: negated, with another number, name or relative
@@ -73,6 +74,8 @@ def _digest(text: str) -> int:
     return int(sha256(text.encode()).hexdigest(), 16)
 
 
+# -- words ----------------------------------------------------------------------------------------
+
 _COMMON = """
 a an the and or but so if of in on at to for with from by as is are was were be been am do does
 did have has had i you he she it we they me him her them my your his its our their this that these
@@ -98,6 +101,9 @@ def overlap(example: Example) -> float:
     """Return the share of words that two utterances share, which alone tells something."""
     a, b = content(example.first), content(example.second)
     return len(a & b) / max(1, len(a | b))
+
+
+# -- pairs ----------------------------------------------------------------------------------------
 
 
 def read_decode(path: Path) -> list[Example]:
@@ -185,6 +191,8 @@ def of_sessions(files: Sequence[Path]) -> list[Example]:
     return found
 
 
+# -- near copies ----------------------------------------------------------------------------------
+
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 _DENIED = "don't didn't doesn't isn't aren't wasn't weren't haven't hasn't hadn't wouldn't couldn't"
@@ -248,8 +256,6 @@ _LEADS = (
 _TAILS = (", you know", ", I think", ", to be honest", " right now", ", of course", ", as I said")
 _STRESS = re.compile(rf"\b([Ii]|we|they) (?=(?:{_VERBS})\b)")
 _STRESSES = ("really", "definitely", "certainly", "do", "truly", "still")
-
-
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}\b")
 
 
@@ -309,6 +315,9 @@ def copies(
             yield Example(text, second, "turned copy" if turn else "copy")
 
 
+# -- parts ----------------------------------------------------------------------------------------
+
+
 def make_part(
     n: int, decode: Sequence[Example], sessions: Sequence[Example], seed: str
 ) -> list[Example]:
@@ -328,7 +337,6 @@ def make_part(
     for kind, pairs in made.items():
         chosen += islice(pairs, wanted[kind])
     chosen = [_with_marks(pair, rng) for pair in chosen]
-    # To clash is mutual: either may come first.
     turns = [(e, rng.sample((e.first, e.second), 2)) for e in chosen]
     either = [Example(a, b, e.kind) for e, (a, b) in turns]
     return rng.sample(either, len(either))
