@@ -19,7 +19,7 @@ from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.filter.filter import Filter
 from augesc_builder.run.progress import Progress
 from augesc_builder.tables import GENERATIONS, to_table
-from tests.conftest import SOAK, mark_anew, rows_of
+from tests.conftest import SOAK, rows_of
 
 QUIET = Progress(quiet=True)
 KEEP = ("generate.keep=5", "generate.keep_budget=60")
@@ -79,17 +79,6 @@ def test_another_number_or_budget_goes_on_from_what_is_there(kept, generate, tmp
     if full:
         assert {p: p.stat().st_mtime_ns for p in first} == first
     assert generate("generate.keep=2", *given) == few
-
-
-def test_shards_of_an_earlier_version_are_cut_too(generate, tmp_path):
-    given = "generate.keep_budget=60"
-    few = generate("generate.keep=2", given, out="few")
-    generate("generate.keep=5", given, out="before")
-    for path in (tmp_path / "before").glob("*.parquet"):
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["resampled", "n_resampled_tokens"]), path)
-    mark_anew(tmp_path / "before")
-    assert generate("generate.keep=2", given, out="before") == few
 
 
 def test_a_budget_that_is_spent_says_why_and_a_larger_one_goes_on(kept, generate, tmp_path):
