@@ -153,7 +153,7 @@ class _Steps:
 
     def take(self, loss: torch.Tensor, share: float) -> float:
         """Take one step where a share of the training is done; return the loss."""
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for name, weights in self.trained.items():
             self.copies[name].grad = weights.grad.float() if weights.grad is not None else None
             weights.grad = None
