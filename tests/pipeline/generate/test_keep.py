@@ -11,6 +11,7 @@ import sys
 import time
 
 import pyarrow.parquet as pq
+import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
@@ -19,7 +20,7 @@ from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.filter.filter import Filter
 from augesc_builder.run.progress import Progress
 from augesc_builder.tables import GENERATIONS, to_table
-from tests.conftest import SOAK, rows_of
+from tests.conftest import SOAK, mark_anew, rows_of
 
 QUIET = Progress(quiet=True)
 KEEP = ("generate.keep=5", "generate.keep_budget=60")
@@ -79,6 +80,18 @@ def test_another_number_or_budget_goes_on_from_what_is_there(kept, generate, tmp
     if full:
         assert {p: p.stat().st_mtime_ns for p in first} == first
     assert generate("generate.keep=2", *given) == few
+
+
+def test_shards_of_an_earlier_version_are_cut_too(generate, tmp_path):
+    """Those had fewer columns; shards that are not cut stay as they are."""
+    given, since = "generate.keep_budget=60", ["resampled", "n_resampled_tokens"]
+    few = generate("generate.keep=2", given, out="few")
+    generate("generate.keep=5", given, out="before")
+    for path in (tmp_path / "before").glob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(since), path)
+    mark_anew(tmp_path / "before")
+    cut = generate("generate.keep=2", given, out="before")
+    assert [dict.fromkeys(since) | row for row in cut] == few
 
 
 def test_a_budget_that_is_spent_says_why_and_a_larger_one_goes_on(kept, generate, tmp_path):
