@@ -4,10 +4,11 @@
 
 The quickstart's model, fine-tuned on ESConv, continues the same triggers of EmpatheticDialogues in
 the paper's form, from a background (``prompt.background``), and from backgrounds four times over,
-of which the conversation with the fewest contradictions is kept (``select``). As many kept sessions
-of each as the least has, of queries drawn by the seed, stand side by side, with 95% intervals by
-drawing these again. Rejected texts, those that were not chosen and backgrounds are paid for by the
-kept ones. Builds in DIR resume; without one they are not kept. MODEL is a folder that
+of which the conversation with the fewest contradictions is kept (``select``): by the rules, and of
+the same conversations by the classifier where one is given. As many kept sessions of each as the
+least has, of queries drawn by the seed, stand side by side, with 95% intervals by drawing these
+again. Rejected texts, those that were not chosen and backgrounds are paid for by the kept ones.
+Builds in DIR resume; without one they are not kept. MODEL is a folder that
 ``benchmarks/contradictions.py`` or ``augesc train --config strategies`` made; without one its rows
 are left out.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.filter import stage as filter_
 from augesc_builder.pipeline.generate.draws import BESIDE
 from augesc_builder.pipeline.quality import stage as quality
+from augesc_builder.pipeline.select import stage as select
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.run import layout
 from augesc_builder.run.markdown import markdown_table
@@ -42,11 +44,12 @@ from augesc_builder.run.provenance import load_json
 from benchmarks.harness import LOOSE, SHARED, options, parse
 
 PAPER, GROUNDED, BEST = "the paper's form", "grounded", "grounded, best of 4"
+BY_MODEL = "grounded, best of 4 by the classifier"
 SAMPLES = 4
 _QUIET = Progress(quiet=True)
 SHOWN = {
     "consistency.contradictions": "contradictions a session",
-    "consistency.contradiction": "surest contradiction, 0 to 1 (chosen by)",
+    "consistency.contradiction": "surest contradiction, 0 to 1",
     "consistency.role_confusions": "role confusions a session",
     "topic_drift.drift": "drift of supporters' turns (0.5: chance)",
     "topic_drift.drifted": "share of supporters' turns that drifted",
@@ -87,6 +90,7 @@ def main() -> None:
 def _compared(given: argparse.Namespace, progress: Progress) -> str:
     """Build what is missing; return the table."""
     measures = _measures(given.contradictions, given.strategies)
+    classifier = _classifier(given.contradictions)
     recipes = {
         "paper": _recipe("quickstart", given.tiny, given.queries),
         "best": _recipe("quickstart-grounded", given.tiny, given.queries, _CHOICE),
@@ -98,26 +102,43 @@ def _compared(given: argparse.Namespace, progress: Progress) -> str:
         GROUNDED: _first_samples(recipes["best"], given.out),
         BEST: _way(given.out / "best"),
     }
+    if classifier:
+        chosen = given.out / "best-by-classifier"
+        choice = [*classifier, "quality.measures=[consistency]", _choice(_COUNT)]
+        select.standalone(given.out / "best", chosen, progress, overrides=choice)
+        ways[BY_MODEL] = replace(ways[BEST], sessions=_sessions(chosen / layout.DATA))
     n = min(len(way.sessions) for way in ways.values())
     if not n:
         raise SystemExit("one of the ways kept nothing: give more --queries")
     return _table(ways, n, recipes["paper"].seed, given.out, measures)
 
 
+_SUREST, _COUNT = "consistency.contradiction", "consistency.contradictions"
+"""What is chosen by: rules find too few for a count to tell sessions apart."""
+
+
+def _choice(by: str) -> str:
+    return f"select={{by: {by}, order: lowest, per_query: 1, cut_at_drift: false}}"
+
+
 _CHOICE = (
-    "quality.measures=[consistency]",  # by rules: the classifier is left to judge what was chosen
+    "quality.measures=[consistency]",
     f"generate.samples_per_query={SAMPLES}",
-    "select={by: consistency.contradiction, order: lowest, per_query: 1, cut_at_drift: false}",
+    _choice(_SUREST),
 )
+
+
+def _classifier(model: Path | None) -> list[str]:
+    if model is None:
+        return []
+    at = f"{{model: {model.absolute()}, revision: null, threshold: 0.5}}"
+    return [f"quality.consistency.classifier={at}"]
 
 
 def _measures(contradictions: Path | None, strategies: Path | None) -> list[str]:
     """Return what a recipe says of the measures."""
     names = ["consistency", "topic_drift", "informativeness"]
-    found = []
-    if contradictions is not None:
-        at = f"{{model: {contradictions.absolute()}, revision: null, threshold: 0.5}}"
-        found.append(f"quality.consistency.classifier={at}")
+    found = _classifier(contradictions)
     if strategies is not None:
         names.append("support_strategies")
         found.append(f"quality.support_strategies.model={strategies.absolute()}")
