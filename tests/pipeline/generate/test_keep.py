@@ -11,7 +11,6 @@ import sys
 import time
 
 import pyarrow.parquet as pq
-import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.config.recipe import load_recipe
