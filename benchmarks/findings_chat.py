@@ -9,8 +9,6 @@ import json
 import os
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from augesc_builder.config.training import Role
 from augesc_builder.models import pretrained
 from augesc_builder.text.prompts import SEEKER, SUPPORTER
@@ -59,7 +57,7 @@ def _speaker(at: Experiments, model: Path, folder: Path, role: Role) -> Path:
         f"{{{{ '\\n' }}}}{{% endfor %}}{{% if add_generation_prompt %}}{says}:{{% endif %}}"
     )
     tokenizer.save_pretrained(folder)
-    config = AutoConfig.from_pretrained(model)
+    config = pretrained.load_config(model)
     config.eos_token_id, config.max_position_embeddings = end, CONTEXT + UTTERANCE
     config.save_pretrained(folder)
     return folder

@@ -19,7 +19,7 @@ _THINGS = ("dog", "sister", "job", "car", "garden", "brother", "landlord", "exam
 
 def _sentence(rng: random.Random) -> str:
     thing, n = rng.choice(_THINGS), rng.randint(2, 40)
-    ends = ("and I am worried", "since last year", "but nobody knows", "so I cannot sleep")
+    ends = ("and I am worried", "since last year", "but only Anna knows", "so I cannot sleep")
     if rng.random() < 0.3:
         return f"Is your {thing} {n} years old?"
     return f"My {thing} is {n} years old {rng.choice(ends)}" + " now" * rng.randint(0, 6) + "."

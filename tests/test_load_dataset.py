@@ -218,6 +218,7 @@ class TestEveryConfiguration:
             ids = tokenizer.apply_chat_template(rows[0]["messages"], return_dict=True)["input_ids"]
             assert len(ids) > len(rows[0]["messages"])
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not NEWEST, reason="TRL wants a newer datasets")
     def test_it_trains_with_trl_as_it_is(self, built, tmp_path):
         code = f"""
@@ -367,6 +368,7 @@ class TestFromTheHub:
             assert DownloadError.__name__ in done.stderr
             assert mend in done.stderr.strip().splitlines()[-1]
 
+    @pytest.mark.slow
     def test_the_stock_command_on_every_configuration(self, hub, built, tmp_path):
         stand_in_for_tiny(built, tmp_path / "home" / "datasets")
         command = (
@@ -377,6 +379,7 @@ class TestFromTheHub:
         for name in ("published", "regenerated", "sample", "esconv"):
             assert f"Testing builder '{name}'" in out
 
+    @pytest.mark.slow
     def test_what_is_regenerated_can_be_pushed_by_its_name(self, hub, built, tmp_path):
         command = (
             "import sys; from augesc_builder.cli.app import main; sys.argv = ['augesc', 'push', "

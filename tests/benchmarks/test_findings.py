@@ -19,6 +19,7 @@ from benchmarks.findings_runs import (
     write_lines,
     write_sessions,
 )
+from benchmarks.findings_tables import ratio
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +88,10 @@ def test_what_is_informative_and_what_is_generic(text, informative, generic):
 
 def test_a_ratio_is_that_of_the_sums_and_its_interval_is_over_rows():
     sums = np.array([[1, 10], [3, 10]], np.float64)
-    assert findings._ratio(sums) == "0.2 [0.1, 0.3]"
-    assert findings._ratio(sums, 100) == "20 [10, 30]"
-    assert findings._ratio(sums[:1], 1, np.exp) == "1.11"
-    assert findings._ratio(sums[:0]) == "-"
+    assert ratio(sums) == "0.2 [0.1, 0.3]"
+    assert ratio(sums, 100) == "20 [10, 30]"
+    assert ratio(sums[:1], 1, np.exp) == "1.11"
+    assert ratio(sums[:0]) == "-"
 
 
 def test_the_first_words_of_a_text_are_behind_its_query():

@@ -206,6 +206,7 @@ def test_bars_have_rate_and_time_left_but_not_in_ci(monkeypatch, quiet, in_ci):
         assert re.search(r"\d\d:\d\d<\d\d:\d\d, +[\d.]+ step/s, loss=2.50", drawn)
 
 
+@pytest.mark.slow
 def test_statistics_of_esconvs_files(augesc, tmp_path):
     files = [shared(f"esconv/{split}.txt") for split in ("train", "valid", "test")]
     code, text, _ = augesc("stats", *files, "--out", tmp_path / "s", "--paper")
@@ -217,6 +218,7 @@ def test_statistics_of_esconvs_files(augesc, tmp_path):
     assert "543.7" in text  # the paper's
 
 
+@pytest.mark.slow
 def test_real_sessions_train_it(augesc, tiny_file, tmp_path):
     sessions = shared("esconv/valid.txt")
     code, _, err = augesc(

@@ -141,6 +141,7 @@ class TestNothingEndsAConversation:
         assert os.read(reader, 10) == b""
         os.close(reader)
 
+    @pytest.mark.slow
     def test_half_a_line_is_not_left_on_a_full_disk(self, tmp_path):
         path = tmp_path / "chat.jsonl"
         code = (

@@ -259,6 +259,7 @@ SAID = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=often(60), deadline=None)
 @given(st.lists(st.sampled_from([*PIECES, *SAID]), min_size=1, max_size=9).map("".join))
 def test_the_quick_look_misses_nothing(text):

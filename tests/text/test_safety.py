@@ -59,6 +59,7 @@ def test_the_span_is_what_raised_it(turns, found):
     assert spans(*turns) == found
 
 
+@pytest.mark.slow
 def test_the_quick_look_at_words_misses_nothing(monkeypatch):
     rows = (ROOT / "tests" / "data" / "safety_sentences.tsv").read_text().splitlines()
     said = [row.split("\t")[-1] for row in rows]

@@ -785,6 +785,7 @@ def test_tensorboard_is_written_and_goes_on(tmp_path):
     assert events.Scalars("first/validation_loss")
 
 
+@pytest.mark.slow
 def test_three_processes_give_the_losses_of_one(reference, tmp_path):
     """By the script in training/, launched as users do; three do not divide the batch of eight."""
     out, path = tmp_path / "run", tmp_path / "mini.yaml"

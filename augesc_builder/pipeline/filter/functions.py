@@ -22,7 +22,7 @@ from augesc_builder.config.loader import merge
 from augesc_builder.config.plugins import load_plugins
 from augesc_builder.config.recipe import Recipe, load_recipe, make_recipe
 from augesc_builder.config.requirements import Requirements
-from augesc_builder.errors import InputError
+from augesc_builder.errors import InputError, RecipeError
 from augesc_builder.pipeline.filter.requirements import REQUIREMENTS, Batch, active
 
 Thresholds = Mapping[str, Any] | Requirements | Recipe | None
@@ -135,10 +135,16 @@ def _judge(row: Mapping[str, Any], names: Sequence[str] | None, requirements: Th
     batched = isinstance(row["n_utterances"], list)
     batch = row if batched else {name: [value] for name, value in row.items()}
     limits = limits_of(requirements)
+    judging = {requirement.name: requirement for requirement in active(limits)}
+    if missing := [name for name in names or () if name not in judging]:
+        raise RecipeError(
+            f"requirements.{missing[0]} is null, so that nothing is judged by it; give its "
+            f"section, as requirements={{{missing[0]!r}: {{...}}}}"
+        )
     verdicts = [
-        requirement.test(batch, limits.section(requirement.name))
-        for requirement in active(limits)
-        if names is None or requirement.name in names
+        requirement.test(batch, limits.section(name))
+        for name, requirement in judging.items()
+        if names is None or name in names
     ]
     met = [False not in of_row for of_row in zip(*verdicts, strict=True)]
     return met if batched else met[0]

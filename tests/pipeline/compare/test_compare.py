@@ -284,6 +284,7 @@ def test_measures_of_other_requirements_are_compared_over_kept_texts(judged, com
 # -- one outcome ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_comes_out_each_time_and_another_seed_draws_others(judged, augesc, tmp_path):
     runs = judged("first", FIRST), judged("second", SECOND)
     texts = {}

@@ -9,8 +9,9 @@ from datasets import Dataset, load_dataset
 from datasets.fingerprint import Hasher
 
 import augesc
+from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError, RecipeError
-from augesc_builder.pipeline.filter.requirements import REQUIREMENTS
+from augesc_builder.pipeline.filter.requirements import active
 from tests.conftest import rows_of, shared
 
 KIND = "Thank you for telling me, that sounds like a very hard week for you"
@@ -182,6 +183,11 @@ def test_nothing_to_measure():
     assert augesc.measure({"messages": []})["n_utterances"] == []
 
 
+def test_a_requirement_that_is_off_is_told_from_one_that_is_met(conversations):
+    with pytest.raises(RecipeError, match=r"requirements\.test_overlap is null"):
+        augesc.meets("test_overlap")(conversations.map(augesc.measure, batched=True)[0])
+
+
 def test_real_sessions(tmp_path):
     """ESConv's sessions, by the paper's requirements: each one judged as the stage judges it."""
     from augesc_builder.sources.esconv import read_esconv
@@ -191,7 +197,8 @@ def test_real_sessions(tmp_path):
     measured = real.map(augesc.measure, batched=True)
     assert sum(measured["n_utterances"]) == sum(len(s.messages) for s in sessions)
     shares = {
-        name: len(measured.filter(augesc.meets(name))) / len(measured) for name in REQUIREMENTS
+        one.name: len(measured.filter(augesc.meets(one.name))) / len(measured)
+        for one in active(load_recipe("paper").requirements)
     }
     assert shares["format"] == shares["session_length"] == 1
     assert 0.5 < shares["continuous_utterances"] < 1

@@ -347,6 +347,7 @@ class TestReddit:
         with pytest.raises(InputError, match=re.escape(says)):
             collect(settings, tmp_path / "s", ("reddit", dump), strict=True, num_proc=num_proc)
 
+    @pytest.mark.slow
     def test_a_killed_command_leaves_no_process_behind(self, tmp_path):
         many = [post(f"item{i} {WORDS}") for i in range(60_000)]
         dump = write_dump(tmp_path / "RS.jsonl", lines_of(many))

@@ -41,6 +41,7 @@ def found_in(folder):
     return json.loads((folder / "statistics.json").read_text())
 
 
+@pytest.mark.slow
 def test_sets_stand_in_columns_with_the_papers(augesc, built, tmp_path):
     published = [["usr", "I feel lost."], ["sys", "What happened?"], ["usr", "I lost my job."]]
     file = tmp_path / "augesc.txt"
