@@ -15,6 +15,7 @@ import pytest
 from augesc_builder.errors import BudgetError, CheckpointError, EndpointError, SettingsChangedError
 from augesc_builder.readers.parquet import read_table
 from augesc_builder.run.progress import Progress
+from augesc_builder.simulation.cards import read_cards
 from augesc_builder.simulation.report import MARK
 from augesc_builder.simulation.settings import load_simulation
 from augesc_builder.simulation.simulate import plan, simulate
@@ -109,6 +110,16 @@ def test_no_path_of_this_disk_is_in_card_and_report(done, models):
         text = (done / name).read_text()
         for folder in models.values():
             assert str(folder.parent) not in text
+
+
+def test_a_seeker_may_begin_with_its_situation(done, models, tmp_path):
+    """For models that do not keep to a role when they speak first."""
+    begun = local(models, "seeker.first_words=situation")
+    simulate(begun, tmp_path / "out", QUIET)
+    situations = {card.card_id: card.situation for card in read_cards(begun.cards, begun.seed)}
+    found = {r["card_id"]: r["messages"][0]["content"] for r in rows(tmp_path / "out", "base")}
+    assert found == situations
+    assert not set(found.values()) & {r["messages"][0]["content"] for r in rows(done, "base")}
 
 
 def test_all_systems_hear_the_same_first_words(done):
