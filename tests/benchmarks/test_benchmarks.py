@@ -47,7 +47,7 @@ SCRIPTS = {
     ],
     "grounding.py": [
         *("texts", "sessions kept", "tokens for each kept session", "sessions compared"),
-        *("contradictions a session", "surest contradiction, 0 to 1 (chosen by)"),
+        *("contradictions a session", "surest contradiction, 0 to 1"),
         *("role confusions a session", "drift of supporters' turns (0.5: chance)"),
         *("share of supporters' turns that drifted", "new content words a seeker's turn"),
         *("new facts a seeker's turn", "distinct-2", "Vendi score, of as many sessions"),
