@@ -4,10 +4,13 @@
 
     AugescError                 one line for the user; exit code 2
     ├── InputError              a file given by the user holds something else than it should
+    │   └── DamagedError            a file that a run wrote is not as it wrote it
     ├── RecipeError             a recipe has an unknown key, a wrong value, or lacks one
     ├── RunFolderError          the output folder cannot be used
     │   ├── SettingsChangedError    it was begun with other settings
-    │   └── DiskError               the disk is full or not writable
+    │   ├── DiskError               the disk is full or not writable
+    │   ├── WorkerDiedError         a process that made rows was killed, or failed
+    │   └── StoreError              an address cannot be read or written
     ├── CheckpointError         a model or tokenizer cannot be loaded, or does not fit the recipe
     ├── TrainingError           fine-tuning cannot continue (loss not finite, batch not divisible)
     ├── DownloadError           something on the Hub could not be had
@@ -15,6 +18,7 @@
     ├── HandOverError           who was to be told of danger could not be
     ├── EndpointError           a model at an address does not answer as it should
     ├── StudyError              a study with people cannot be made, or does not take what was sent
+    ├── ExecutorError           a cluster is not there, or its workers cannot do the work
     ├── BudgetError             what a run may spend is spent
     ├── ServeError              pages cannot be served: the port is taken, or somebody serves them
     └── MissingExtraError       an optional package is needed
@@ -46,7 +50,11 @@ class InputError(AugescError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, int | None]]:
         """Let workers hand it back: by default an exception is made anew of its text alone."""
-        return InputError, (self.message, self.path, self.line)
+        return type(self), (self.message, self.path, self.line)
+
+
+class DamagedError(InputError):
+    """A file that a run wrote is gone, cut or changed; the stage that wrote it makes it again."""
 
 
 class RecipeError(AugescError):
@@ -63,6 +71,14 @@ class SettingsChangedError(RunFolderError):
 
 class DiskError(RunFolderError):
     """Writing failed: disk full, quota reached, or no permission."""
+
+
+class WorkerDiedError(RunFolderError):
+    """A process that made rows for this one was killed, or failed by itself."""
+
+
+class StoreError(RunFolderError):
+    """An address cannot be read or written: no bucket, no permission, no answer."""
 
 
 class CheckpointError(AugescError):
@@ -99,6 +115,14 @@ class StudyError(AugescError):
     def __init__(self, message: str, reason: str = "settings") -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class ExecutorError(AugescError):
+    """A cluster cannot be had, or what is there cannot do the work, or some of it is left."""
+
+
+class ShardsLeftError(ExecutorError):
+    """Workers elsewhere make the shards of a run, and some are left."""
 
 
 class BudgetError(AugescError):

@@ -104,6 +104,23 @@ GENERATIONS = Features(
 - ``n_resampled_tokens``: tokens of all these draws that are not in ``text``; null as above
 """
 
+FAILED = Features(
+    {
+        "query_id": Value("string"),
+        "sample": Value("int32"),
+        "source": Value("string"),
+        "query": Value("string"),
+        "error": Value("string"),
+        "attempts": Value("int32"),
+    }
+)
+"""A row is one that could not be made: each time it was made alone, what made it ended by it.
+
+- ``query_id``, ``sample``, ``source``, ``query``: as in the generations table, which lacks the row
+- ``error``: what it ended by the last time, in a line
+- ``attempts``: times that it was made alone
+"""
+
 SESSIONS = Features(
     {
         "session_id": Value("string"),
@@ -293,6 +310,7 @@ TABLES = {
     "generations": GENERATIONS,
     "sessions": SESSIONS,
     "rejected": REJECTED,
+    "failed": FAILED,
     "rejected_posts": REJECTED_POSTS,
     "measured": MEASURED,
     "quality": QUALITY,

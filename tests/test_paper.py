@@ -74,6 +74,7 @@ NO_DIFFERENCE = {
     "statistics.beside": "what is measured beside the corpus",
     "statistics.tested_on": "what the corpus is held against",
     "reading": "which lines are too long to be a text",
+    "executor": "who does the work: rounding at most",
     "finetune.save_state_every": "how often a run that is killed can go on",
     "finetune.held_out": "sessions that are measured on, and not learned from",
     **dict.fromkeys(

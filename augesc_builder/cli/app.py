@@ -13,20 +13,25 @@ from typing import Annotated, Any
 import typer
 
 from augesc_builder import __version__
-from augesc_builder.cli import choosing, hub, statistics, status, study, training, view
+from augesc_builder.cli import choosing, hub, scaling, statistics, status, study, training, view
 from augesc_builder.cli.ending import run
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
+    ExecutorOption,
     KeepOption,
     OutOption,
     ProcessesOption,
     QuietOption,
+    RayAddressOption,
     RecipeOption,
     SetOption,
+    executed_by,
+    executing,
     keeping,
     name_or_path,
-    path,
+    run_to_fill,
+    run_to_read,
 )
 from augesc_builder.run.progress import Progress, output_errors
 from augesc_builder.run.workers import warm_up
@@ -58,6 +63,8 @@ def build(
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Stop after this stage; resume another day.")
     ] = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -67,17 +74,22 @@ def build(
     """
     from augesc_builder.config.recipe import load_recipe
 
-    chosen, progress = load_recipe(recipe, keeping(override, keep)), Progress(quiet=quiet)
+    overrides = executed_by(keeping(override, keep), executor, ray_address)
+    chosen, progress = load_recipe(recipe, overrides), Progress(quiet=quiet)
     if dry_run:
         from augesc_builder.pipeline.plan import plan
 
         for line in plan(chosen, out):
             progress.say(line)
         return
+    from augesc_builder.executors import executor_of
     from augesc_builder.pipeline import build
     from augesc_builder.pipeline.summary import summary
 
-    if not build.build(chosen, out, progress, until=until):
+    has_worked = build.build(chosen, out, progress, until=until)
+    if executor_of(chosen.executor).joins:
+        return  # another process ends the run, and says what came of it
+    if not has_worked:
         where = f" Its corpus is in {out / 'corpus'}" if until is None else ""
         progress.say(f"{out} is complete: nothing to do.{where}")
     elif until in {None, list(build.STAGES)[-1]}:
@@ -134,29 +146,37 @@ def finetune(
 @app.command()
 def generate(
     queries: Annotated[
-        Path, typer.Argument(parser=path, help="A queries table: a Parquet file or a folder.")
+        Path,
+        typer.Argument(parser=run_to_read, help="A queries table: a Parquet file or a folder."),
     ],
     out: OutOption,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            parser=path,
+            parser=run_to_read,
             help="A checkpoint folder of transformers, where the recipe's backend needs one.",
         ),
     ] = None,
     recipe: RecipeOption = "quickstart",
     override: SetOption = None,
     keep: KeepOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Continue each query into conversations, by the recipe's backend."""
+    """Continue each query into conversations, by the recipe's backend.
+
+    With --executor slurm a worker where SLURM_ARRAY_TASK_ID or AUGESC_RANK is set; the first begins
+    the run, and the command without them ends it.
+    """
     from augesc_builder.config.recipe import load_recipe
     from augesc_builder.pipeline.generate import stage
 
-    chosen, progress = load_recipe(recipe, keeping(override, keep)), Progress(quiet=quiet)
+    overrides = executed_by(keeping(override, keep), executor, ray_address)
+    chosen, progress = load_recipe(recipe, overrides), Progress(quiet=quiet)
     if dry_run:
         for line in stage.plan(chosen, queries):
             progress.say(line)
@@ -169,18 +189,19 @@ def filter_(
     generations: Annotated[
         Path | None,
         typer.Argument(
-            parser=path,
+            parser=run_to_read,
             help="Parquet or JSON lines with text (and query) or messages; a file or a folder.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", parser=path, help="The folder to fill.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", parser=run_to_fill, help="The folder to fill."),
     ] = None,
     reuse: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            parser=path,
+            parser=run_to_read,
             help="Decide again what DIR, of a filter or a build, measured. No --out: only print.",
         ),
     ] = None,
@@ -208,11 +229,17 @@ def filter_(
         ),
     ] = None,
     override: SetOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
     num_proc: ProcessesOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Apply the eight requirements: sessions to OUT/data, the rest to OUT/rejected."""
+    """Apply the eight requirements: sessions to OUT/data, the rest to OUT/rejected.
+
+    With --executor slurm a worker where SLURM_ARRAY_TASK_ID or AUGESC_RANK is set; the first begins
+    the run, and the command without them ends it.
+    """
     if num_proc != 1:
         warm_up(
             "augesc_builder.pipeline.filter.filter", [path for path in (generations, reuse) if path]
@@ -226,12 +253,16 @@ def filter_(
             raise typer.BadParameter(
                 "--reuse measures nothing: give neither a file nor how to read"
             )
+        if ray_address is not None or executor not in {None, "local"}:
+            raise typer.BadParameter(
+                "--reuse measures nothing: one process does it; leave --executor out"
+            )
         again.refilter(reuse, override or (), recipe, out, progress, num_proc)
         return
     if generations is None or out is None:
         raise typer.BadParameter("expected GENERATIONS and --out DIR, or --reuse DIR")
     stage.standalone(
-        load_recipe(recipe or "paper", override or ()),
+        executing(load_recipe(recipe or "paper", override or ()), executor, ray_address),
         generations,
         out,
         progress,
@@ -248,6 +279,7 @@ statistics.register(app)
 
 
 hub.register(app)
+scaling.register(app)
 status.register(app)
 study.register(app)
 training.register(app)

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, OutOption, QuietOption, SetOption, path
+from augesc_builder.cli.options import (
+    DebugOption,
+    OutOption,
+    QuietOption,
+    SetOption,
+    path,
+    run_to_read,
+)
 from augesc_builder.cli.options import name_or_path as name_or_file
 from augesc_builder.run.progress import Progress
 
@@ -23,7 +30,8 @@ def select(
     sessions: Annotated[
         Path,
         typer.Argument(
-            parser=path, help="Sessions with several for a query: a run's folder, or a table."
+            parser=run_to_read,
+            help="Sessions with several for a query: a run's folder, or a table.",
         ),
     ],
     out: OutOption,
@@ -48,7 +56,10 @@ def select(
 
 def pairs(
     run: Annotated[
-        Path, typer.Argument(parser=path, help="The folder of a build that chose, or of `select`.")
+        Path,
+        typer.Argument(
+            parser=run_to_read, help="The folder of a build that chose, or of `select`."
+        ),
     ],
     out: Annotated[
         Path,

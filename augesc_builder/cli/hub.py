@@ -11,11 +11,16 @@ import typer
 from augesc_builder.cli.options import (
     DebugOption,
     DryRunOption,
+    ExecutorOption,
     FolderArgument,
     ProcessesOption,
     QuietOption,
+    RayAddressOption,
+    SetOption,
+    executing,
     name_or_path,
-    path,
+    run_to_fill,
+    run_to_read,
 )
 from augesc_builder.run.progress import Progress
 
@@ -57,7 +62,7 @@ def push(
     repo: Annotated[str, typer.Option(metavar="USER/NAME", help="The repo on the Hub.")],
     folder: Annotated[
         Path | None,
-        typer.Argument(parser=path, help="The folder of a build or of `augesc filter`."),
+        typer.Argument(parser=run_to_read, help="The folder of a build or of `augesc filter`."),
     ] = None,
     config: Annotated[
         Literal["regenerated"] | None,
@@ -125,13 +130,48 @@ def safety(
         list[str] | None,
         typer.Option(metavar="SESSION_ID", help="A person looked at it, let it stand; repeatable."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=run_to_fill,
+            help="Scan all sessions anew, and write them here.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            parser=name_or_path,
+            help="Whose section `safety` says by what. Default: paper.",
+        ),
+    ] = None,
+    override: SetOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show the sessions that the safety pass flagged, and note which a person let stand."""
+    """Show the sessions that the safety pass flagged, and note which a person let stand.
+
+    With --out the pass is run over a corpus again, or for the first time.
+    """
+    progress = Progress(quiet=quiet)
+    if out is not None:
+        if reviewed:
+            raise typer.BadParameter("--out scans; note what was --reviewed without it")
+        from augesc_builder.config.recipe import load_recipe
+        from augesc_builder.pipeline.filter.scan import rescan
+
+        chosen = load_recipe(recipe or "paper", override or ())
+        rescan(folder, out, executing(chosen, executor, ray_address), progress)
+        return
+    if recipe or override or executor or ray_address:
+        raise typer.BadParameter("nothing is scanned without --out DIR: this shows what was found")
     from augesc_builder.hub import review
 
-    progress = Progress(quiet=quiet)
     if reviewed:
         review.mark_reviewed(folder, reviewed, progress)
     else:

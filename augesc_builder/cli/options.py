@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from augesc_builder.config.paths import check_path
+from augesc_builder.run.store import is_address
+
+if TYPE_CHECKING:
+    from augesc_builder.config.recipe import Recipe
 
 
 def path(text: str) -> Path:
     """Take an option that is a path on this machine."""
-    if "://" in text:
+    text = text.removeprefix("file://")
+    if is_address(text):
         raise typer.BadParameter(f"{text[:80]} is an address; give a path on this machine")
-    return Path(name_or_path(text))
+    found = Path(name_or_path(text))
+    # Arrow would take a first part such as "sample:" for the scheme of an address.
+    return found.absolute() if ":" in "".join(found.parts[:1]) else found
+
+
+def run_to_fill(text: str) -> Path:
+    """Take the folder of a run to fill: a path, or an address, whose working copy it is then."""
+    if not is_address(text):
+        return path(text)
+    from augesc_builder.run.copies import folder_of
+
+    return folder_of(text)
+
+
+def run_to_see(text: str) -> Path:
+    """Take the folder of a run that is there; of one at an address no files are fetched."""
+    if not is_address(text):
+        return path(text)
+    from augesc_builder.run.copies import opened
+
+    return opened(text)
+
+
+def run_to_read(text: str) -> Path:
+    """Take a run or a folder of one to read; what is at an address is fetched."""
+    if not is_address(text):
+        return path(text)
+    from augesc_builder.run.copies import fetched
+
+    return fetched(text)
+
+
+def set_to_read(text: str) -> str:
+    """Take ``PATH`` or ``NAME=PATH``, where the path may be an address."""
+    name, equals, at = text.rpartition("=")
+    return f"{name}{equals}{run_to_read(at)}" if is_address(at) else name_or_path(text)
 
 
 def name_or_path(text: str) -> str:
@@ -45,7 +86,10 @@ SetOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path, typer.Option("--out", metavar="DIR", parser=path, help="The folder to fill.")
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", parser=run_to_fill, help="The folder to fill, or its address."
+    ),
 ]
 ProcessesOption = Annotated[
     int | None,
@@ -54,7 +98,7 @@ ProcessesOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 FolderArgument = Annotated[
-    Path, typer.Argument(parser=path, help="The folder of a build or of `augesc filter`.")
+    Path, typer.Argument(parser=run_to_read, help="The folder of a build or of `augesc filter`.")
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
@@ -69,6 +113,46 @@ KeepOption = Annotated[
         help="Generate until so many sessions are kept, of all sources: generate.keep.",
     ),
 ]
+
+
+ExecutorOption = Annotated[
+    Literal["local", "ray", "slurm"] | None,
+    typer.Option(help="Who makes the shards. Default: the recipe's executor.type."),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Have the shards made by the Ray cluster there: auto, local, HOST:PORT or "
+        "ray://HOST:PORT. Default: the recipe's executor.address.",
+    ),
+]
+
+
+def executed_by(
+    overrides: list[str], executor: str | None, ray_address: str | None = None
+) -> list[str]:
+    """Return overrides with those of ``--executor`` and ``--ray-address``, which implies ray."""
+    given = _executor(executor, ray_address)
+    return [*overrides, *(f"executor.{key}={json.dumps(value)}" for key, value in given.items())]
+
+
+def executing(recipe: Recipe, executor: str | None, ray_address: str | None) -> Recipe:
+    """Return a recipe with the same, for a command that generates nothing.
+
+    What only one process can generate is no matter there.
+    """
+    chosen = recipe.executor.model_copy(update=_executor(executor, ray_address))
+    return recipe.model_copy(update={"executor": chosen})
+
+
+def _executor(executor: str | None, ray_address: str | None) -> dict[str, str]:
+    if ray_address is None:
+        return {} if executor is None else {"type": executor}
+    if executor not in {None, "ray"}:
+        raise typer.BadParameter(f"--ray-address goes with --executor ray, found {executor}")
+    return {"type": "ray", "address": ray_address}
 
 
 def keeping(overrides: list[str] | None, keep: int | None) -> list[str]:

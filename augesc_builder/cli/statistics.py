@@ -10,13 +10,18 @@ import typer
 
 from augesc_builder.cli.options import (
     DebugOption,
+    ExecutorOption,
     OutOption,
     ProcessesOption,
     QuietOption,
+    RayAddressOption,
     SeedOption,
     SetOption,
+    executing,
     name_or_path,
     path,
+    run_to_fill,
+    set_to_read,
 )
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.workers import warm_up
@@ -34,7 +39,7 @@ def stats(
         list[str],
         typer.Argument(
             metavar="[NAME=]PATH...",
-            parser=name_or_path,
+            parser=set_to_read,
             help="Sets: tables or lines of messages, corpus folders, ESConv's or AugESC's lines; "
             "generations and rejected rows.",
         ),
@@ -86,15 +91,22 @@ def stats(
         int | None, typer.Option(min=0, help="Of the samples. [default: the paper's recipe's]")
     ] = None,
     num_proc: ProcessesOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures."""
+    """Measure sets of sessions: Table 2, diversity, topics, duplicates; with figures.
+
+    With --executor slurm a worker where SLURM_ARRAY_TASK_ID or AUGESC_RANK is set; the first begins
+    the run. Without a rank it sums up what workers have counted.
+    """
     if num_proc != 1:
         warm_up(
             "augesc_builder.pipeline.statistics.measure",
             (Path(text.rpartition("=")[2]) for text in sessions),
         )
+    from augesc_builder.config.recipe import load_recipe
     from augesc_builder.pipeline.statistics import stage
 
     given = {
@@ -115,6 +127,7 @@ def stats(
         near_duplicates=near_duplicates,
         basic=basic,
         num_proc=num_proc,
+        executor=executing(load_recipe("paper"), executor, ray_address).executor,
     )
 
 
@@ -123,7 +136,7 @@ def quality(
         list[str],
         typer.Argument(
             metavar="[NAME=]PATH...",
-            parser=name_or_path,
+            parser=set_to_read,
             help="Sets of sessions, as `augesc stats` takes them.",
         ),
     ],
@@ -172,14 +185,17 @@ def compare(
         list[str],
         typer.Argument(
             metavar="[NAME=]RUN...",
-            parser=name_or_path,
+            parser=set_to_read,
             help="Folders of finished builds or of `augesc filter`; the first is the reference.",
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", parser=path, help="Write tables, figures and numbers there."
+            "--out",
+            metavar="DIR",
+            parser=run_to_fill,
+            help="Write tables, figures and numbers there.",
         ),
     ] = None,
     paper: Annotated[

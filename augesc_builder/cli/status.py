@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, path
+from augesc_builder.cli.options import DebugOption, run_to_see
 from augesc_builder.run.progress import Progress
 
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def status(
     run: Annotated[
         Path,
-        typer.Argument(parser=path, help="The folder of a build, a stage or a training."),
+        typer.Argument(parser=run_to_see, help="The folder of a build, a stage or a training."),
     ],
     for_programs: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     debug: DebugOption = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from augesc_builder.cli.options import DebugOption, QuietOption, path
+from augesc_builder.cli.options import DebugOption, QuietOption, run_to_read
 from augesc_builder.run.progress import Progress
 
 
@@ -20,7 +20,7 @@ def view(
     corpus: Annotated[
         Path,
         typer.Argument(
-            parser=path,
+            parser=run_to_read,
             help="The folder of a build, a filter or a corpus, or a file of sessions.",
         ),
     ],

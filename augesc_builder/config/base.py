@@ -74,10 +74,12 @@ class BackendSettings(Section):
 
     ``free`` names keys that no text depends on: a run may be resumed with other values.
     ``obeys`` names the keys of ``prompt`` and ``generate`` beyond the paper's that it can do.
+    ``several`` says whether several workers may be at one run, each with a backend of its own.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
     obeys: ClassVar[frozenset[str]] = frozenset()
+    several: ClassVar[bool] = False
 
     type: str
 

@@ -20,6 +20,7 @@ class LocalSettings(BackendSettings):
     """Our own engine, on the machine's GPUs or CPU cores."""
 
     obeys: ClassVar[frozenset[str]] = frozenset({"background", "strategies", "resample"})
+    several: ClassVar[bool] = True
 
     type: Literal["local"]
     engine: Literal["continuous", "static"]

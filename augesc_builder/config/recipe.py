@@ -28,6 +28,7 @@ from augesc_builder.config.base import (
     Seed,
 )
 from augesc_builder.config.card import CARD, Card
+from augesc_builder.config.executor import EXECUTOR, Executor
 from augesc_builder.config.generate import (
     BACKGROUND,
     MOVED,
@@ -133,6 +134,10 @@ READING = {"max_line_bytes": 1 << 20, "max_expansion": 200}
 """What files of before had there been such a section hold."""
 
 
+_FREE = {"card", "executor"}
+"""Sections that may change while a run goes on."""
+
+
 class Recipe(Section):
     """Every setting of a run."""
 
@@ -151,6 +156,7 @@ class Recipe(Section):
     select: Select | None
     statistics: Statistics
     card: Card
+    executor: Executor
 
     @model_validator(mode="after")
     def _needs_a_backbone_by_name(self) -> Recipe:
@@ -173,6 +179,11 @@ class Recipe(Section):
                     f"{backend.type} cannot do it; set it to false, or generate.backend.type to "
                     f"local"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Recipe:
+        self.executor.check(self.generate)
         return self
 
     @model_validator(mode="after")
@@ -225,12 +236,14 @@ class Recipe(Section):
     def fixed_settings(self) -> dict[str, Any]:
         """Return the settings that a run keeps to its end.
 
-        Those are all but the backend's free keys, and the form of the card, which is written anew.
+        Those are all but the backend's free keys, the form of the card, which is written anew, and
+        who makes the shards, which no row depends on.
         How many sessions are kept is free too, and so is the budget for them; not whether so many
         are, and of what.
         """
         found = self.settings()
-        del found["card"]
+        for name in _FREE:
+            del found[name]
         keep = self.generate.keep
         found["generate"]["keep_budget"] = None
         found["generate"]["keep"] = keep and (sorted(keep) if isinstance(keep, dict) else "so many")
@@ -258,6 +271,7 @@ _LOADER = ConfigLoader(
         "statistics.count_query": STATISTICS["count_query"],
         "statistics.tested_on": STATISTICS["tested_on"],
         "reading": READING,
+        "executor": EXECUTOR,
         "quality": QUALITY,
         "prompt.form": "paper",
         "prompt.background": False,
@@ -314,11 +328,11 @@ def dump_recipe(recipe: Recipe) -> str:
 def modernize(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an earlier version's run under the names of this one.
 
-    The form of the card is not among those that a run keeps.
+    Sections that a run is free of are not among those it keeps.
     """
     found = _LOADER.modernize(settings)
-    if "card" not in settings:
-        found.pop("card", None)
+    for name in _FREE - settings.keys():
+        found.pop(name, None)
     return found
 
 

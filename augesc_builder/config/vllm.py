@@ -19,6 +19,7 @@ class VllmSettings(BackendSettings):
         }
     )
 
+    several: ClassVar[bool] = True
     obeys: ClassVar[frozenset[str]] = frozenset({"strategies"})
 
     type: Literal["vllm"] = "vllm"

@@ -46,7 +46,7 @@ from augesc_builder.run.progress import Progress
 
 _PUBLISHED = (
     *(f"{layout.DATA}/*.parquet", f"{layout.PARTED}/*.parquet", f"{layout.REJECTED}/*.parquet"),
-    *(f"{layout.NOT_SELECTED}/*.parquet", layout.SELECTION),
+    *(f"{layout.NOT_SELECTED}/*.parquet", f"{layout.FAILED}/*.parquet", layout.SELECTION),
     *(f"{layout.FIGURES}/*.png", f"{layout.FIGURES}/*.svg"),
     *(layout.STATISTICS, "*_report.json"),
 )
@@ -142,7 +142,7 @@ def corpus_files(folder: Path) -> dict[str, Content]:
         found = {name: at for name, at in found.items() if not name.startswith(f"{layout.DATA}/")}
     if (review := corpus / layout.SAFETY_REVIEW).is_file():
         found[layout.SAFETY_REVIEW] = review
-    for table in (layout.REJECTED, layout.NOT_SELECTED):
+    for table in (layout.REJECTED, layout.NOT_SELECTED, layout.FAILED):
         if not n_rows(corpus / table):  # `datasets` cannot load a split of nothing
             found = {name: at for name, at in found.items() if not name.startswith(f"{table}/")}
     return found

@@ -13,6 +13,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from augesc_builder.metrics.partial import State
+
 Hashes = NDArray[np.uint64]
 
 LIMIT = 1 << 22
@@ -77,6 +79,19 @@ class DistinctItems:
             self._hashes, self._ranks = hashes[: self.limit], ranks[: self.limit]
             self._waiting, self._n_waiting = [], 0
         return self._hashes, self._ranks
+
+    def state(self) -> State:
+        """Return the items as data; a rank stands once, and items name it by its place."""
+        hashes, ranks = self._settle()
+        known, which = np.unique(ranks, return_inverse=True)
+        small = np.uint16 if len(known) <= 1 << 16 else np.uint32
+        facts = {"hashes": hashes, "ranks": known, "which": which.astype(small)}
+        return {**facts, "full": self._full}
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned, where nothing is held yet."""
+        self._hashes, self._ranks = state["hashes"], state["ranks"][state["which"]]
+        self._full = state["full"]
 
     @property
     def exact(self) -> bool:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from augesc_builder.config.recipe import Recipe, dump_recipe
-from augesc_builder.errors import CheckpointError, RecipeError, RunFolderError
+from augesc_builder.errors import CheckpointError, DamagedError, RecipeError, RunFolderError
+from augesc_builder.executors import executor_of
 from augesc_builder.pipeline.card import stage as card
 from augesc_builder.pipeline.filter import stage as filter_
 from augesc_builder.pipeline.finetune import stage as finetune
@@ -29,9 +31,10 @@ from augesc_builder.pipeline.queries import stage as queries
 from augesc_builder.pipeline.select import stage as select
 from augesc_builder.pipeline.statistics import stage as statistics
 from augesc_builder.run import layout
+from augesc_builder.run.copies import folder_of
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.versions import versions
+from augesc_builder.run.versions import fingerprint, versions
 from augesc_builder.run.workers import launch_rank
 
 Stage = Callable[[RunFolder, Recipe, Progress], None]
@@ -61,36 +64,66 @@ def build(
     ``until`` names the last stage to run, for those who spread a run over several days.
 
     A run that was killed is resumed. Under ``accelerate launch`` the first process does
-    everything, and the others join it for fine-tuning.
+    everything, and the others join it for fine-tuning. An element of a Slurm array helps with the
+    shards of a build that another process began.
     """
     progress = progress or Progress()
     every = stages_of(recipe)
     wanted = _stages_until(until, every)
-    rank = launch_rank()
+    folder, rank = folder_of(folder), launch_rank()
     if rank:
         if "finetune" in wanted:
-            finetune.join(recipe, Path(folder))
+            finetune.join(recipe, folder)
         return True
     check_inputs(recipe)
+    if executor_of(recipe.executor).joins:
+        generate.help_out(folder, recipe, run_settings(recipe), progress)
+        return True
     with RunFolder(folder, run_settings(recipe), progress) as run:
-        intact = _intact(run, recipe, wanted)
-        if "card" in intact and not card.is_as_asked(run, recipe):
-            run.start_again("card")
-            intact.discard("card")
-        if intact == set(wanted) and all(map(run.is_current, wanted)):
-            return False
-        run.keep(layout.RECIPE, dump_recipe(recipe))
-        run.record(recipe=recipe.name, seed=recipe.seed, versions=versions(), plan=every)
-        for number, name in enumerate(wanted, 1):
-            is_current = run.is_current(name)
-            if name in intact and is_current:
-                progress.say(f"[{number}/{len(wanted)}] {name}: done before")
-                continue
-            progress.say(f"[{number}/{len(wanted)}] {name}")
-            run.begin(name)
-            if not is_current:
-                _start_again(run, name, progress)
-            STAGES[name](run, recipe, progress)
+        for attempt in count(1):
+            try:
+                return _run(run, recipe, progress, wanted, every)
+            except DamagedError as error:  # since it was looked at: the disk, or somebody
+                if attempt == _ATTEMPTS:
+                    raise
+                progress.say(f"  {error}")
+    return True
+
+
+_ATTEMPTS = 3
+"""Times that a build goes back to make what was damaged while it ran."""
+
+
+def _run(
+    run: RunFolder, recipe: Recipe, progress: Progress, wanted: list[str], every: list[str]
+) -> bool:
+    """Run what is not done, in order; give ``False`` where all is."""
+    intact = _intact(run, recipe, wanted)
+    if "card" in intact and not card.is_as_asked(run, recipe):
+        run.start_again("card")
+        intact.discard("card")
+    if intact == set(wanted) and all(map(run.is_current, wanted)):
+        return False
+    if "generate" in set(wanted) - intact:
+        executor_of(recipe.executor).check()
+    run.keep(layout.RECIPE, dump_recipe(recipe))
+    run.record(
+        recipe=recipe.name,
+        seed=recipe.seed,
+        versions=versions(),
+        made_with=fingerprint(),
+        plan=every,
+    )
+    for number, name in enumerate(wanted, 1):
+        is_current = run.is_current(name)
+        if name in intact and is_current:
+            progress.say(f"[{number}/{len(wanted)}] {name}: done before")
+            continue
+        progress.say(f"[{number}/{len(wanted)}] {name}")
+        run.begin(name)
+        if not is_current:
+            _start_again(run, name, progress)
+        STAGES[name](run, recipe, progress)
     return True
 
 
@@ -104,7 +137,7 @@ def _intact(run: RunFolder, recipe: Recipe, wanted: Sequence[str]) -> set[str]:
     if generated and not generate.is_enough(run, recipe):
         run.forget("generate")
         generated = False
-    begun = bool(run.marks.names("generate"))
+    begun = run.marks.has_any("generate")
     if begun and not generated and "finetune" in run.marks:
         for file, what in run.marks.damage(run.marks.files(["finetune"])).items():
             raise CheckpointError(

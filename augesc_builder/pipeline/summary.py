@@ -17,6 +17,7 @@ from augesc_builder.pipeline.statistics.report import (
     statistics_table,
 )
 from augesc_builder.run import layout
+from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.layout import load_report
 from augesc_builder.text.prompts import SPEAKER
 
@@ -43,6 +44,8 @@ def summary(folder: str | Path) -> str:
         if recipe.select is not None
         else ""
     )
+    n_failed = read_manifest(folder).get("tables", {}).get("failed", 0)
+    failed = f" {n_failed:,} more could not be made (table {layout.FAILED})." if n_failed else ""
     nothing = (
         "\nNothing was kept, so there are no sessions to load; look at the rejected texts.\n"
         if not report["retained"]
@@ -50,7 +53,7 @@ def summary(folder: str | Path) -> str:
     )
     longer = "requirements.total_utterances.min=14"
     return f"""
-Kept {report["retained"]:,} of {report["total"]:,} conversations.{chosen}
+Kept {report["retained"]:,} of {report["total"]:,} conversations.{chosen}{failed}
 
 {filter_table(report, backend.label(recipe))}
 

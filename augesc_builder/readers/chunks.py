@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from augesc_builder.readers.jsonl import Line, json_of, read_json_rows
 from augesc_builder.readers.parquet import open_table, rows_of
@@ -60,23 +62,33 @@ def count_rows(path: Path, limits: Limits = USUAL) -> int:
     return sum(1 for _ in read_json_rows(path, limits))
 
 
-def read_chunks(path: Path, first: int, size: int, limits: Limits = USUAL) -> Iterator[Chunk]:
+def read_chunks(
+    path: Path, first: int, size: int, limits: Limits = USUAL, skip: int = 0
+) -> Iterator[Chunk]:
     """Yield a file in chunks of ``size`` rows; ``first`` rows stand before it in other files.
 
+    The first ``skip`` rows are left out: of a table, without reading row groups that hold no other.
     Raises :class:`~augesc_builder.errors.InputError` where it cannot be read.
     """
-    start = 0
+    start = skip
     table = path.suffix == PARQUET
-    for rows in _table_chunks(path, size) if table else _line_chunks(path, size, limits):
+    for rows in (
+        _table_chunks(path, size, skip) if table else _line_chunks(path, size, limits, skip)
+    ):
         yield Chunk(path, first + start, start, rows, limits)
         start += len(rows)
 
 
-def _table_chunks(path: Path, size: int) -> Iterator[pa.Table]:
+def _table_chunks(path: Path, size: int, skip: int) -> Iterator[pa.Table]:
     """Yield tables of ``size`` rows, whatever the row groups are."""
     with open_table(path) as file:
+        groups, skip = _groups_behind(file.metadata, skip)
         rest: list[pa.RecordBatch] = []
-        for batch in file.iter_batches(batch_size=size):
+        for whole in file.iter_batches(batch_size=size, row_groups=groups):
+            batch = whole.slice(min(skip, whole.num_rows))
+            skip -= whole.num_rows - batch.num_rows
+            if not batch.num_rows:
+                continue
             if batch.num_rows == size and not rest:
                 yield pa.Table.from_batches([batch])
                 continue
@@ -89,9 +101,19 @@ def _table_chunks(path: Path, size: int) -> Iterator[pa.Table]:
             yield pa.Table.from_batches(rest)
 
 
-def _line_chunks(path: Path, size: int, limits: Limits) -> Iterator[list[Line]]:
+def _groups_behind(metadata: pq.FileMetaData, skip: int) -> tuple[list[int], int]:
+    """Return the row groups behind ``skip`` rows, and how many of those stand in the first."""
+    for group in range(metadata.num_row_groups):
+        n_rows = metadata.row_group(group).num_rows
+        if n_rows > skip:
+            return [*range(group, metadata.num_row_groups)], skip
+        skip -= n_rows
+    return [], 0
+
+
+def _line_chunks(path: Path, size: int, limits: Limits, skip: int) -> Iterator[list[Line]]:
     part: list[Line] = []
-    for line in read_json_rows(path, limits):
+    for line in islice(read_json_rows(path, limits), skip, None):
         part.append(line)
         if len(part) == size:
             yield part

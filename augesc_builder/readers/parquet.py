@@ -62,6 +62,23 @@ def read_table(path: Path, columns: list[str], optional: Iterable[str] = ()) -> 
         return table
 
 
+def read_group(
+    file: Any, number: int, columns: Sequence[str], path: Path, optional: Iterable[str] = ()
+) -> pa.Table:
+    """Read columns of a row group of a table that :func:`open_table` has opened.
+
+    Those of ``optional`` that it has are read, too.
+
+    Raises :class:`~augesc_builder.errors.InputError` as :func:`read_table` does.
+    """
+    _check(file, columns, path)
+    there = set(file.schema_arrow.names) - set(columns)
+    wanted = [*columns, *(name for name in optional if name in there)]
+    table = file.read_row_group(number, columns=wanted)
+    table.validate(full=True)
+    return table
+
+
 def _check(file: Any, needed: Sequence[str], path: Path) -> None:
     found = file.schema_arrow.names
     if missing := [column for column in needed if column not in found]:

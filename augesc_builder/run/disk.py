@@ -22,6 +22,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_PLACE = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""How a disk says that it has no hard links."""
+
 _FULL_IN_TEXT = re.compile(
     rf"(?:code:|errno|os error) (?:{'|'.join(map(str, sorted(_FULL)))})\b", re.IGNORECASE
 )
@@ -92,6 +95,43 @@ def write_synced(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def create_synced(path: Path, text: str, aside: Path) -> bool:
+    """Write a text that is there whole or not at all, where there is none; whether it was first.
+
+    Of any number of processes, also on several machines, one is. ``aside`` is a path of this one's
+    alone on the same disk.
+    """
+    aside.write_text(text, encoding="utf-8")
+    sync(aside)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        # A server may have made the link, and its answer be lost: then it is ours.
+        is_first = path.exists() and path.samefile(aside)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        is_first = _create(path, text)
+    else:
+        is_first = True
+    aside.unlink(missing_ok=True)
+    if is_first:
+        sync(path.parent)
+    return is_first
+
+
+def _create(path: Path, text: str) -> bool:
+    """Do the same where the disk knows no links: a kill may leave it cut, as its checksum shows."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

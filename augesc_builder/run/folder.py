@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import platform
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,8 +23,14 @@ from filelock import FileLock, Timeout
 
 from augesc_builder.config.loader import differences
 from augesc_builder.config.recipe import modernize
-from augesc_builder.errors import AugescError, RunFolderError, SettingsChangedError
+from augesc_builder.errors import (
+    AugescError,
+    RunFolderError,
+    SettingsChangedError,
+    ShardsLeftError,
+)
 from augesc_builder.run import layout
+from augesc_builder.run.copies import folder_of, place_of
 from augesc_builder.run.disk import (
     disk_error,
     disk_errors,
@@ -34,8 +41,9 @@ from augesc_builder.run.disk import (
 )
 from augesc_builder.run.heartbeat import StatusFile, read_status
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.storage import KEPT, Storage
-from augesc_builder.run.versions import versions
+from augesc_builder.run.shards import KEPT, Shards
+from augesc_builder.run.storage import Storage
+from augesc_builder.run.versions import check_same, fingerprint, versions
 
 KIND = "augesc run"
 """What the manifest of every run says it is."""
@@ -60,23 +68,14 @@ class RunFolder(Storage):
         settings: Mapping[str, Any],
         progress: Progress | None = None,
     ) -> None:
-        super().__init__(Path(path), progress.say if progress is not None else lambda _: None)
+        super().__init__(folder_of(path), progress.say if progress is not None else lambda _: None)
         self._progress, self._status = progress, StatusFile(self.path)
-        self.settings = dict(settings)
-        self.manifest: dict[str, Any] = {}
+        self.settings, self.manifest = dict(settings), dict[str, Any]()
 
     def __enter__(self) -> RunFolder:
         with disk_errors(self.path):
-            if self.path.exists() and not self.path.is_dir():
-                raise RunFolderError(
-                    f"{self.path} is a file; give --out a folder that is new, or that a run began"
-                )
-            if (self.path / layout.MANIFEST).exists():
-                read_manifest(self.path)
-            elif self.path.is_dir() and _holds_strangers(self.path):
-                raise RunFolderError(
-                    f"{self.path} holds files that no run left; give --out a new or empty folder"
-                )
+            self.place.begin(self._say)
+            has_begun(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / layout.LOCK, timeout=0)
             try:
@@ -105,13 +104,19 @@ class RunFolder(Storage):
         if self._progress is not None:
             self._progress.end()
         on_disk = disk_error(self.path, error) if isinstance(error, Exception) else None
-        if error is None:
-            shutil.rmtree(self.path / layout.WORK, ignore_errors=True)
-        if isinstance(on_disk or error, AugescError) and not self._has_finished():
-            self._undo()
-        else:
-            self._status.end(on_disk or error)
-        self._lock.release()
+        try:
+            if error is None:
+                self.sweep()
+                shutil.rmtree(self.path / layout.WORKERS, ignore_errors=True)
+                self.place.end()
+            self.place.keep_journals()
+            may_undo = isinstance(on_disk or error, AugescError) and self.place.is_alone
+            if may_undo and not isinstance(error, ShardsLeftError) and not self._has_finished():
+                self._undo()
+            else:
+                self._status.end(on_disk or error)
+        finally:
+            self._lock.release()
         if on_disk is not None:
             raise on_disk from error
 
@@ -123,13 +128,18 @@ class RunFolder(Storage):
             self._progress.begin(stage, self._status.write)
 
     def complete(
-        self, stage: str, *, tables: Mapping[str, int] | None = None, **facts: Any
+        self,
+        stage: str,
+        *,
+        tables: Mapping[str, int] | None = None,
+        again: bool = False,
+        **facts: Any,
     ) -> None:
         """Put what a stage wrote in its place, and mark the stage as done.
 
         The rows of the ``tables`` it wrote and other ``facts`` go into the manifest, and so do the
-        seconds since the folder was opened or the stage before was done, beside those that
-        processes before spent on it.
+        seconds since the folder was opened or the stage before was done, and those of processes
+        before. ``again``: it was done before, and is replaced.
         """
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
@@ -140,15 +150,16 @@ class RunFolder(Storage):
             tables=tables or {},
             stage_versions={stage: versions()},
         )
-        self._commit(stage, facts)
+        self.place.keep_journals()
+        self._commit(stage, facts, renew=again)
         self._inputs = {}
 
     def start_again(self, stage: str) -> None:
         """Forget all of a stage: its marks, what was written for them, the time it took."""
-        for mark in self.marks.names(stage):
+        for mark in self.marks.each(stage):
             self.forget(mark)
-        seconds = self.manifest.get("seconds", {})
-        self.record(seconds={name: spent for name, spent in seconds.items() if name != stage})
+        seconds = self.manifest.get("seconds", {}).items()
+        self.record(seconds={name: spent for name, spent in seconds if name != stage})
 
     def record(self, **facts: Any) -> None:
         """Put facts into the manifest."""
@@ -158,6 +169,7 @@ class RunFolder(Storage):
             write_synced(work, sealed(self.manifest))
             work.replace(self.path / layout.MANIFEST)
             sync(self.path)
+        self.place.put(layout.MANIFEST)
 
     def add(self, **groups: Mapping[str, Any]) -> None:
         """Add facts to groups of the manifest, such as ``revisions``."""
@@ -167,7 +179,7 @@ class RunFolder(Storage):
 
     def _has_finished(self) -> bool:
         """Whether something is there that is not made again: marks, states, or paid answers."""
-        marked = any(not name.startswith(KEPT) for name in self.marks.names())
+        marked = any(not name.startswith(KEPT) for name in self.marks.scan())
         said = any((self.path / name).exists() for name in (layout.REQUESTS, layout.UTTERANCES))
         return marked or layout.holds_states(self.path) or said
 
@@ -190,12 +202,16 @@ class RunFolder(Storage):
 
     def _open(self) -> None:
         if not (self.path / layout.MANIFEST).exists():
-            self._begin()
-            return
+            begun = self._new()
+            if self.place.claim(sealed(begun)):
+                self.record(**begun)
+                return
         self.manifest = read_manifest(self.path)
         intent = self.path / layout.WORK / layout.COMMIT
         if intent.exists():
             self._carry_out(load_sealed(intent))
+        self.settle()
+        self.place.refresh()
         if "settings" in self.manifest:  # maybe those of an earlier version
             self.manifest["settings"] = modernize(self.manifest["settings"])
         if self.manifest.get("settings") != self.settings and not self._has_finished():
@@ -203,21 +219,9 @@ class RunFolder(Storage):
             shutil.rmtree(self.path / layout.WORK, ignore_errors=True)
             for name in self.marks.names():
                 self.forget(name)
-            self._begin()
+            self.record(**self._new())
             return
-        changed = {
-            key: (old, new)
-            for key, (old, new) in differences(self.manifest["settings"], self.settings).items()
-            if old is not None or not key.startswith("inputs.")  # earlier versions knew fewer
-        }
-        if changed:
-            lines = ", ".join(
-                f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items()
-            )
-            raise SettingsChangedError(
-                f"{self.path} was begun with other settings: {lines}; "
-                f"give another --out, or the settings it was begun with"
-            )
+        _check_settings(self.path, self.manifest["settings"], self.settings)
 
     def _count_unfinished(self) -> None:
         """Add the time that a process before spent on a stage it did not finish.
@@ -236,13 +240,71 @@ class RunFolder(Storage):
             self.add(seconds={stage: round(before + seconds, 1)})
         (self.path / layout.STATUS).unlink(missing_ok=True)  # or it would be counted twice
 
-    def _begin(self) -> None:
+    def _new(self) -> dict[str, Any]:
+        """Return the manifest of a run that begins."""
         self.manifest = {}
-        self.record(
-            kind=KIND,
-            run_id=uuid.uuid4().hex,
-            fingerprint=_fingerprint(self.settings),
-            settings=self.settings,
+        return new_manifest(self.settings)
+
+
+def new_manifest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the manifest of a new run says."""
+    return {
+        "kind": KIND,
+        "run_id": uuid.uuid4().hex,
+        "fingerprint": _fingerprint(settings),
+        "settings": dict(settings),
+    }
+
+
+def has_begun(path: Path) -> bool:
+    """Whether a run has begun in a folder, which may be there or not.
+
+    Raises :class:`~augesc_builder.errors.RunFolderError` where something else is there.
+    """
+    manifest = path / layout.MANIFEST
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(
+            f"{path} is a file; give --out a folder that is new, or that a run began"
+        )
+    strange = path.is_dir() and not manifest.exists() and _holds_strangers(path)
+    if strange and not manifest.exists():  # else another worker has begun just now
+        raise RunFolderError(
+            f"{path} holds files that no run left; give --out a new or empty folder"
+        )
+    if not manifest.exists():
+        return False
+    read_manifest(path)
+    return True
+
+
+def join(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Shards:
+    """Return the shards of a run that another process began, for one that helps to make them.
+
+    Raises :class:`~augesc_builder.errors.SettingsChangedError` for other settings,
+    :class:`~augesc_builder.errors.ExecutorError` for other packages, and
+    :class:`~augesc_builder.errors.RunFolderError` where no run has begun.
+    """
+    place = place_of(path)
+    place.check_manifest()
+    place.refresh()
+    manifest = read_manifest(path)
+    _check_settings(path, modernize(manifest.get("settings", {})), settings)
+    check_same(manifest.get("made_with", {}), fingerprint(), f"this worker, on {platform.node()},")
+    return Shards(path, say)
+
+
+def _check_settings(path: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse other settings than a run was begun with."""
+    changed = {
+        key: (old, new)
+        for key, (old, new) in differences(begun, now).items()
+        if old is not None or not key.startswith("inputs.")  # earlier versions knew fewer
+    }
+    if changed:
+        lines = ", ".join(f"{k} ({old!r} there, {new!r} now)" for k, (old, new) in changed.items())
+        raise SettingsChangedError(
+            f"{path} was begun with other settings: {lines}; "
+            f"give another --out, or the settings it was begun with"
         )
 
 
@@ -264,7 +326,7 @@ def is_run(path: Path) -> bool:
 
 def _holds_strangers(path: Path) -> bool:
     """Whether a folder without a manifest holds more than a run killed at its start leaves."""
-    begun = {layout.LOCK, layout.WORK, f"{layout.WORK}/files"}
+    begun = {layout.LOCK, layout.WORK, f"{layout.WORK}/files", layout.ADDRESS}
     for entry in path.rglob("*"):
         name = entry.relative_to(path).as_posix()
         if name not in begun and not name.startswith(f"{layout.WORK}/files/{layout.MANIFEST}"):

@@ -17,12 +17,13 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from augesc_builder.errors import AugescError, RunFolderError
 from augesc_builder.run import layout
+from augesc_builder.run.copies import place_of
 from augesc_builder.run.escape import for_terminal
 
 TICK = 2.0
@@ -69,13 +70,14 @@ class Work(_Record):
     """Numbers such as ``loss``, or ``kept`` rows of those ``judged`` by this process so far."""
 
 
-class Status(_Record):
-    """What the file holds."""
+State = Literal["running", "finished", "failed", "interrupted"]
 
-    kind: Literal["augesc status"] = "augesc status"
-    state: Literal["running", "finished", "failed", "interrupted"]
+
+class Process(_Record):
+    """A process that says what it is at."""
+
+    state: State
     error: _Text | None = None
-    work: Work
     written: AwareDatetime
     pid: Annotated[int, Field(ge=1, le=1 << 31)]
     started: _Text
@@ -84,6 +86,39 @@ class Status(_Record):
     pids: _Text
     """The system's name for the numbers of processes that ``pid`` is one of: containers have
     their own."""
+
+
+class Status(Process):
+    """What the file holds."""
+
+    kind: Literal["augesc status"] = "augesc status"
+    work: Work
+
+
+class WorkerStatus(Process):
+    """What the file of one of several workers holds."""
+
+    kind: Literal["augesc worker"] = "augesc worker"
+    stage: _Text
+    device: _Text
+    """What it computes on."""
+    n_shards: _Count
+    """Of the stage, in all."""
+    shards: _Count
+    """Made by this worker; others may have been first."""
+    rows: _Count
+    tokens: _Count
+    kept: _Count = 0
+    """Rows that met every requirement, of those ``judged`` so far."""
+    judged: _Count = 0
+    rows_a_second: _Seconds
+    tokens_a_second: _Seconds
+    """Lately."""
+    slots_in_use: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the slot steps that made a token."""
+
+
+P = TypeVar("P", bound=Process)
 
 
 class StatusFile:
@@ -102,34 +137,47 @@ class StatusFile:
         """Say that it has ended, and by which error if by one."""
         if error is None:
             self._write("finished", None)
-        elif isinstance(error, KeyboardInterrupt):
-            self._write("interrupted", None)
         else:
-            kind = "" if isinstance(error, AugescError) else f"{type(error).__name__}: "
-            self._write("failed", one_line(f"{kind}{error}"))
+            self._write(*ended_by(error))
 
-    def _write(
-        self, state: Literal["running", "finished", "failed", "interrupted"], error: str | None
-    ) -> None:
-        if self._last is None:
-            return
-        status = Status(
-            state=state,
-            error=error,
-            work=self._last,
-            written=datetime.now(timezone.utc),
-            pid=os.getpid(),
-            started=_started(os.getpid()) or "",
-            host=one_line(platform.node()),
-            pids=_pids(),
-        )
-        temporary = self._path.with_name(layout.STATUS_NEW)
-        try:  # not synced: it is out of date in seconds, and a rename is whole
-            temporary.write_text(status.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            temporary.replace(self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    def _write(self, state: State, error: str | None) -> None:
+        if self._last is not None:
+            status = Status(work=self._last, **this_process(state, error))
+            write_status(self._path, status, self._path.with_name(layout.STATUS_NEW))
+
+
+def ended_by(error: BaseException) -> tuple[State, str | None]:
+    """Return how a process ended that met an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", None
+    kind = "" if isinstance(error, AugescError) else f"{type(error).__name__}: "
+    return "failed", one_line(f"{kind}{error}")
+
+
+def this_process(state: State, error: str | None = None) -> dict[str, Any]:
+    """Return what :class:`Process` says of this one."""
+    return {
+        "state": state,
+        "error": error,
+        "written": datetime.now(timezone.utc),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()) or "",
+        "host": one_line(platform.node()),
+        "pids": _pids(),
+    }
+
+
+def write_status(path: Path, status: Process, temporary: Path) -> None:
+    """Write a status file where that can be done; nothing depends on it."""
+    try:  # not synced: it is out of date in seconds, and a rename is whole
+        temporary.write_text(status.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return
+    root = path.parent if path.name == layout.STATUS else path.parent.parent
+    place_of(root).tell(path, at_once=status.state != "running")
 
 
 def read_status(folder: Path) -> Status | None:
@@ -137,7 +185,18 @@ def read_status(folder: Path) -> Status | None:
 
     Raises :class:`~augesc_builder.errors.RunFolderError` where it is not one of ours.
     """
-    path = folder / layout.STATUS
+    return _read(folder / layout.STATUS, Status)
+
+
+def read_process(path: Path) -> Process | None:
+    """Return what a file says of a process; ``None`` where there is none, or nothing of ours."""
+    try:
+        return _read(path, Process)
+    except RunFolderError:
+        return None
+
+
+def _read(path: Path, kind: type[P]) -> P | None:
     try:
         # Not blocking: a pipe of that name would be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -154,7 +213,7 @@ def read_status(folder: Path) -> Status | None:
     if len(content) > _LARGEST:
         raise RunFolderError(f"{path}: larger than a run writes it; {_MEND}")
     try:
-        return Status.model_validate_json(content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         what = error.errors()[0]
         where = ".".join(map(str, what["loc"]))[:60]
@@ -162,16 +221,40 @@ def read_status(folder: Path) -> Status | None:
         raise RunFolderError(f"{path}: not as a run writes it: {said}; {_MEND}") from None
 
 
+def read_workers(folder: Path) -> list[WorkerStatus]:
+    """Return what the workers of a run said last, in the order of their files.
+
+    Files that are none of ours are passed over: nothing depends on any.
+    """
+    found = []
+    for path in sorted((folder / layout.WORKERS).glob("*.json"))[:_MOST]:
+        with contextlib.suppress(RunFolderError):
+            if (status := _read(path, WorkerStatus)) is not None:
+                found.append(status)
+    return found
+
+
+_MOST = 10_000
+"""Workers that are read; more than any cluster lets an array have."""
+
 _MEND = "remove it, the next run writes it anew"
 
 
-def is_at_work(status: Status) -> bool | None:
+def is_at_work(status: Process) -> bool | None:
     """Whether the process that wrote a status as running still is.
 
     ``None``: it cannot be looked for from here, and was not heard of for :data:`SILENT`.
     """
-    if (status.host, status.pids) != (one_line(platform.node()), _pids()):
+    is_there = is_alive(status)
+    if is_there is None:
         return True if datetime.now(timezone.utc) - status.written < SILENT else None
+    return is_there
+
+
+def is_alive(status: Process) -> bool | None:
+    """Whether a process is there; ``None`` where it cannot be looked for from here."""
+    if (status.host, status.pids) != (one_line(platform.node()), _pids()):
+        return None
     started = _started(status.pid)
     return started is not None and (started == status.started or "" in {started, status.started})
 

@@ -7,16 +7,21 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
     FOLDER/
       recipe.yaml  manifest.json        the settings, and what the run found out
       .status.json                      what is at work, for `augesc status`; no part of the run
+      .workers/                         the same of each of several workers, while they work
       .complete/STAGE.json              completion mark: every file of the stage, with its digest
       .complete/STAGE-00003.json        completion mark of one shard
+      .address.json                     of a working copy: where the run is
       .work/                            half-done things; gone when the run is done
+      .work/attempts/                   who is at a shard, or ended at it, while it has no mark
       .work/finetune/step-0000050/      a state that fine-tuning resumes from
       set-aside/                        what stood in the way and was not the run's own
       queries/                          triggers, rejected posts, queries_report.json
       checkpoint/                       the fine-tuned model
       generations/  measured/           raw continuations, and the numbers behind every decision
+      partial/                          what shards were counted to, while statistics are made
       requests.jsonl                    the requests to an endpoint, with answers and cost, if any
       corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
+      corpus/failed/                    rows that ended what made them, each time, if any
       candidates/  scored/              where the best are chosen: what met the requirements
       corpus/not_selected/              where the best are chosen: the others
       corpus/quality/                   what measures of quality say, where they are asked for
@@ -34,14 +39,32 @@ from augesc_builder.errors import InputError, PublishError
 MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
 LOCK, WORK, MARKS, COMMIT = ".lock", ".work", ".complete", "commit.json"
 STATUS, STATUS_NEW = ".status.json", ".status.json.new"
+WORKERS = ".workers"
+"""What each of several workers is at, for `augesc status`; no part of the run."""
+
+ADDRESS = ".address.json"
+"""In the working copy of a run that is at an address: which."""
+
+SHARDS = "shards"
+"""Below what is half-done: the shards that wait for their mark, a folder each."""
+
+ATTEMPTS = "attempts"
+"""Below what is half-done: who is at a shard, or ended at it, a file each."""
+
 SET_ASIDE = "set-aside"
 
 QUERIES, REJECTED_POSTS, QUERIES_REPORT = "queries", "rejected.parquet", "queries_report.json"
 CHECKPOINT, GENERATIONS, MEASURED, CORPUS = "checkpoint", "generations", "measured", "corpus"
+PARTIAL = "partial"
+"""What shards of the corpus were counted to, until it is summed up."""
+
 TOKENIZER = "tokenizer.json"
 """What a checkpoint keeps its tokenizer in."""
 
 DATA, REJECTED, FIGURES, CARD = "data", "rejected", "figures", "README.md"
+FAILED = "failed"
+"""Rows that could not be made: each ended, or failed, what made it."""
+
 PARTED = "splits"
 """Where the sessions stand once more by splits, if those are asked for: they are published."""
 
@@ -104,6 +127,12 @@ def shard_path(table: str, number: int, n_shards: int | None) -> str:
     """
     of = "" if n_shards is None else f"-of-{n_shards:05d}"
     return f"{table}-{number:05d}{of}.parquet"
+
+
+def failed_table(generations: str) -> str:
+    """Return the path of the table of rows that failed beside that of generations."""
+    is_of_build = Path(generations).parent.name == GENERATIONS
+    return f"{CORPUS}/{FAILED}/{SPLIT}" if is_of_build else f"{FAILED}/{SPLIT}"
 
 
 def state_folder(states: Path, step: int) -> Path:

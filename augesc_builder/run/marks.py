@@ -7,24 +7,42 @@ run and whether it is still as it was written. Stages read the files of the mark
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from augesc_builder.errors import InputError, RunFolderError
+from augesc_builder.errors import DamagedError, InputError, RunFolderError
 from augesc_builder.run import layout
 from augesc_builder.run.disk import MEND, Written, load_sealed, sha256
+from augesc_builder.run.sorting import sorted_pairs
 
 Files = dict[str, dict[str, Any]]
 """Paths below the run's folder, with ``bytes`` and ``sha256`` of each file."""
 
 _FILES = TypeAdapter(dict[str, Written])
-_SHARD = re.compile(r"-\d{5}\Z")
+_SHARD = re.compile(r"-[0-9]{5,15}\Z")
+_MOST_SHARDS = 1 << 26
+"""Shards of a stage for which a byte each is held; a hundred million rows are a million shards."""
+
+
+def _is_of(name: str, stage: str | None) -> bool:
+    """Whether a mark is that of a stage or of one of its shards; ``None``: any is."""
+    return stage in {None, name} or (
+        stage is not None and name.startswith(stage) and _SHARD.sub("", name) == stage
+    )
+
+
+def shard_mark(stage: str, number: int) -> str:
+    """Return the name of the mark of a shard."""
+    return f"{stage}-{number:05d}"
 
 
 class Marks:
@@ -39,8 +57,42 @@ class Marks:
 
     def names(self, stage: str | None = None) -> list[str]:
         """Return the names of all marks, or of those of a stage and its shards."""
-        found = sorted(path.stem for path in (self.root / layout.MARKS).glob("*.json"))
-        return [name for name in found if stage in {None, name, _SHARD.sub("", name)}]
+        return sorted(self.scan(stage))
+
+    def scan(self, stage: str | None = None) -> Iterator[str]:
+        """Yield the same in no order, as they are found; no list of them is made."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / layout.MARKS) as found:
+            for entry in found:
+                name = entry.name.removesuffix(".json")
+                if entry.name.endswith(".json") and _is_of(name, stage):
+                    yield name
+
+    def has_any(self, stage: str) -> bool:
+        """Whether a stage or one of its shards has its mark."""
+        return next(self.scan(stage), None) is not None
+
+    def each(self, stage: str) -> Iterator[str]:
+        """Yield the names of the marks of a stage and its shards, shards by their numbers.
+
+        A byte a shard is held meanwhile; marks may come and go.
+        """
+        seen, others = bytearray(), list[str]()
+        for name in self.scan(stage):
+            number = -1 if name == stage else int(name[len(stage) + 1 :])
+            if not 0 <= number < _MOST_SHARDS or name != shard_mark(stage, number):
+                others.append(name)
+            else:
+                seen.extend(bytes(max(0, number + 1 - len(seen))))
+                seen[number] = 1
+        yield from sorted(others)  # that of the stage, and none else that we wrote
+        number = seen.find(1)
+        while number >= 0:
+            yield shard_mark(stage, number)
+            number = seen.find(1, number + 1)
+
+    def counts(self) -> Counter[str]:
+        """Return how many shards of each stage have their mark, all by one look."""
+        return Counter(_SHARD.sub("", name) for name in self.scan() if _SHARD.search(name))
 
     def __contains__(self, name: str) -> bool:
         return self.path(name).exists()
@@ -75,10 +127,37 @@ class Marks:
             found |= self.read(name).get("files", {})
         return dict(sorted(found.items()))
 
+    def each_file(self, stage: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the files of the marks of a stage and its shards, or of all marks, one by one."""
+        for name in self.scan() if stage is None else self.each(stage):
+            yield from self.read(name).get("files", {}).items()
+
+    def find(self, files: Iterable[str]) -> Files:
+        """Return those of the files that a mark lists; only as many marks are read as need be."""
+        wanted, found = {*files}, Files()
+        marks = self.each_file() if wanted else iter(())
+        while len(found) < len(wanted) and (entry := next(marks, None)) is not None:
+            if entry[0] in wanted:
+                found[entry[0]] = entry[1]
+        return found
+
     def digest(self, stage: str) -> str:
         """Return one digest of everything that a stage wrote."""
-        parts = {file: facts["sha256"] for file, facts in self.files(self.names(stage)).items()}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        running = hashlib.sha256(b"{")  # as the JSON of one mapping of names to digests
+        pairs = ((file, str(facts["sha256"])) for file, facts in self.each_file(stage))
+        for number, (file, digest) in enumerate(sorted_pairs(pairs)):
+            between = ", " if number else ""
+            running.update(f"{between}{json.dumps(file)}: {json.dumps(digest)}".encode())
+        running.update(b"}")
+        return running.hexdigest()[:16]
+
+    def is_as_written(self, path: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether a file, wherever it lies, is the one that a mark tells of."""
+        try:
+            size, digest = int(facts["bytes"]), str(facts["sha256"])
+            return path.stat().st_size == size and sha256(path) == digest
+        except FileNotFoundError:  # moved by another meanwhile
+            return False
 
     def damage(self, files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Return what is wrong with files: gone, of another size, of other bytes."""
@@ -96,24 +175,27 @@ class Marks:
     def table(self, folder: Path, stage: str | None = None) -> list[Path]:
         """Return the Parquet files that marks list right in ``folder``, each as it was written.
 
-        Raises :class:`~augesc_builder.errors.InputError` where one is not, or another lies there.
+        Raises :class:`~augesc_builder.errors.DamagedError` where one is not, and
+        :class:`~augesc_builder.errors.InputError` where another lies there.
         """
-        if not any("files" in self.read(name) for name in self.names(stage)):
+        names = self.scan() if stage is None else self.each(stage)
+        if not any("files" in self.read(name) for name in names):
             return layout.parquet_files(folder)  # marked by an earlier version
         place = folder.resolve().relative_to(self.root.resolve()).as_posix()
-        listed = {
-            name: facts
-            for name, facts in self.files(self.names(stage)).items()
-            if PurePosixPath(name).parent.as_posix() == place and name.endswith(".parquet")
-        }
-        for name, what in self.damage(listed).items():
-            raise InputError(f"{what}; {_AGAIN}", self.root / name)
-        every = self.files()
-        for path in layout.parquet_files(folder):
-            name = path.resolve().relative_to(self.root.resolve()).as_posix()
-            if name not in every:
-                raise InputError(f"is no file of the run in {self.root}; move it elsewhere", path)
-        return [folder / PurePosixPath(name).name for name in listed]
+        listed: set[str] = set()
+        for name, facts in self.each_file(stage):
+            if PurePosixPath(name).parent.as_posix() == place and name.endswith(".parquet"):
+                for what in self.damage({name: facts}).values():
+                    raise DamagedError(f"{what}; {_AGAIN}", self.root / name)
+                listed.add(PurePosixPath(name).name)
+        found = [path for path in folder.glob("*.parquet") if path.name not in listed]
+        root = self.root.resolve()
+        strangers = {path.resolve().relative_to(root).as_posix(): path for path in found}
+        for name in sorted(strangers.keys() - self.find(strangers)):
+            raise InputError(
+                f"is no file of the run in {self.root}; move it elsewhere", strangers[name]
+            )
+        return [folder / name for name in sorted(listed)]
 
 
 def marks_above(folder: Path) -> Marks | None:
@@ -122,7 +204,7 @@ def marks_above(folder: Path) -> Marks | None:
     for root in (folder, *folder.parents[:2]):
         if (root / layout.MANIFEST).is_file() and (root / layout.MARKS).is_dir():
             marks = Marks(root)
-            return marks if any("files" in marks.read(name) for name in marks.names()) else None
+            return marks if any("files" in marks.read(name) for name in marks.scan()) else None
     return None
 
 
@@ -164,8 +246,8 @@ def checked(path: Path) -> Path:
     marks = marks_above(path.parent) if path.is_file() else None
     if marks is not None:
         name = path.resolve().relative_to(marks.root).as_posix()
-        if name in (known := marks.files()):
-            for what in marks.damage({name: known[name]}).values():
+        if known := marks.find([name]):
+            for what in marks.damage(known).values():
                 raise InputError(f"{what}; {_AGAIN}", path)
     return path
 

@@ -184,12 +184,13 @@ class Progress:
         bar = self._bar
         about: dict[str, Any] = {}
         if bar is not None:
+            facts = bar.facts  # first: they are of no more than is done
             done, rate = int(bar.done), bar.rate()
             left = None if rate is None or bar.total is None else max(0, bar.total - done) / rate
             about = {
                 **{"what": one_line(bar.what), "unit": bar.unit, "done": done, "total": bar.total},
                 **{"rate": rate, "seconds_left": None if (left or 0) > _FASTEST else left},
-                "facts": {k: v for k, v in bar.facts.items() if abs(v) < _FASTEST},
+                "facts": {k: v for k, v in facts.items() if abs(v) < _FASTEST},
             }
         return Work(
             stage=self._stage,

@@ -17,9 +17,10 @@ from augesc_builder.config.requirements import Tokenizer
 from augesc_builder.errors import InputError
 from augesc_builder.readers.packages import release_of
 from augesc_builder.run.disk import sha256
+from augesc_builder.run.draft import Noted
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.versions import versions
+from augesc_builder.run.versions import fingerprint, versions
 
 _BLOCK = 1 << 20
 
@@ -99,7 +100,7 @@ def pin_backbone(folder: RunFolder, recipe: Recipe) -> Recipe:
 
 
 def pin_safety_classifier(
-    folder: RunFolder, classifier: SafetyClassifier | None
+    folder: Noted, classifier: SafetyClassifier | None
 ) -> SafetyClassifier | None:
     """Return the classifier of safety flags at a commit of the Hub, as :func:`pin_backbone` does.
 
@@ -112,7 +113,7 @@ def pin_safety_classifier(
     return classifier.model_copy(update={"revision": commit})
 
 
-def pin_tokenizer(folder: RunFolder, tokenizer: Tokenizer | None) -> Tokenizer | None:
+def pin_tokenizer(folder: Noted, tokenizer: Tokenizer | None) -> Tokenizer | None:
     """Return the tokenizer of the requirements at a commit, as :func:`pin_backbone` does.
 
     Raises :class:`~augesc_builder.errors.DownloadError` where the Hub does not answer.
@@ -139,7 +140,7 @@ def pin_quality(folder: RunFolder, quality: Quality) -> Quality:
     return quality.at(commits)
 
 
-def _pin(folder: RunFolder, what: str, name: str, revision: str | None, key: str) -> str:
+def _pin(folder: Noted, what: str, name: str, revision: str | None, key: str) -> str:
     """Return the commit of a model: the one that the run began with, or that of the revision."""
     from augesc_builder.readers.hub import resolve_model
 
@@ -154,7 +155,7 @@ def is_new(folder: RunFolder, stage: str, progress: Progress) -> bool:
     if folder.is_intact(stage):
         progress.say(f"{folder.path} is complete: nothing to do")
         return False
-    folder.record(versions=versions())
+    folder.record(versions=versions(), made_with=fingerprint())
     folder.begin(stage)
     return True
 

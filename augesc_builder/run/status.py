@@ -6,6 +6,7 @@ work, and whether its process still is (:mod:`augesc_builder.run.heartbeat`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from datetime import datetime, timezone
@@ -16,12 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augesc_builder.errors import RunFolderError
 from augesc_builder.run import layout
+from augesc_builder.run.copies import place_of
+from augesc_builder.run.crew import Crew, crew_of
+from augesc_builder.run.crew import told as workers_told
 from augesc_builder.run.disk import MEND
 from augesc_builder.run.folder import read_manifest
 from augesc_builder.run.heartbeat import Status, Work, is_at_work, one_line, read_status
+from augesc_builder.run.kinds import kinds_of, names_of
 from augesc_builder.run.markdown import NOTHING, markdown_table
-from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import duration, line_of
+from augesc_builder.run.shards import Shards
 
 _COMMANDS = {"build": "build", "statistics": "stats", "report": "study report"} | {
     name: name
@@ -41,7 +46,7 @@ _COMMANDS = {"build": "build", "statistics": "stats", "report": "study report"} 
 
 _TABLES = {
     "queries": ("queries",),
-    "generate": ("generations",),
+    "generate": ("generations", "failed"),
     "filter": ("sessions", "rejected"),
     "select": ("sessions", "not_selected"),
     "quality": ("quality",),
@@ -113,6 +118,12 @@ class Overview(BaseModel):
     generating: str | None
     """How generation uses the machine: processes and threads."""
     to_go_on: str | None
+    kinds: list[str] = []
+    """The kinds of machines that made, or began, conversations."""
+    crew: Crew | None = None
+    """The workers, where several are at one run."""
+    is_shared: bool = False
+    """Whether they are at work, and no process owns it now."""
 
 
 def overview(folder: Path) -> Overview:
@@ -125,17 +136,24 @@ def overview(folder: Path) -> Overview:
         found = "a file" if folder.exists() else "not there"
         raise RunFolderError(f"{folder} is {found}; give the folder that a run fills (its --out)")
     folder = layout.run_of(folder)
+    place = place_of(folder)
+    place.look()
     manifest = _read(folder)
-    status, marks = _last_word(folder), Marks(folder)
+    status, marks = _last_word(folder), place.marks()
+    counts = marks.counts()
     kind = manifest.settings.stage
     wanted = (
         [name for name in layout.STAGES if name in manifest.plan] if kind == "build" else [kind]
     )
     done = {name for name in wanted if name in marks}
     state = _state(status, is_complete=len(done) == len(wanted))
+    crew = crew_of(folder, counts)
+    shared = crew is not None and crew.is_at_work and state != "running"
 
     def stage(name: str) -> Stage:
-        begun = bool(marks.names(name))
+        begun = counts[name] > 0
+        if shared and name == "generate":
+            return Stage(name=name, state="at work")
         if status is not None and name == status.work.stage:
             if state == "running":
                 return Stage(name=name, state="at work")
@@ -146,14 +164,17 @@ def overview(folder: Path) -> Overview:
         return Stage(name=name, state="done", made=_made(manifest, name), seconds=seconds)
 
     return Overview(
-        folder=str(folder),
+        folder=str(place),
         kind=kind,
         recipe=manifest.recipe or manifest.name,
-        state=state,
+        state="running" if shared else state,
         stages=[stage(name) for name in wanted],
         status=status,
         generating=manifest.generate.choice,
-        to_go_on=_to_go_on(folder, kind) if state in _ENDED else None,
+        to_go_on=_to_go_on(folder, str(place), kind) if state in _ENDED and not shared else None,
+        kinds=_kinds(folder),
+        crew=crew,
+        is_shared=shared,
     )
 
 
@@ -173,8 +194,15 @@ def told(found: Overview) -> str:
     lines += [markdown_table(["stage", "state", "made", "time"], rows), ""]
     if found.generating is not None:
         lines.append(f"Generation: {one_line(found.generating)}.")
-    if found.status is not None and found.state not in {"complete", "stopped"}:
+    if len(found.kinds) > 1:
+        lines.append(f"Kinds of machines: {'; '.join(found.kinds)}.")
+    elif found.kinds:
+        lines.append(f"Machines: {found.kinds[0]}.")
+    over = {"complete", "stopped"}
+    if found.status is not None and found.state not in over and not found.is_shared:
         lines.append(_at(found.status.work, is_over=found.state != "running"))
+    if found.crew is not None:
+        lines += workers_told(found.crew)
     lines.append(_who(found))
     if found.to_go_on is not None:
         lines.append(f"To go on: {found.to_go_on}")
@@ -201,6 +229,13 @@ def _read(folder: Path) -> _Manifest:
             f"{manifest.settings.stage[:40]!r}; take the version of augesc that wrote it"
         )
     return manifest
+
+
+def _kinds(folder: Path) -> list[str]:
+    """Name the kinds of machines; nothing where what tells of them is damaged."""
+    with contextlib.suppress(RunFolderError, TypeError, ValueError, AttributeError):
+        return names_of([*kinds_of(Shards(folder, lambda _: None), "generate").values()])
+    return []
 
 
 def _last_word(folder: Path) -> Status | None:
@@ -245,6 +280,8 @@ def _at(work: Work, *, is_over: bool) -> str:
 def _who(found: Overview) -> str:
     """Say who is at work, or how it ended."""
     status = found.status
+    if found.is_shared:
+        return "Workers are at work, and no process owns the run now."
     if found.state == "complete":
         return "Complete."
     if status is None:
@@ -269,11 +306,9 @@ def _ago(status: Status) -> str:
     return duration(max(0.0, (datetime.now(timezone.utc) - status.written).total_seconds()))
 
 
-def _to_go_on(folder: Path, kind: str) -> str:
+def _to_go_on(folder: Path, out: str, kind: str) -> str:
     if kind == "build" and (folder / layout.RECIPE).is_file():
         return shlex.join(
-            ["augesc", "build", "--recipe", str(folder / layout.RECIPE), "--out", str(folder)]
+            ["augesc", "build", "--recipe", str(folder / layout.RECIPE), "--out", out]
         )
-    return (
-        f"the same command again, `augesc {_COMMANDS[kind]}` with --out {shlex.quote(str(folder))}"
-    )
+    return f"the same command again, `augesc {_COMMANDS[kind]}` with --out {shlex.quote(out)}"

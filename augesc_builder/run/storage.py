@@ -9,7 +9,6 @@ removed.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,25 +27,20 @@ from augesc_builder.run.disk import (
     to_json,
     write_synced,
 )
-from augesc_builder.run.marks import Marks
+from augesc_builder.run.marks import Marks, shard_mark
+from augesc_builder.run.shards import KEPT, Shards
 from augesc_builder.run.versions import versions
 
-KEPT = "kept-"
-"""How marks begin that finish nothing: of the recipe, and of what a training renews."""
 
-
-class Storage:
-    """The files below a folder that belong to its run.
+class Storage(Shards):
+    """The files below a folder that belong to its run, which one process at a time owns.
 
     ``say`` is told what was set aside or is made again.
     """
 
     def __init__(self, path: Path, say: Callable[[str], object]) -> None:
-        self.path = path
-        self.marks = Marks(path)
-        self._say = say
+        super().__init__(path, say)
         self._staged: dict[str, Path] = {}
-        self._inputs: dict[str, str] = {}
 
     # -- what was done ---------------------------------------------------------------------------
 
@@ -60,18 +54,17 @@ class Storage:
         What is not is set aside and loses its mark, so that the stage makes it again.
         """
         intact = self.is_complete(stage)
-        for name in self.marks.names(stage):
+        for name in self.marks.each(stage):
             try:
-                damage = self.marks.damage(self.marks.read(name).get("files", {}))
+                damage = self.place.damage(self.marks.read(name).get("files", {}))
             except RunFolderError as error:
                 self._say(f"{error}; made again")
-                self._set_aside(self.marks.path(name))
+                self._put_by(f"{layout.MARKS}/{name}.json")
                 intact = False
                 continue
             for file, what in damage.items():
-                self._say(f"{self.path / file} {what}; it is made again")
-                if (self.path / file).exists():
-                    self._set_aside(self.path / file)
+                self._say(f"{self.place}/{file} {what}; it is made again")
+                self._put_by(file)
             if damage:
                 self.forget(name)
                 intact = False
@@ -81,63 +74,33 @@ class Storage:
 
     def is_current(self, stage: str) -> bool:
         """Whether a stage and its shards were made from what the stages before it hold now."""
-        return all(
-            self.marks.digest(before) == digest
-            for name in self.marks.names(stage)
-            for before, digest in self.marks.read(name).get("inputs", {}).items()
-        )
-
-    def use(self, stage: str, place: str | None = None) -> list[Path]:
-        """Return the tables of an earlier stage in a folder below this one, each checked.
-
-        What the stage wrote is an input of the stage that is complete next. Raises
-        :class:`~augesc_builder.errors.InputError` where a file is not as it was written, and for
-        a table there that no stage wrote.
-        """
-        self._inputs[stage] = self.marks.digest(stage)
-        return [] if place is None else self.marks.table(self.path / place, stage)
-
-    def facts(self, stage: str) -> dict[str, Any]:
-        """Return the facts that a complete stage was marked with."""
-        mark = self.marks.read(stage)
-        return dict(mark.get("facts", mark))
+        now: dict[str, str] = {}
+        for name in self.marks.each(stage):
+            for before, digest in self.marks.read(name).get("inputs", {}).items():
+                if before not in now:
+                    now[before] = self.marks.digest(before)
+                if now[before] != digest:
+                    return False
+        return True
 
     def forget(self, name: str) -> None:
         """Remove a mark, and the files that were written for it where they are as they were."""
         if name not in self.marks:
             return
         files = self.marks.read(name).get("files", {})
-        damaged = self.marks.damage(files)
+        self.place.withdraw(name, files)
+        damaged = Marks(self.path).damage(files)  # in this folder
         self.marks.path(name).unlink()
         for file in files.keys() - damaged.keys():
             (self.path / file).unlink()
             with contextlib.suppress(OSError):  # not empty
                 (self.path / file).parent.rmdir()
 
-    # -- tables in shards ------------------------------------------------------------------------
-
-    def shards(self, stage: str, n_shards: int) -> Iterator[int]:
-        """Return the numbers of a stage's shards that are not written yet."""
-        return (i for i in range(n_shards) if not self.has_shard(stage, i))
-
-    def has_shard(self, stage: str, number: int) -> bool:
-        """Whether a shard of a stage is written."""
-        return _shard(stage, number) in self.marks
-
-    def written_shards(self, stage: str) -> list[int]:
-        """Return the numbers of a stage's shards that are written."""
-        marks = (name for name in self.marks.names(stage) if name != stage)
-        return [int(name.removeprefix(f"{stage}-")) for name in marks]
-
-    def shard_fact(self, stage: str, number: int) -> dict[str, Any]:
-        """Return what the mark of a written shard says."""
-        return self.facts(_shard(stage, number))
-
     def forget_shard(self, stage: str, number: int) -> None:
         """Remove a shard and its mark, where it is written."""
-        self.forget(_shard(stage, number))
+        self.forget(shard_mark(stage, number))
 
-    def write_shard(
+    def replace_shard(
         self,
         stage: str,
         number: int,
@@ -145,18 +108,26 @@ class Storage:
         tables: Mapping[str, pa.Table],
         **facts: Any,
     ) -> None:
-        """Write shard ``number`` of each table (a path below the folder), then its mark.
-
-        ``n_shards`` is ``None`` where nobody knows yet how many there will be.
-        """
+        """Write shard ``number`` of each table, as ``add_shard`` does, in the place of another."""
         for name, table in tables.items():
             self.write_table(layout.shard_path(name, number, n_shards), table)
         rows = {name: table.num_rows for name, table in tables.items()}
-        self._commit(_shard(stage, number), {"rows": rows, **facts})
+        mark = shard_mark(stage, number)
+        self._commit(mark, {"rows": rows, **facts}, renew=mark in self.marks)
 
-    def shard_facts(self, stage: str, n_shards: int) -> list[dict[str, Any]]:
-        """Return what the marks of a stage's shards say, in order."""
-        return [self.shard_fact(stage, i) for i in range(n_shards)]
+    def sweep(self) -> None:
+        """Remove what is half-done, but what other makers of shards may be at."""
+        work = self.path / layout.WORK
+        with contextlib.suppress(OSError, RunFolderError):
+            self.settle()
+        for entry in [*work.glob("*")] if work.is_dir() else []:
+            if entry.is_dir() and entry.name != layout.SHARDS:
+                shutil.rmtree(entry, ignore_errors=True)
+            elif not entry.is_dir():
+                entry.unlink(missing_ok=True)
+        for folder in (work / layout.SHARDS, work):
+            with contextlib.suppress(OSError):  # not there, or not empty
+                folder.rmdir()
 
     # -- single things, in their place when the stage or the shard is complete -------------------
 
@@ -215,7 +186,7 @@ class Storage:
             self.write_text(name, content)
         else:
             self.write_folder(name, content)
-        self._commit(f"{KEPT}{name}", {})
+        self._commit(f"{KEPT}{name}", {}, renew=True)
 
     def work(self, name: str) -> Path:
         """Return a folder for half-done things, kept until the run is done."""
@@ -225,6 +196,12 @@ class Storage:
         return folder
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _put_by(self, name: str) -> None:
+        """Set a file aside that is not the run's, here and where the run is."""
+        self.place.set_aside(name)
+        if (self.path / name).exists():
+            self.set_aside(self.path / name)
 
     @contextlib.contextmanager
     def _staging(self, name: str | Path) -> Iterator[Path]:
@@ -240,10 +217,18 @@ class Storage:
                 raise
         self._staged[name] = temporary
 
-    def _commit(self, mark: str, facts: Mapping[str, Any]) -> None:
+    def _commit(self, mark: str, facts: Mapping[str, Any], *, renew: bool = False) -> None:
         with disk_errors(self.path):
             files = {name: measured(file).model_dump() for name, file in self._staged.items()}
             body = {"facts": facts, "files": files, "inputs": self._inputs, "versions": versions()}
+            offered = self.place.offer(mark, body, self._staged, renew=renew)
+            if offered is None:
+                self._say(f"{self.place}: another process has finished {mark}; what it made stays")
+                for file in self._staged.values():
+                    file.unlink(missing_ok=True)
+                self._staged = {}
+                return
+            body = offered
             staged = {n: str(file.relative_to(self.path)) for n, file in self._staged.items()}
             intent = {"mark": mark, "body": body, "staged": staged}
             write_synced(self.work(".") / layout.COMMIT, sealed(intent))
@@ -252,54 +237,32 @@ class Storage:
 
     def _carry_out(self, intent: Mapping[str, Any]) -> None:
         """Put files in their place, then the mark; done again after a kill, it does the rest."""
-        known, folders, mark = self.marks.files(), set(), str(intent["mark"])
+        here, folders, mark = Marks(self.path), set(), str(intent["mark"])
         for name in (*intent["staged"], *intent["staged"].values(), f"{layout.MARKS}/{mark}.json"):
-            self._check_inside(name)
+            self.check_inside(name)
         waiting = any((self.path / staged).exists() for staged in intent["staged"].values())
-        if not waiting and mark in self.marks and self.marks.read(mark) == intent["body"]:
+        if not waiting and mark in here and here.read(mark) == intent["body"]:
             (self.path / layout.WORK / layout.COMMIT).unlink()  # all but this was done
             return
+        there = {name for name in intent["staged"] if (self.path / name).exists()}
+        known = here.files([mark] if mark in here else [])
+        known |= here.find(there - known.keys())
         for name, staged in intent["staged"].items():
             source, target = self.path / staged, self.path / name
             folders.add(target.parent)
             if not source.exists():
                 continue  # it was put in its place before the kill
-            if target.exists() and (name not in known or self.marks.damage({name: known[name]})):
-                self._set_aside(target)
+            if target.exists() and (name not in known or here.damage({name: known[name]})):
+                self.set_aside(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
-        if mark in self.marks:
-            before = self.marks.read(mark).get("files", {})
+        if mark in here:
+            before = here.read(mark).get("files", {})
             gone = {name: before[name] for name in before.keys() - intent["body"]["files"].keys()}
-            for name in gone.keys() - self.marks.damage(gone).keys():
+            for name in gone.keys() - here.damage(gone).keys():
                 (self.path / name).unlink()
         for folder in folders:
             sync(folder)
-        self.marks.path(mark).parent.mkdir(exist_ok=True)
-        write_synced(self.marks.path(mark), sealed(dict(intent["body"])))
+        here.path(mark).parent.mkdir(exist_ok=True)
+        write_synced(here.path(mark), sealed(dict(intent["body"])))
         (self.path / layout.WORK / layout.COMMIT).unlink()
-
-    def _check_inside(self, name: str) -> None:
-        """Refuse to write outside of the folder, by dots or through a link."""
-        target = Path(os.path.normpath(self.path / name))
-        root = self.path.resolve()
-        if not (target.parent.resolve() / target.name).is_relative_to(root):
-            raise RunFolderError(
-                f"{self.path / name} lies outside of {self.path}, by a link or by its name; give "
-                f"--out a folder that holds its own files"
-            )
-
-    def _set_aside(self, path: Path) -> None:
-        """Move what this run did not write out of the way, where its owner finds it."""
-        wanted = self.path / layout.SET_ASIDE / path.relative_to(self.path)
-        target, n = wanted, 1
-        while target.exists():
-            n += 1
-            target = wanted.with_name(f"{wanted.name}.{n}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
-        self._say(f"{path} is not as this run left it; it is kept as {target}")
-
-
-def _shard(stage: str, number: int) -> str:
-    return f"{stage}-{number:05d}"

@@ -140,6 +140,19 @@ def exit_with_parent(reader: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextlib.contextmanager
+def ended_by_scheduler() -> Iterator[None]:
+    """Take SIGTERM, by which a scheduler ends a worker, as Ctrl-C: what is begun is taken back."""
+    if threading.current_thread() is not threading.main_thread():  # no handler can be set there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def launch_rank() -> int:
     """Return the number of this process under ``accelerate launch``; 0 without.
 

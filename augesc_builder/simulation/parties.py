@@ -212,7 +212,7 @@ def speaker_of(
 
 def legible(text: str) -> str:
     """Return a text on one line, without control characters and halves of surrogate pairs."""
-    one = collapse("".join(" " if c in "\n\t\r" else c for c in text[:_LONGEST]))
-    kept = "".join(c for c in one if unicodedata.category(c) not in {"Cc", "Cs"})
+    one = "".join(" " if c in "\n\t\r" else c for c in text[:_LONGEST])
+    kept = collapse("".join(c for c in one if unicodedata.category(c) not in {"Cc", "Cs"}))
     shows = any(not c.isspace() and unicodedata.category(c) != "Cf" for c in kept)
     return kept.strip() if shows else ""

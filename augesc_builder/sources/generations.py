@@ -269,4 +269,4 @@ def _stem(path: Path) -> str:
     return _SHARD_NUMBER.sub("", path.stem)
 
 
-_SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD_NUMBER = re.compile(r"-\d{5,}-of-\d{5,}$")

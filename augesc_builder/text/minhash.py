@@ -9,8 +9,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.errors import MissingExtraError, install_extra
+
+Values = NDArray[np.uint32]
+"""Sketches as arrays, (texts, permutations)."""
 
 _WORD = re.compile(r"\w+")
 
@@ -53,6 +59,15 @@ class _Sketcher:
         return self._datasketch.LeanMinHash(self.sketch(text))
 
 
+def bands_of(settings: NearDuplicates) -> list[tuple[int, int]]:
+    """Return the bands of a sketch, from which value to which: those alike in one are compared.
+
+    Raises :class:`~augesc_builder.errors.MissingExtraError` without datasketch.
+    """
+    index = _Sketcher(settings).index()
+    return [(start, end) for start, end in index.hashranges]
+
+
 class NearDuplicateIndex:
     """Remembers texts, and finds those that are near duplicates of one it knows.
 
@@ -92,6 +107,14 @@ class Sketches:
     def merge(self, other: Sketches) -> None:
         """Add the sketches of other texts."""
         self._sketches += other._sketches
+
+    def take(self) -> Values:
+        """Give away the sketches, (texts, permutations)."""
+        taken, self._sketches = self._sketches, []
+        found = np.empty((len(taken), self._sketcher.settings.permutations), np.uint32)
+        for i, sketch in enumerate(taken):
+            found[i] = sketch.hashvalues  # 32 bits in every version, in whatever type
+        return found
 
     def n_alike(self) -> int:
         """Return how many texts have a near duplicate."""

@@ -27,6 +27,26 @@ RAGGED = [
     *("the same, from which ended rows leave", "transformers.generate, batches of 2"),
 ]
 SCRIPTS = {
+    "scale.py": ["local, 100 shards", "slurm, 100 shards"],
+    "scale.py --workers": ["one worker", "local, two", "slurm, two"],
+    "sizing.py": [
+        *("texts that are kept", "tokens of a text"),
+        "tokens a second of GPT-J-6B on a GPU of 3.35 TB/s",
+        "tokens a second of SmolLM2-135M on two cores",
+        *("rows of a shard", "bytes of a text in Parquet", "bytes of a kept session"),
+        *("bytes of a mark", "writes a shard and stage: file, mark, copy"),
+        "other requests: three looks, a removal, two reads",
+        "stages over shards: generate and filter",
+        *("texts to generate", "tokens", "shards", "GPU hours, GPT-J-6B (computed)"),
+        "hours on 16 such GPUs (computed)",
+        *("hours of two cores, as many tokens of SmolLM2-135M", "storage, GB"),
+        "network, workers and store, GB",
+        *("writes to the store", "other requests"),
+    ],
+    "statistics_parts.py": [
+        *("300 rows: owner, in parts", "300 rows: counts of shards", "300 rows: ranges of hashes"),
+        *("300 rows: bands of sketches", "300 rows: the whole, one process"),
+    ],
     "words.py": ["NLTK alone", "first sight", "second sight"],
     "published.py": [
         *("json.loads alone", "ours, one process", "ours, two processes"),
@@ -135,7 +155,7 @@ SCRIPTS = {
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
     *("finetuning.py", "quantization.py", "contradictions.py", "grounding.py"),
-    "findings.py",
+    *("findings.py", "scale.py --workers", "statistics_parts.py"),
 }
 
 
@@ -189,6 +209,20 @@ def test_the_documented_table_of_empathetic_dialogues():
     page = (ROOT / "docs" / "queries.md").read_text()
     for rule, cells in rules:
         assert f"| {rule} | {' | '.join(cells)} |" in page
+
+
+def test_the_documented_sizes_are_those_that_are_computed():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/sizing.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    for table in done.stdout.strip().split("\n\n"):
+        assert table in page
 
 
 def test_no_script_is_forgotten():

@@ -448,3 +448,11 @@ def test_an_interrupt_is_one_line(tiny_file, tmp_path):
     _, err = process.communicate()
     assert process.returncode == 130
     assert err == "augesc: stopped; run the same command again to resume\n"
+
+
+def test_a_folder_may_be_called_as_a_scheme_is(augesc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = augesc("queries", "--source", "sample", "--out", "sample:", "--quiet")
+    assert (code, err) == (0, "")
+    assert list((tmp_path / "sample:").glob("queries-*.parquet"))
+    assert augesc("status", "sample:")[0] == 0

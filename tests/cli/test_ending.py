@@ -97,7 +97,10 @@ def test_a_rank_that_is_no_number(command, tmp_path, refused, monkeypatch):
         ("test --name nope", "--name nope: expected one of published, regenerated"),
         ("stats x --out out --num-proc 99999999999999999999", "--num-proc"),
         ("stats x --out out --num-proc 1025", "less than or equal to 1024"),
-        ("stats x --out s3://bucket/x", "is an address; give a path on this machine"),
+        (
+            "stats x --out out --finetuned-on s3://bucket/x",
+            "is an address; give a path on this machine",
+        ),
         (f"stats x --out {'n' * 300}", "a name of 300 bytes"),
     ],
 )

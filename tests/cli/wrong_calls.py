@@ -250,6 +250,8 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "queries": ("--out", "out", "--source", "sample"),
     "finetune": ("--out", "out", "--recipe", "{recipe}"),
     "generate": ("{queries}", "--checkpoint", "{model}", "--out", "out", "--recipe", "{recipe}"),
+    "slurm": ("{recipe}", "--out", "out", "--array", "2"),
+    "ray-job": ("paper", "--out", "/data/out", "--claim", "c", "--image", "i"),
     "filter": ("{texts}", "--out", "out"),
     "stats": ("{sessions}", "--out", "out"),
     "quality": ("{sessions}", "--out", "out"),
@@ -286,6 +288,7 @@ WORKS_LONG: dict[str, tuple[str, ...]] = {
     "finetune": ("--set", "finetune.n_sessions=100000"),
     "generate": ("--set", "generate.max_tokens=100000"),
     "train": ("--set", "model.tokenizer=hollow"),
+    "slurm": ("--file", "/dev/null/x"),  # nothing is submitted, should there be a cluster
     "view": ("--port", "65536"),
     "study serve": ("--url-prefix", "?"),
     "study judge": ("--dry-run",),

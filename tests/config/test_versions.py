@@ -30,7 +30,8 @@ def of_before(settings):
     del old["generate"]["background"], old["generate"]["resample"]
     old["generate"] |= backend
     del old["statistics"]
-    old.pop("card", None)  # a run's settings have none
+    for name in ("card", "executor"):  # a run's settings have none
+        old.pop(name, None)
     if not old["quality"]["measures"]:
         del old["quality"]
     del old["finetune"]["held_out"], old["select"]

@@ -29,6 +29,7 @@ from augesc_builder.errors import InputError
 from augesc_builder.pipeline.filter.filter import Filter
 from augesc_builder.pipeline.queries.collect import Collected, collect_queries
 from augesc_builder.pipeline.statistics.measure import TABLE_2, Measuring
+from augesc_builder.readers.records import BadLines
 from augesc_builder.sources.empathetic_dialogues import COLUMNS
 from augesc_builder.sources.esconv import read_esconv
 from augesc_builder.sources.generations import read_generations
@@ -73,9 +74,10 @@ def posts(source: str) -> Callable[[Path], int]:
 def sessions(path: Path) -> int:
     n = 0
     for chunk in session_chunks([path]):
-        found = Measuring(names=(TABLE_2,)).chunk(chunk)
-        n += sum(counts.statistics()["sessions"] for counts in found.counts.values())
-        n += found.bad.count + found.unread
+        counted, bad = {}, BadLines()
+        unread = Measuring(names=(TABLE_2,)).chunk(chunk, counted, bad)
+        n += sum(counts.statistics()["sessions"] for counts in counted.values())
+        n += bad.count + unread
         assert n == chunk.first + len(chunk.rows)
     return n
 

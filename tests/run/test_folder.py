@@ -58,11 +58,11 @@ def test_a_run_leaves_its_files_and_nothing_half_done(tmp_path):
 def test_shards_are_written_once(tmp_path):
     with RunFolder(tmp_path, {}) as run:
         assert list(run.shards("s", 3)) == [0, 1, 2]
-        run.write_shard("s", 1, 3, {"t/part": TABLE, "u/part": TABLE[:1]}, kept=2)
+        run.add_shard("s", 1, 3, {"t/part": TABLE, "u/part": TABLE[:1]}, kept=2)
         assert list(run.shards("s", 3)) == [0, 2]
         assert (tmp_path / shard_path("t/part", 1, 3)).name == "part-00001-of-00003.parquet"
-        run.write_shard("s", 0, 3, {"t/part": TABLE})
-        run.write_shard("s", 2, 3, {"t/part": TABLE})
+        run.add_shard("s", 0, 3, {"t/part": TABLE})
+        run.add_shard("s", 2, 3, {"t/part": TABLE})
         assert run.shard_facts("s", 3)[1] == {"rows": {"t/part": 3, "u/part": 1}, "kept": 2}
 
 
@@ -228,7 +228,7 @@ def spend(out: Path, clock: Any, seconds: float, *, end: BaseException | None = 
     with RunFolder(out, {}, Progress(quiet=True)) as run:
         run.begin("generate")
         if "generate-00000" not in run.marks:
-            run.write_shard("generate", 0, 2, {"t/x": TABLE})
+            run.add_shard("generate", 0, 2, {"t/x": TABLE})
         clock.now += seconds
         run._progress._look()  # as its thread does every two seconds
         if end is not None:
@@ -281,7 +281,7 @@ def test_a_killed_process_counts_to_its_last_word(tmp_path):
 
 def test_a_status_file_that_is_none_costs_nothing_but_the_time_it_told(tmp_path):
     with RunFolder(tmp_path, {}) as run:
-        run.write_shard("generate", 0, 2, {"t/x": TABLE})
+        run.add_shard("generate", 0, 2, {"t/x": TABLE})
     (tmp_path / ".status.json").write_text("nonsense")
     with RunFolder(tmp_path, {}) as run:
         run.complete("generate")

@@ -42,7 +42,7 @@ def make(folder: Path, n: int = 2, say=lambda _: None) -> RunFolder:
     """Fill a folder with a stage of ``n`` shards, and one that reads them."""
     with RunFolder(folder, {"seed": 1}, telling(say)) as run:
         for number in run.shards("s", n):
-            run.write_shard("s", number, n, {"t/part": TABLE.slice(number % 2)})
+            run.add_shard("s", number, n, {"t/part": TABLE.slice(number % 2)})
         if not run.is_complete("s"):
             run.write_text("t/report.txt", "rows")
             run.complete("s")
@@ -272,7 +272,7 @@ def test_a_smaller_input_after_a_kill_reads_no_stale_shard(tmp_path):
         run.write_table("t/part-00002-of-00003.parquet", TABLE)
         raise KeyboardInterrupt
     with RunFolder(tmp_path, {"rows": 2}) as run:
-        run.write_shard("s", 0, 1, {"t/part": TABLE})
+        run.add_shard("s", 0, 1, {"t/part": TABLE})
         run.complete("s")
         assert [path.name for path in run.use("s", "t")] == ["part-00000-of-00001.parquet"]
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from augesc_builder.errors import InputError, RunFolderError, TrainingError
 from augesc_builder.run import workers
-from augesc_builder.run.workers import launch_rank, ordered_map, warm_up
+from augesc_builder.run.workers import ended_by_scheduler, launch_rank, ordered_map, warm_up
 from tests.conftest import ROOT
 
 PRELOAD = "augesc_builder.errors"
@@ -165,3 +166,21 @@ def test_the_rank_is_the_launchers(monkeypatch):
         launch_rank()
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     assert launch_rank() == 3
+
+
+def test_a_scheduler_ends_a_worker_as_ctrl_c_does():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), ended_by_scheduler():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert signal.getsignal(signal.SIGTERM) is before
+    found = []
+
+    def elsewhere():
+        with ended_by_scheduler():  # as in an actor's thread, where no handler can be set
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [before]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from augesc_builder.errors import InputError, RecipeError
@@ -22,7 +23,7 @@ from augesc_builder.simulation.settings import (
     given_systems,
     load_simulation,
 )
-from augesc_builder.simulation.talk import Dialog
+from augesc_builder.simulation.talk import Dialog, talk_about_all
 
 PARTIES = ("seeker.folder=x", "systems={a: {folder: y}}")
 
@@ -161,6 +162,7 @@ def test_what_a_model_writes_for_the_other_side_is_not_the_seekers(text, own):
 
 
 @given(st.text(max_size=80))
+@example("0 \x00 0")
 def test_what_is_legible_is_a_line_of_text_that_shows(text):
     found = legible(text)
     assert found == legible(found)
@@ -284,3 +286,27 @@ def test_a_difference_that_is_there_is_found_and_one_that_is_not_is_not():
     assert tests["b"][of]["p_holm"] < 0.01 < tests["c"][of]["p_holm"]
     assert tests["b"][of]["low"] > 0
     assert tests["c"][of]["low"] < 0 < tests["c"][of]["high"]
+
+
+def test_the_first_error_is_raised_once_the_conversations_under_way_have_ended():
+    heard = []
+
+    class Speaker:
+        def stop(self):
+            heard.append("stop")
+
+        async def close(self):
+            heard.append("close")
+
+    class Talk:
+        async def about(self, number, on_done):
+            if number == 0:
+                raise RecipeError("no more")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            heard.append(f"ended {number}")
+            return []
+
+    with pytest.raises(RecipeError, match="no more"):
+        asyncio.run(talk_about_all([0, 1], Talk(), [Speaker()], 2, lambda _: None))
+    assert heard == ["stop", "ended 1", "close"]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augesc_builder.metrics.distinct import LIMIT, DistinctItems, Hashes, hash_of, mixed
+from augesc_builder.metrics.partial import State, below, part_of
 from augesc_builder.metrics.tokenized import Spoken, mean, text_of
 
 NAMES = ("unigrams", "bigrams", "trigrams")
@@ -24,7 +25,9 @@ class DiversityCounts:
         self.seed = seed
         self.grams = [DistinctItems(limit) for _ in NAMES]
         self.totals = [0 for _ in NAMES]
-        self._sessions: list[Hashes] = []
+        self.sessions = 0
+        self._ranks: list[Hashes] = []
+        self._at_places: Hashes | None = None
 
     def add(self, sessions: Sequence[Spoken]) -> None:
         """Count sessions."""
@@ -32,20 +35,54 @@ class DiversityCounts:
         for n, (grams, at) in enumerate(hashed_grams(sessions)):
             self.totals[n] += len(grams)
             self.grams[n].add(grams, ranks[at])
-        self._sessions.append(ranks)
+        self.sessions += len(ranks)
+        self._ranks.append(ranks)
 
     def merge(self, other: DiversityCounts) -> None:
         """Add the counts of other sessions."""
         for mine, theirs in zip(self.grams, other.grams, strict=True):
             mine.merge(theirs)
         self.totals = [a + b for a, b in zip(self.totals, other.totals, strict=True)]
-        self._sessions += other._sessions
+        self.sessions += other.sessions
+        self._ranks += other._ranks
+
+    def take_ranks(self) -> Hashes:
+        """Give away the ranks of the sessions, (sessions,): all that grows with their number.
+
+        What is left is counted as before, once :meth:`settle` says which ranks are where.
+        """
+        ranks, self._ranks = _joined(self._ranks), []
+        return ranks
+
+    def places(self, points: int = POINTS) -> NDArray[np.int64]:
+        """Return which of the sessions, in the order of their ranks from 1, growth is told at."""
+        n = min(points, self.sessions)
+        return np.unique(np.linspace(1, self.sessions, n).round().astype(np.int64))
+
+    def settle(self, ranks: Hashes) -> None:
+        """Take the ranks of the sessions at :meth:`places`, where all were given away."""
+        self._at_places = ranks
+
+    def state(self) -> State:
+        """Return the counts as data, without ranks."""
+        found: dict[str, Any] = {"totals": self.totals, "sessions": self.sessions}
+        for name, grams in zip(NAMES, self.grams, strict=True):
+            found |= below(name, grams.state())
+        return found
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        self.totals, self.sessions = state["totals"], state["sessions"]
+        for name, grams in zip(NAMES, self.grams, strict=True):
+            grams.load(part_of(state, name))
 
     def statistics(self, points: int = POINTS) -> dict[str, Any]:
-        """Return the measurement."""
-        ranks = np.sort(np.concatenate([np.empty(0, np.uint64), *self._sessions]))
-        at = np.unique(np.linspace(1, len(ranks), min(points, len(ranks))).round().astype(int))
-        growth = self.grams[1].growth(ranks[at - 1])
+        """Return the measurement, at ``points`` places where ranks are held."""
+        ranks = self._at_places
+        at = self.places() if ranks is not None else self.places(points)
+        if ranks is None:
+            ranks = np.sort(_joined(self._ranks))[at - 1]
+        growth = self.grams[1].growth(ranks)
         distinct = [items.count() for items in self.grams]
         return {
             **{
@@ -77,6 +114,10 @@ def hashed_grams(sessions: Sequence[Spoken]) -> Iterator[tuple[Hashes, NDArray[n
             grams = mixed(grams[:-1], hashed[n:])  # each one word longer
         whole = utterance[: len(grams)] == utterance[n:]
         yield grams[whole], session[: len(grams)][whole]
+
+
+def _joined(hashes: Sequence[Hashes]) -> Hashes:
+    return np.concatenate([np.empty(0, np.uint64), *hashes])
 
 
 def _hash(word: str) -> int:

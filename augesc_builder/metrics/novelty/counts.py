@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from augesc_builder.metrics.partial import State
 from augesc_builder.metrics.tokenized import Spoken, mean
 from augesc_builder.text.prompts import Message
 from augesc_builder.text.words import tokenize
@@ -118,6 +121,24 @@ class NoveltyCounts:
         self._by_session.update(other._by_session)
         self._spans |= other._spans
         self._trim()
+
+    def state(self) -> State:
+        """Return the counts as data."""
+        spans = sorted(self._spans)
+        return {
+            "ngrams": self.ngrams,
+            "memorized": self.memorized,
+            "by_session": sorted(self._by_session.items()),
+            "spans/words": np.array([length for length, _ in spans], np.int64),
+            "spans/text": [text for _, text in spans],
+        }
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        self.ngrams, self.memorized = state["ngrams"], state["memorized"]
+        self._by_session = Counter(dict(state["by_session"]))
+        lengths = state["spans/words"].tolist()
+        self._spans = set(zip(lengths, state["spans/text"], strict=True))
 
     def _trim(self) -> None:
         self._spans = set(heapq.nsmallest(_REMEMBERED, self._spans, key=_longest_first))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from augesc_builder.metrics.novelty.counts import NoveltyCounts, automaton_of
+from augesc_builder.metrics.partial import State, below, part_of
 from augesc_builder.metrics.tokenized import Spoken, mean
 from augesc_builder.text.minhash import shingles
 from augesc_builder.text.prompts import Message
@@ -115,6 +116,22 @@ class OverlapCounts:
         self.spanned_tests |= other.spanned_tests
         self._novelty.merge(other._novelty)
 
+    def state(self) -> State:
+        """Return the counts as data."""
+        return {
+            **{"sessions": self.sessions, "near": self.near, "spanned": self.spanned},
+            "near_tests": sorted(self.near_tests),
+            "spanned_tests": sorted(self.spanned_tests),
+            **below("novelty", self._novelty.state()),
+        }
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        self.sessions, self.near = state["sessions"], state["near"]
+        self.spanned = state["spanned"]
+        self.near_tests, self.spanned_tests = set(state["near_tests"]), set(state["spanned_tests"])
+        self._novelty.load(part_of(state, "novelty"))
+
     def statistics(self) -> dict[str, Any]:
         """Return the measurement."""
         spans = self._novelty.statistics()
@@ -153,6 +170,18 @@ class SeveralOverlaps:
         """Add the counts of other sessions."""
         for name, part in self._parts.items():
             part.merge(other._parts[name])
+
+    def state(self) -> State:
+        """Return the counts as data; the sets by their numbers, as a name may be any text."""
+        found: dict[str, Any] = {"sets": len(self._parts)}
+        for number, part in enumerate(self._parts.values()):
+            found |= below(str(number), part.state())
+        return found
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        for number, part in enumerate(self._parts.values()):
+            part.load(part_of(state, str(number)))
 
     def statistics(self) -> dict[str, Any]:
         """Return the measurement of each set."""

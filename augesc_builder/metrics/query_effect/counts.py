@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+from augesc_builder.metrics.partial import State, below, part_of
 from augesc_builder.metrics.sample import Sample, rank_of
 from augesc_builder.metrics.tokenized import Spoken, mean
 
@@ -56,6 +57,20 @@ class QueryCounts:
             self._add(length, sums)
         if self._drawn is not None and other._drawn is not None:
             self._drawn.merge(other._drawn)
+
+    def state(self) -> State:
+        """Return the sums as data."""
+        sums = [[length, *numbers] for length, numbers in sorted(self.sums.items())]
+        return {
+            "sums": sums,
+            **({} if self._drawn is None else below("drawn", self._drawn.state())),
+        }
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        self.sums = {length: (n, total, squares) for length, n, total, squares in state["sums"]}
+        if self._drawn is not None:
+            self._drawn.load(part_of(state, "drawn"))
 
     def statistics(self, bin_words: int = BIN_WORDS) -> dict[str, Any]:
         """Return the measurement."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from augesc_builder.metrics.partial import State, below, part_of
 from augesc_builder.metrics.tokenized import ROLES, Spoken, mean, spoken
 from augesc_builder.text.prompts import Message
 
@@ -20,6 +21,21 @@ class RoleCounts:
 
     lengths: Counter[int] = field(default_factory=Counter)
     vocabulary: set[str] = field(default_factory=set)
+
+    def state(self) -> State:
+        """Return the counts as data."""
+        return {
+            "in_session": _histogram(self.in_session),
+            "lengths": _histogram(self.lengths),
+            "vocabulary": sorted(self.vocabulary),
+        }
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        self.in_session, self.lengths = (
+            Counter(dict(state[name])) for name in ("in_session", "lengths")
+        )
+        self.vocabulary = set(state["vocabulary"])
 
     @property
     def utterances(self) -> int:
@@ -61,6 +77,19 @@ class SessionCounts:
             role.in_session.update(theirs.in_session)
             role.lengths.update(theirs.lengths)
             role.vocabulary |= theirs.vocabulary
+
+    def state(self) -> State:
+        """Return the counts as data."""
+        found: dict[str, Any] = {"utterances": _histogram(self.utterances)}
+        for name, role in self.roles.items():
+            found |= below(name, role.state())
+        return found
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        self.utterances = Counter(dict(state["utterances"]))
+        for name, role in self.roles.items():
+            role.load(part_of(state, name))
 
     def statistics(self) -> dict[str, Any]:
         """Return the numbers of Table 2; a mean of nothing is ``None``."""

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
+from augesc_builder.metrics.partial import State, below, part_of
 from augesc_builder.metrics.sample import Sample, rank_of
 from augesc_builder.metrics.tokenized import ROLES, Spoken
 from augesc_builder.metrics.topic_correlates.priors import POOLED, Prior
@@ -43,6 +46,23 @@ class TopicCounts:
         self._count(other.words)
         if self._drawn is not None and other._drawn is not None:
             self._drawn.merge(other._drawn)
+
+    def state(self) -> State:
+        """Return the counts as data."""
+        found: dict[str, Any] = {}
+        for role, words in self.words.items():
+            said = sorted(words.items())
+            found[f"{role}/words"] = [word for word, _ in said]
+            found[f"{role}/counts"] = np.array([n for _, n in said], np.int64)
+        return found | ({} if self._drawn is None else below("drawn", self._drawn.state()))
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned."""
+        for role in self.words:
+            counts = state[f"{role}/counts"].tolist()
+            self.words[role] = Counter(dict(zip(state[f"{role}/words"], counts, strict=True)))
+        if self._drawn is not None:
+            self._drawn.load(part_of(state, "drawn"))
 
     def of_sample(self) -> TopicCounts:
         """Return the counts of the sessions in the sample; of all, where none is drawn."""

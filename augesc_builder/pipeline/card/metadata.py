@@ -21,9 +21,9 @@ END = "<!-- augesc: end -->"
 
 CONFIGS = {
     **{"default": layout.DATA, "rejected": layout.REJECTED},
-    "not_selected": layout.NOT_SELECTED,
+    **{"not_selected": layout.NOT_SELECTED, "failed": layout.FAILED},
 }
-"""The table of each configuration; the last is there where the best were chosen."""
+"""The table of each configuration; the last two are there where rows are in them."""
 
 
 def metadata(
@@ -35,11 +35,11 @@ def metadata(
     the files, so that two corpora with the same patterns would be taken for one. The digest in
     each description keeps them apart.
     """
-    chose = bool(layout.parquet_files(corpus / layout.NOT_SELECTED))
+    always = {"default", "rejected"}
     folders = {
         name: published_folder(corpus, table)
         for name, table in CONFIGS.items()
-        if chose or name != "not_selected"
+        if name in always or layout.parquet_files(corpus / table)
     }
     infos = {name: dataset_info(name, folder) for name, folder in folders.items()}
     counts = {

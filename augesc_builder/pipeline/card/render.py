@@ -45,6 +45,7 @@ from augesc_builder.pipeline.statistics.report import (
 )
 from augesc_builder.run import layout
 from augesc_builder.run.escape import for_markdown, markdown_block, markdown_code, markdown_quote
+from augesc_builder.run.kinds import names_of
 from augesc_builder.run.layout import load_report
 from augesc_builder.run.markdown import markdown_template
 from augesc_builder.sources.registry import find_source
@@ -93,6 +94,8 @@ def render_card(run: Path, corpus: Path, manifest: Mapping[str, Any]) -> str:
         figure_4=(said := figure_4_text(statistics)) and f"Of the paper's figure 4, {said}.",
         overlap="\n\n".join(overlap_tables(statistics)),
         quality=quality_text(corpus, told),
+        machines=describe_machines(told),
+        n_failed=manifest["stages"]["generate"].get("failed"),
         selection=selection,
         selection_text=selection and selection_markdown(selection),
         figures=_figures(corpus),
@@ -193,7 +196,23 @@ def _at_commit(name: str, commit: str | None) -> str:
 def describe_generation(told: PublicRun) -> str:
     """Return how many conversations were sampled, and how."""
     n_rows = told.manifest["tables"]["generations"]
-    return f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
+    said = f"{n_rows:,} conversations, {backend_of(told.recipe).sampling(told.recipe)}"
+    if n_failed := told.manifest["stages"]["generate"].get("failed"):
+        said += f"; {n_failed:,} more ended what made them each time, and are in `{layout.FAILED}`"
+    return said
+
+
+def describe_machines(told: PublicRun) -> str | None:
+    """Return what computed the conversations; ``None`` where that was not noted."""
+    kinds = told.manifest["stages"]["generate"].get("kinds", [])
+    names = [for_markdown(name) for name in names_of([kind["facts"] for kind in kinds])]
+    if len(kinds) <= 1:
+        return names[0] if names else None
+    each = (f"{name} ({kind['shards']:,} shards)" for name, kind in zip(names, kinds, strict=True))
+    return (
+        f"{len(kinds)} kinds, between which the same conversation may differ by rounding, or by "
+        f"what computes: {'; '.join(each)}"
+    )
 
 
 def describe_draws(told: PublicRun, name: str) -> str | None:

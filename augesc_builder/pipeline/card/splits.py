@@ -61,7 +61,7 @@ def write_splits(folder: RunFolder, files: Sequence[Path], shares: Shares | None
             )
             for name in names
         }
-        folder.write_shard("card", number, len(files), tables, shares=dict(shares or {}))
+        folder.add_shard("card", number, len(files), tables, shares=dict(shares or {}))
 
 
 def _check_none_is_empty(files: Sequence[Path], names: Sequence[str], shares: Shares) -> None:

@@ -25,6 +25,7 @@ def run(folder: RunFolder, recipe: Recipe | None, _: Progress) -> None:
     from augesc_builder.pipeline.card.render import render_card
     from augesc_builder.pipeline.card.splits import write_splits
 
+    again = folder.is_complete("card")
     for stage in layout.STAGES[:-1]:
         if folder.is_complete(stage):  # not every backend needs fine-tuning
             folder.use(stage)
@@ -35,7 +36,7 @@ def run(folder: RunFolder, recipe: Recipe | None, _: Progress) -> None:
     write_splits(folder, sessions, splits)
     card = render_card(folder.path, folder.path / layout.CORPUS, folder.manifest)
     folder.write_text(f"{layout.CORPUS}/{layout.CARD}", card)
-    folder.complete("card", splits=splits)
+    folder.complete("card", again=again, splits=splits)
 
 
 def standalone(path: Path, progress: Progress) -> None:

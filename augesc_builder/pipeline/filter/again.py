@@ -9,7 +9,8 @@ from typing import Any
 
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import InputError, RecipeError, RunFolderError
-from augesc_builder.pipeline.filter.judging import filter_files
+from augesc_builder.executors.local import LocalExecutor
+from augesc_builder.pipeline.filter.judging import Asked, filter_files
 from augesc_builder.pipeline.inputs import SAFETY_LISTS
 from augesc_builder.readers.chunks import count_rows
 from augesc_builder.readers.parquet import read_table
@@ -98,15 +99,18 @@ def refilter(
             folder.record(files=[str(file.resolve()) for file in files])
             filter_files(
                 folder,
-                judge,
-                files,
-                ".",
+                Asked(
+                    judge,
+                    files,
+                    ".",
+                    limits=Limits(**settings.get("reading", {})),
+                    measured=done / layout.MEASURED,
+                    num_proc=num_proc,
+                ),
+                LocalExecutor(),
                 progress,
-                num_proc=num_proc,
-                measured=done / layout.MEASURED,
                 counted=_counted(done),
                 seed=before.get("seed", chosen.seed),
-                limits=Limits(**settings.get("reading", {})),
             )
     say(load_json(out / layout.FILTER_REPORT), progress)
 

@@ -144,7 +144,7 @@ class Filter:
         sessions = _sessions(kept)
         flags = count_flags(sessions["safety_flags"].to_pylist())
         if self.scan:
-            sessions, flags = flag_sessions(sessions, _scanner(self.classifier))
+            sessions, flags = flag_sessions(sessions, scanner_for(self.classifier))
         return Filtered(
             sessions,
             dropped.select(list(REJECTED)).cast(plain_schema(REJECTED)),
@@ -212,8 +212,8 @@ def _copied(rows: Dataset) -> pa.Table:
 _scanners: dict[str, Scanner] = {}
 
 
-def _scanner(classifier: SafetyClassifier | None) -> Scanner:
-    """Make a process's scanner once."""
+def scanner_for(classifier: SafetyClassifier | None) -> Scanner:
+    """Return the scanner of this process, which is made once."""
     key = "" if classifier is None else classifier.model_dump_json()
     if key not in _scanners:
         _scanners[key] = scanner_of(classifier)

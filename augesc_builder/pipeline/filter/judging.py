@@ -2,146 +2,159 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from augesc_builder.errors import InputError
-from augesc_builder.readers.chunks import count_rows
-from augesc_builder.readers.parquet import read_table
-from augesc_builder.readers.records import USUAL, BadLines, Limits, merged
+from augesc_builder.executors import Executor
+from augesc_builder.readers.records import USUAL, BadLines, Limits
 from augesc_builder.run import layout
-from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.marks import parquet_files
 from augesc_builder.run.progress import Progress
-from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
-from augesc_builder.sources.generations import read_generations, shards_of
+from augesc_builder.run.shards import Shards
+from augesc_builder.run.workers import WORTH_PROCESSES, cores
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from augesc_builder.pipeline.filter.filter import Filter, Filtered
+    from augesc_builder.pipeline.filter.job import FilterJob
 
-    from augesc_builder.pipeline.filter.filter import Filter
-    from augesc_builder.readers.chunks import Chunk
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be filtered, and where it goes.
+
+    ``sessions`` is where the sessions go that are chosen from, and not yet the corpus.
+    What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
+    where the same generations were measured before.
+    """
+
+    judge: Filter
+    files: Sequence[Path]
+    place: str
+    sessions: str | None = None
+    limits: Limits = USUAL
+    measured: Path | None = None
+    num_proc: int | None = None
+
+    def job(self, shards: Shards, progress: Progress) -> FilterJob:
+        """Return the job; ``shards`` has looked up what the sessions are made from.
+
+        Raises :class:`~augesc_builder.errors.InputError` where there is nothing to filter.
+        """
+        from augesc_builder.pipeline.filter.job import STAGE, FilterJob
+        from augesc_builder.pipeline.filter.parts import Parts
+
+        parts = Parts(self.files, self.limits)
+        if not len(parts):
+            raise InputError("no generations to filter", self.files[0])
+        many = parts.n_rows > WORTH_PROCESSES
+        return FilterJob(
+            folder=shards.path.absolute(),
+            run_id=read_manifest(shards.path)["run_id"],
+            stage=STAGE,
+            n_shards=len(parts),
+            inputs=shards.inputs,
+            judge=self.judge,
+            parts=parts,
+            place=self.place,
+            sessions=self.sessions or f"{self.place}/{layout.DATA}",
+            measured=self.measured,
+            num_proc=1 if self.judge.classifier else self.num_proc or (cores() if many else 1),
+            say=progress.say,
+        )
 
 
 def filter_files(
     folder: RunFolder,
-    judge: Filter,
-    files: Sequence[Path],
-    place: str,
+    asked: Asked,
+    executor: Executor,
     progress: Progress,
     *,
-    num_proc: int | None = None,
-    measured: Path | None = None,
-    limits: Limits = USUAL,
-    sessions: str | None = None,
     seed: int,
     model: str = "ours",
     counted: str | None = None,
 ) -> None:
-    """Split generations into sessions and rejected rows, in shards of some 20,000.
+    """Have generations split into sessions and rejected rows, in shards of some 20,000.
 
-    ``sessions`` is where the sessions go that are chosen from, and not yet the corpus.
-    What is measured goes to ``measured/``, row for row. ``measured`` is a folder of such tables,
-    where the same generations were measured before, and ``counted`` says which text their tokens
-    are of. ``seed`` draws the sample of the report, whose rows are ``model``'s.
+    ``seed`` draws the sample of the report, whose rows are ``model``'s; ``counted`` says which text
+    the tokens are of, where that is not the judge's to say.
     """
-    import pyarrow as pa
+    job = asked.job(folder, progress)
+    total = job.parts.n_rows
+    done = total - sum(map(job.parts.n_rows_of, job.missing()))
+    with progress.bar(total, "judging", "text", done=done) as bar:
+        n_kept = n_judged = 0
 
+        def see(n: int, judged: int, kept: int) -> None:
+            nonlocal n_kept, n_judged
+            n_kept, n_judged = n_kept + kept, n_judged + judged
+            bar.update(n, kept=n_kept, judged=n_judged)
+
+        def watch(part: Filtered) -> None:
+            see(len(part), len(part), len(part.sessions))
+
+        for number in executor.run(replace(job, watch=watch)):
+            if not executor.alone:
+                rows = folder.shard_fact(job.stage, number)["rows"]
+                n_rows = job.parts.n_rows_of(number)
+                see(n_rows, n_rows, rows[f"{job.sessions}/{layout.SPLIT}"])
+    folder.settle()
+    _report(folder, asked, job, progress, seed=seed, model=model, counted=counted)
+
+
+def filter_share(shards: Shards, asked: Asked, executor: Executor, progress: Progress) -> None:
+    """Judge what falls to this process, of several that are equal; return when all is judged."""
+    job = asked.job(shards, progress)
+    done = len(job.parts) - sum(1 for _ in job.missing())
+    with progress.bar(len(job.parts), "judging", "shard", done=done) as bar:
+        for _ in executor.run(job):
+            bar.update(1)
+    progress.say(f"  all {len(job.parts):,} shards of {job.stage} are made")
+
+
+def _report(
+    folder: RunFolder,
+    asked: Asked,
+    job: FilterJob,
+    progress: Progress,
+    *,
+    seed: int,
+    model: str,
+    counted: str | None,
+) -> None:
+    """Add up what the shards' marks say, one after the other, and write the reports."""
     from augesc_builder.pipeline.filter.report import filter_report, filter_table, merge
     from augesc_builder.pipeline.filter.requirements import active
     from augesc_builder.pipeline.filter.sampled import sampled
     from augesc_builder.text.safety import merge_counts
 
-    shards = shards_of([count_rows(file, limits) for file in files])
-    if not shards:
-        raise InputError("no generations to filter", files[0])
-    missing = set(folder.shards("filter", len(shards)))
-    total = sum(rows for _, rows in shards)
-    numbers = (number for number, (chunks, _) in enumerate(shards) for _ in range(chunks))
-    chunks = (
-        p for n, p in zip(numbers, read_generations(files, limits), strict=True) if n in missing
-    )
-    work: Iterator[Any] = (
-        chunks if measured is None else _beside(chunks, measured, shards, missing, judge)
-    )
-    results = ordered_map(
-        judge.chunk if measured is None else judge.refilter,
-        work,
-        1 if judge.classifier else num_proc or (cores() if total > WORTH_PROCESSES else 1),
-        preload="augesc_builder.pipeline.filter.filter",
-    )
-    done = sum(rows for number, (_, rows) in enumerate(shards) if number not in missing)
-    n_kept = n_judged = 0
-    with progress.bar(total, "judging", "text", done=done) as bar:
-        for number in sorted(missing):
-            parts = []
-            for part in islice(results, shards[number][0]):
-                parts.append(part)
-                n_kept += len(part.sessions)
-                n_judged += len(part)
-                bar.update(len(part), kept=n_kept, judged=n_judged)
-            bad = merged(part.bad for part in parts)
-            if not number and not any(len(part.measured) for part in parts):
-                raise InputError(
-                    f"none of the first {bad.count:,} rows can be read; {bad.examples[0]}", files[0]
-                )
-            tables = {
-                f"{sessions or f'{place}/{layout.DATA}'}/{layout.SPLIT}": [
-                    part.sessions for part in parts
-                ],
-                f"{place}/{layout.REJECTED}/{layout.SPLIT}": [part.rejected for part in parts],
-                f"{layout.MEASURED}/{layout.SPLIT}": [part.measured for part in parts],
-            }
-            folder.write_shard(
-                "filter",
-                number,
-                len(shards),
-                {name: pa.concat_tables(found) for name, found in tables.items()},
-                counts=merge(part.counts for part in parts),
-                safety=merge_counts(part.flags for part in parts),
-                bad_lines=bad.report(),
-            )
-    facts = folder.shard_facts("filter", len(shards))
-    names = [requirement.name for requirement in active(judge.limits)]
-    report = filter_report((fact["counts"] for fact in facts), names)
-    bad = merged(BadLines(**fact["bad_lines"]) for fact in facts if "bad_lines" in fact)
+    counts: Mapping[str, Mapping[str, int]] = {}
+    flags, bad = merge_counts(()), BadLines()
+    for number in range(job.n_shards):
+        fact = folder.shard_fact(job.stage, number)
+        counts = merge([counts, fact["counts"]])
+        flags = merge_counts([flags, fact["safety"]])
+        if "bad_lines" in fact:  # runs of before have none
+            bad.merge(BadLines(**fact["bad_lines"]))
+    limits, place = job.judge.limits, asked.place
+    report = filter_report([counts], [requirement.name for requirement in active(limits)])
     report["bad_lines"] = bad.report()
-    report["counted"] = counted or judge.counted
+    report["counted"] = counted or job.judge.counted
+    folder.bring("filter")
     written = (folder.path / f"{layout.MEASURED}/{layout.SPLIT}").parent
-    report["samples"] = sampled(parquet_files(written), report["by_source"], judge.limits, seed)
+    report["samples"] = sampled(parquet_files(written), report["by_source"], limits, seed)
     folder.write_json(f"{place}/{layout.FILTER_REPORT}", report)
     folder.write_text(f"{place}/{layout.FILTER_TABLE}", filter_table(report, model) + "\n")
-    flags = merge_counts(fact["safety"] for fact in facts)
-    folder.write_json(f"{sessions or place}/{layout.SAFETY_REPORT}", flags)
+    folder.write_json(f"{asked.sessions or place}/{layout.SAFETY_REPORT}", flags)
     bad.say(progress.say)
     if flags["flagged"]:
         progress.say(
             f"  safety: {flags['flagged']:,} of {flags['sessions']:,} sessions are flagged; "
             f"`augesc safety` shows them"
         )
+    kept = "sessions" if asked.sessions is None else "candidates"
     rejected = report["total"] - report["retained"]
-    kept = "sessions" if sessions is None else "candidates"
-    folder.complete("filter", tables={kept: report["retained"], "rejected": rejected})
-
-
-def _beside(
-    chunks: Iterator[Chunk],
-    measured: Path,
-    shards: Sequence[tuple[int, int]],
-    wanted: set[int],
-    judge: Filter,
-) -> Iterator[tuple[Chunk, pa.Table]]:
-    """Put the rows that were measured of each chunk beside it."""
-    from augesc_builder.pipeline.filter.filter import measured_schema
-
-    columns = measured_schema(judge.limits).names
-    for number in sorted(wanted):
-        name = layout.shard_path(layout.SPLIT, number, len(shards))
-        table, start = read_table(measured / name, columns), 0
-        whole = table.num_rows == shards[number][1]
-        for chunk in islice(chunks, shards[number][0]):
-            n_rows = len(chunk.rows) if whole else judge.n_good(chunk)
-            yield chunk, table.slice(start, n_rows).combine_chunks()
-            start += n_rows
+    folder.complete(job.stage, tables={kept: report["retained"], "rejected": rejected})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.config.requirements import Overlap, Requirements
-from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.draft import Noted
 from augesc_builder.text.prompts import Message
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def measures(limits: Overlap) -> Mapping[str, Callable[[Sequence[Message]], floa
     }
 
 
-def with_tests_at_hand(folder: RunFolder, recipe: Recipe) -> Requirements:
+def with_tests_at_hand(folder: Noted, recipe: Recipe) -> Requirements:
     """Return the requirements with the test sessions that a source has as a file on this disk.
 
     The commit that they are of is the same for the whole run. Raises
@@ -46,7 +46,7 @@ def with_tests_at_hand(folder: RunFolder, recipe: Recipe) -> Requirements:
     return limits.model_copy(update={"test_overlap": here})
 
 
-def commit_of_tests(folder: RunFolder, recipe: Recipe, source: str) -> str | None:
+def commit_of_tests(folder: Noted, recipe: Recipe, source: str) -> str | None:
     """Return the commit of a source that a run has read test or training sessions at, if any."""
     known = folder.manifest.get("revisions", {})
     trained = known.get("sessions", recipe.finetune.revision)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.recipe import Recipe
+from augesc_builder.executors import executor_of
 from augesc_builder.models.backbone import place_of
-from augesc_builder.pipeline.filter.judging import filter_files
+from augesc_builder.pipeline.filter.judging import Asked, filter_files, filter_share
 from augesc_builder.pipeline.filter.overlap import with_tests_at_hand
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.inputs import input_digests, sessions_by
 from augesc_builder.run import layout
+from augesc_builder.run.draft import Noted, join_or_begin, noted
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json, pin_safety_classifier
@@ -27,6 +29,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
 
     generations = folder.use("generate", layout.GENERATIONS)
     classifier = pin_safety_classifier(folder, recipe.safety.classifier)
+    folder.bring("finetune")
     checkpoint = folder.path / layout.CHECKPOINT
     counter, recount = build_counter(folder, recipe, checkpoint, generations)
     judge = Filter(
@@ -37,17 +40,11 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         classifier=classifier,
         strict=True,
     )
+    sessions = layout.CANDIDATES if sessions_by(recipe) == "select" else None
+    asked = Asked(judge, generations, layout.CORPUS, sessions)
+    executor = executor_of(recipe.executor, by_array=False)
     label = backend_of(recipe).label(recipe)
-    filter_files(
-        folder,
-        judge,
-        generations,
-        layout.CORPUS,
-        progress,
-        sessions=layout.CANDIDATES if sessions_by(recipe) == "select" else None,
-        model=label,
-        seed=recipe.seed,
-    )
+    filter_files(folder, asked, executor, progress, model=label, seed=recipe.seed)
 
 
 def standalone(
@@ -66,6 +63,7 @@ def standalone(
 
     Where rows have no token counts, ``tokenizer`` counts them, or (``from_recipe``) that of the
     recipe's model; without one ``session_length`` is not measured. ``scan`` is for the safety pass.
+    One of several workers judges its shards and prints nothing of the whole; the first begins.
     """
     from augesc_builder.models.token_counter import load_counter
     from augesc_builder.pipeline.filter.filter import Filter
@@ -76,6 +74,7 @@ def standalone(
         requirements_counter,
     )
 
+    executor = executor_of(recipe.executor)
     files = generations_files(generations)
     settings: dict[str, Any] = {
         "stage": "filter",
@@ -96,30 +95,31 @@ def standalone(
         counter = load_counter(place, revision)
         settings |= {"tokenizer": name, "instruction": recipe.prompt.instruction}
     template = PromptTemplate(recipe.prompt.instruction, background=True)
+
+    def begin(run: Noted) -> Asked:
+        """Look up what the run was begun with, or note what it begins with."""
+        classifier = pin_safety_classifier(run, recipe.safety.classifier if scan else None)
+        ours = requirements_counter(run, recipe)
+        judge = Filter(
+            with_tests_at_hand(run, recipe),
+            includes_query,
+            template,
+            ours or counter,
+            classifier,
+            scan,
+            recount=ours is not None,
+        )
+        run.record(files=[str(file.resolve()) for file in files])
+        return Asked(judge, files, ".", limits=limits, num_proc=num_proc)
+
+    if executor.joins:
+        shards = join_or_begin(out, settings, progress.say, begin)
+        filter_share(shards, begin(noted(out)), executor, progress)
+        return
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "filter", progress):
-            classifier = pin_safety_classifier(folder, recipe.safety.classifier if scan else None)
-            asked = requirements_counter(folder, recipe)
-            judge = Filter(
-                with_tests_at_hand(folder, recipe),
-                includes_query,
-                template,
-                asked or counter,
-                classifier,
-                scan,
-                recount=asked is not None,
-            )
-            folder.record(files=[str(file.resolve()) for file in files])
-            filter_files(
-                folder,
-                judge,
-                files,
-                ".",
-                progress,
-                num_proc=num_proc,
-                limits=limits,
-                seed=recipe.seed,
-            )
+            executor.check()
+            filter_files(folder, begin(folder), executor, progress, seed=recipe.seed)
     say(load_json(out / layout.FILTER_REPORT), progress, stripped=counts_stripped(recipe))
 
 

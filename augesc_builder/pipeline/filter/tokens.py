@@ -13,11 +13,12 @@ from augesc_builder.models.token_counter import TokenCounter, load_counter
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.readers.chunks import PARQUET
 from augesc_builder.readers.parquet import open_table
+from augesc_builder.run.draft import Noted
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.provenance import pin_tokenizer
 
 
-def requirements_counter(folder: RunFolder, recipe: Recipe) -> TokenCounter | None:
+def requirements_counter(folder: Noted, recipe: Recipe) -> TokenCounter | None:
     """Return the counter of all texts, whoever wrote them (``requirements.tokenizer``), if any."""
     asked = pin_tokenizer(folder, recipe.requirements.tokenizer)
     return None if asked is None else load_counter(asked.name, asked.revision)

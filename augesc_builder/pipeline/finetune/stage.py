@@ -11,8 +11,8 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
 from augesc_builder.run import layout
+from augesc_builder.run.copies import place_of
 from augesc_builder.run.folder import RunFolder
-from augesc_builder.run.marks import Marks
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import is_new, pin_backbone
 from augesc_builder.run.workers import launch_rank
@@ -75,10 +75,10 @@ def join(recipe: Recipe, path: Path) -> None:
     """Take part in the fine-tuning of a launch's first process, if any; write nothing."""
     from augesc_builder.pipeline.finetune.train import finetune
 
-    marks = Marks(path)
+    marks = place_of(path).marks()
     done = marks.pending() == "finetune" or (
         "finetune" in marks
-        and (bool(marks.names("generate")) or not marks.damage(marks.files(["finetune"])))
+        and (marks.has_any("generate") or not marks.damage(marks.files(["finetune"])))
     )
     if not done:
         finetune(recipe, [], lambda _: None, path, Progress(quiet=True))

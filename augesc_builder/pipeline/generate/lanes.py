@@ -1,10 +1,10 @@
 """What is generated, in which order, and where it ends.
 
-Without ``generate.keep``, that is every sample of every query. With it, candidates have one fixed
-order, and generation ends at the one that makes the sessions as many as were asked for: the table
-holds all candidates up to that one and no other, so that its rows, and with them what is kept and
-Table 1's shares, are the same whatever the shards, the processes and the kills on the way. What was
-under way beyond it is dropped.
+Without ``generate.keep``, that is every sample of every query (:mod:`.order`). With it, candidates
+have one fixed order, and generation ends at the one that makes the sessions as many as were asked
+for: the table holds all candidates up to that one and no other, so that its rows, and with them
+what is kept and Table 1's shares, are the same whatever the shards, the processes and the kills on
+the way. What was under way beyond it is dropped.
 
 Candidates stand in the order of the queries, first the first sample of each, then the second of
 each, and so on. Where the best of several samples of a query are chosen (``select.per_query``), all
@@ -36,8 +36,8 @@ class Lane:
 
     Lane ``number`` of ``n_lanes`` has every ``n_lanes``-th shard of the table: how many each will
     have is known at the end only. ``per_query`` is how many of a query's candidates are counted at
-    most, the last of them as the query ends; ``None``: each counts by itself. Without a ``quota``,
-    all are generated. ``mended_by`` says what helps where they are not enough.
+    most, the last of them as the query ends; ``None``: each counts by itself. ``mended_by`` says
+    what helps where they are not enough.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Lane:
         candidates: Iterable[tuple[Row, int]],
         size: int,
         *,
+        quota: Quota,
         number: int = 0,
         n_lanes: int = 1,
-        quota: Quota | None = None,
         per_query: int | None = None,
         mended_by: str = "",
     ) -> None:
@@ -107,8 +107,6 @@ class Lane:
             if not folder.has_shard(STAGE, number):
                 missing.append(number)
                 continue
-            if self.quota is None:
-                continue
             found = folder.shard_fact(STAGE, number)["violations"]
             first = self._place(number)
             for task, failed in zip(self.tasks[first:], found, strict=False):
@@ -124,7 +122,7 @@ class Lane:
         told = ", ".join(
             f"{name} ({n / len(self.tasks):.0%})" for name, n in reasons.most_common(_TOLD)
         )
-        keep, of = (0, "") if self.quota is None else (self.quota.keep, _of(self.quota))
+        keep, of = self.quota.keep, _of(self.quota)
         return BudgetError(
             f"generate.keep: {self.n_kept:,} of {keep:,} sessions{of} are kept of all "
             f"{len(self.tasks):,} candidates; what most of them failed: {told or 'nothing'}. "
@@ -140,7 +138,7 @@ class Lane:
             if self._closes(self._at):
                 self.n_kept += min(self._met, self._per_query or 1)
                 self._met = 0
-                if self.quota is not None and self.n_kept >= self.quota.keep:
+                if self.n_kept >= self.quota.keep:
                     self.end = self._at
 
     def _closes(self, at: int) -> bool:
@@ -165,7 +163,7 @@ class Lane:
 
 
 def lanes_of(queries: Sequence[Row], recipe: Recipe) -> list[Lane]:
-    """Return what is generated for queries, one lane after the other.
+    """Return what is generated for queries until enough is kept, one lane after the other.
 
     Raises :class:`~augesc_builder.errors.RecipeError` where ``generate.keep`` names a source that
     has no query, and where more is to be kept than all queries could give.
@@ -173,8 +171,6 @@ def lanes_of(queries: Sequence[Row], recipe: Recipe) -> list[Lane]:
     settings = recipe.generate
     quotas = settings.quotas()
     per_query = None if recipe.select is None else recipe.select.per_query
-    if not quotas:
-        return [Lane(_by_query(queries, recipe), settings.shard_size)]
     lanes = []
     for number, quota in enumerate(quotas):
         some = [q for q in queries if quota.source in {None, q["source"]}]

@@ -1,8 +1,7 @@
-"""Rows become shards: the conversations of a lane, made by a backend and written."""
+"""Rows become shards up to the one that makes enough: the candidates of a lane."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.errors import CheckpointError
 from augesc_builder.models.backbone import place_of
 from augesc_builder.models.token_counter import load_counter
 from augesc_builder.pipeline.filter.filter import Filter
@@ -19,7 +17,7 @@ from augesc_builder.pipeline.filter.overlap import with_tests_at_hand
 from augesc_builder.pipeline.filter.tokens import build_counter
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
-from augesc_builder.pipeline.generate.draws import drawn
+from augesc_builder.pipeline.generate.job import shard_facts
 from augesc_builder.pipeline.generate.lanes import STAGE, Lane
 from augesc_builder.pipeline.generate.progress import LiveLine
 from augesc_builder.pipeline.generate.tasks import Row, Task
@@ -51,24 +49,20 @@ class Making:
         rows: dict[int, dict[int, Row]] = {number: {} for number in missing}
         tasks = [task for task in lane.tasks if task.shard in rows]
         with (
-            self._line(lane, len(lane.tasks) - len(tasks)) as line,
+            self._line(lane) as line,
             closing(backend_of(self.recipe)(self.recipe, self.checkpoint, self.folder.path)) as at,
         ):
             for task, row in self._stream(at, tasks, len(missing), line.step):
                 shard = rows[task.shard]
                 shard[task.row] = row
-                if lane.quota is None:
-                    line.row(row)
-                else:
-                    failed = self._failed(row)
-                    line.judged(not failed, lane.note(task, failed))
+                failed = self._failed(row)
+                line.judged(not failed, lane.note(task, failed))
                 if len(shard) == lane.shards[task.shard]:
                     self._write(lane, task.shard, rows.pop(task.shard))
                 if lane.end is not None:
                     break
             self.facts = at.facts()
-        if lane.quota is not None:
-            self._end(lane, rows)
+        self._end(lane, rows)
 
     def _end(self, lane: Lane, unfinished: Mapping[int, Mapping[int, Row]]) -> None:
         """Cut the last shard at the lane's end: it may be unfinished, or hold more than is needed.
@@ -82,6 +76,7 @@ class Making:
             if not self.folder.has_shard(STAGE, number):
                 self._write(lane, number, {row: unfinished[number][row] for row in range(n)})
             elif len(self.folder.shard_fact(STAGE, number)["violations"]) > n:
+                self.folder.bring(STAGE, number)
                 at = self.folder.path / layout.shard_path(self.table, number, None)
                 found = read_table(at, [], optional=GENERATIONS).slice(0, n).to_pylist()
                 self._write(lane, number, dict(enumerate(found)))
@@ -112,35 +107,19 @@ class Making:
     def _write(self, lane: Lane, number: int, rows: Mapping[int, Row]) -> None:
         """Write a shard of a lane, rows by their numbers from 0 on."""
         table = to_table((rows[row] for row in sorted(rows)), GENERATIONS)
-        ended = Counter(table["finish_reason"].to_pylist())
-        if set(ended) == {"not_finite"} and len(rows) == lane.shards[number]:
-            raise CheckpointError(
-                "non-finite logits, whatever the query; try "
-                "--set generate.backend.dtype=float32, or train again"
-            )
-        keeps = lane.quota is not None
-        self.folder.write_shard(
+        self.folder.replace_shard(
             STAGE,
             number,
-            None if keeps else len(lane.shards),
+            None,
             {self.table: table},
-            tokens=sum(n or 0 for n in table["n_tokens"].to_pylist()),
-            finish_reasons=dict(sorted(ended.items())),
-            **drawn(table, self.recipe),
-            **({"violations": lane.failed(number, len(rows))} if keeps else {}),
+            **shard_facts(table, self.recipe, is_whole=len(rows) == lane.shards[number]),
+            violations=lane.failed(number, len(rows)),
         )
 
-    def _line(self, lane: Lane, done: int) -> LiveLine:
-        """Return the line to show: over all rows, or over the sessions that are to be kept."""
-        if lane.quota is None:
-            return LiveLine(self.progress, self.recipe.requirements, len(lane.tasks), done)
-        return LiveLine(
-            self.progress,
-            self.recipe.requirements,
-            lane.quota.keep,
-            lane.n_kept,
-            counts_kept=True,
-        )
+    def _line(self, lane: Lane) -> LiveLine:
+        """Return the line to show: over the sessions that are to be kept."""
+        keep, limits = lane.quota.keep, self.recipe.requirements
+        return LiveLine(self.progress, limits, keep, lane.n_kept, counts_kept=True)
 
     def _failed(self, row: Row) -> list[str]:
         """Return the requirements that a row fails, as the filter stage will find."""

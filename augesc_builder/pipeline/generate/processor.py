@@ -63,7 +63,7 @@ def facts_for(setting: str, known: Mapping[str, Any]) -> dict[str, Any]:
     ``dtype`` is kept. Warns where this processor, or what computes on it, is not what the run began
     with: what is there on both sides, and what it changes.
     """
-    here = {**_processor(), **_kernels()}
+    here = machine()
     # An earlier version noted less: what it did not note is not compared.
     begun = {**here, **known.get("processor", {})}
     dtype = known.get("dtype") or dtype_for(setting)
@@ -111,6 +111,16 @@ def _kernels() -> dict[str, str]:
         return {"kernels": "compiled", "build": Path(loops._name).stem}
     kind = "cuda" if torch.cuda.is_available() else "torch"
     return {"kernels": kind, "build": f"torch {torch.__version__}"}
+
+
+def machine() -> dict[str, Any]:
+    """Return what computes here: the processor or GPU, its features, and the kernels."""
+    return {**_processor(), **_kernels()}
+
+
+def device() -> str:
+    """Name what this process computes on: GPUs, or the processor."""
+    return str(_processor()["name"])
 
 
 @cache

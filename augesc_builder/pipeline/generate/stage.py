@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from augesc_builder.config.recipe import Recipe
-from augesc_builder.errors import CheckpointError
+from augesc_builder.errors import CheckpointError, ExecutorError
+from augesc_builder.executors import executor_of
+from augesc_builder.readers.chunks import count_rows
 from augesc_builder.run import layout
-from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.draft import join_or_begin
+from augesc_builder.run.folder import RunFolder, join
+from augesc_builder.run.kinds import kinds_of
 from augesc_builder.run.marks import named, table_files
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import content_of, digest, is_new
@@ -31,11 +36,14 @@ def standalone(
 ) -> None:
     """Generate conversations for a queries table into ``out``.
 
+    One of several workers makes its shards and no more; the first of them begins the run.
+
     Raises :class:`~augesc_builder.errors.CheckpointError` for a checkpoint that cannot be used, and
     where there is one and the backend has no use for it, or the other way round.
     """
     from augesc_builder.pipeline.generate.backends import backend_of
 
+    executor = executor_of(recipe.executor)
     backend = backend_of(recipe)
     if backend.needs_checkpoint != (checkpoint is not None):
         raise CheckpointError(
@@ -68,12 +76,43 @@ def standalone(
         backend.check(recipe)
     inputs |= personas_digest(recipe)
     inputs |= {key: content_of(model) for key, model in backend.models(recipe).items()}
-    with RunFolder(out, {"stage": "generate", **kept, **inputs}, progress) as folder:
+    begun_with = {"stage": "generate", **kept, **inputs}
+    if executor.joins:
+        from augesc_builder.pipeline.generate.driving import make_share
+
+        shards = join_or_begin(out, begun_with, progress.say)
+        at = checkpoint or shards.path / layout.CHECKPOINT
+        make_share(shards, recipe, files, at, f"./{layout.GENERATIONS}", progress)
+        return
+    with RunFolder(out, begun_with, progress) as folder:
         if folder.is_complete("generate") and not is_enough(folder, recipe):
             folder.forget("generate")
         if is_new(folder, "generate", progress):
+            executor.check()
             at = checkpoint or folder.path / layout.CHECKPOINT
             _generate(folder, recipe, files, at, ".", progress)
+
+
+def help_out(at: Path, recipe: Recipe, settings: Mapping[str, Any], progress: Progress) -> None:
+    """Make conversations of a build that another process began, beside others who do the same.
+
+    Raises :class:`~augesc_builder.errors.ExecutorError` where it is not as far as that.
+    """
+    from augesc_builder.pipeline.generate.backends import backend_of
+    from augesc_builder.pipeline.generate.driving import make_share
+
+    shards = join(at, settings, progress.say)
+    before = ["queries", *(["finetune"] if backend_of(recipe).needs_checkpoint else [])]
+    for stage in before:
+        if stage not in shards.marks:
+            raise ExecutorError(
+                f"{at}: {stage} is not finished there; run `augesc build --until {before[-1]}` in "
+                f"one process first, as the file of `augesc slurm` does"
+            )
+        shards.use(stage)
+    queries = named(shards.use("queries", layout.QUERIES), layout.QUERIES)
+    table = f"{layout.GENERATIONS}/{layout.GENERATIONS}"
+    make_share(shards, recipe, queries, at / layout.CHECKPOINT, table, progress)
 
 
 def personas_digest(recipe: Recipe) -> dict[str, str]:
@@ -95,14 +134,20 @@ def plan(recipe: Recipe, queries_at: Path) -> list[str]:
     """Say in lines what generating for a queries table would take; nothing is written or asked."""
     from augesc_builder.pipeline.generate.backends import backend_of
     from augesc_builder.pipeline.generate.lanes import lanes_of
+    from augesc_builder.pipeline.generate.order import Order
     from augesc_builder.pipeline.generate.tasks import read_queries
 
     backend = backend_of(recipe)
     backend.check(recipe)
-    queries = read_queries(table_files(queries_at, layout.QUERIES))
-    n_tasks = sum(len(lane.tasks) for lane in lanes_of(queries, recipe))
+    files = table_files(queries_at, layout.QUERIES)
+    if recipe.generate.keep is None:
+        n_queries = sum(map(count_rows, files))
+        n_tasks = Order(files, recipe.generate, checked=True).n_tasks
+    else:
+        queries = read_queries(files)
+        n_queries, n_tasks = len(queries), sum(len(q.tasks) for q in lanes_of(queries, recipe))
     return [
-        f"{recipe.generate.most(n_tasks)} of {len(queries):,} queries, by {backend.about}.",
+        f"{recipe.generate.most(n_tasks)} of {n_queries:,} queries, by {backend.about}.",
         *backend.plan(recipe, n_tasks),
     ]
 
@@ -123,10 +168,7 @@ def _generate(
 ) -> None:
     """Generate what is missing; finished shards are never made again."""
     from augesc_builder.pipeline.generate.draws import merged, told
-    from augesc_builder.pipeline.generate.lanes import lanes_of
-    from augesc_builder.pipeline.generate.making import Making
-    from augesc_builder.pipeline.generate.tasks import read_queries, with_personas
-    from augesc_builder.sources.personas import read_personas
+    from augesc_builder.pipeline.generate.driving import make_all, make_enough
 
     if recipe.generate.resample is not None:
         from augesc_builder.pipeline.quality.stage import pinned_for
@@ -135,39 +177,49 @@ def _generate(
         found, _ = pinned_for("generate.resample", wanted, folder, recipe.quality, progress)
         quality = found.only(recipe.quality.measures)
         recipe = recipe.model_copy(update={"quality": quality})
-    making = Making(folder, recipe, checkpoint, f"{place}/{layout.GENERATIONS}", progress)
-    lanes = lanes_of(read_queries(queries_at), recipe)
-    if recipe.prompt.personas is not None:
-        bank = read_personas(recipe.prompt.personas)
-        for lane in lanes:
-            lane.tasks = with_personas(lane.tasks, bank, recipe.seed)
-    for lane in lanes:
-        making.make(lane)
-    shards = [shard for lane in lanes for shard in lane.written]
-    for beyond in set(folder.written_shards("generate")) - set(shards):
-        folder.forget_shard("generate", beyond)
-    facts = [folder.shard_fact("generate", shard) for shard in shards]
+    table = f"{place}/{layout.GENERATIONS}"
+    make = make_all if recipe.generate.keep is None else make_enough
+    made = make(folder, recipe, queries_at, checkpoint, table, progress)
+    folder.settle()
+    for number in folder.written_shards("generate"):
+        if number not in made.shards:
+            folder.forget_shard("generate", number)
     reasons: Counter[str] = Counter()
-    for fact in facts:
+    total = n_failed = 0
+    made_by: Counter[str] = Counter()
+    beside: Mapping[str, Any] = {}
+    for shard in sorted(made.shards) if recipe.generate.keep else made.shards:
+        fact = folder.shard_fact("generate", shard)
         reasons.update(fact["finish_reasons"])
+        total += fact["tokens"]
+        made_by[fact.get("kind", "")] += 1
+        n_failed += fact.get("failed", 0)
+        beside = merged([beside, fact])
     n_rows = sum(reasons.values())
-    total = sum(fact["tokens"] for fact in facts)
     ends = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
     counted = f", {total:,} tokens" if total else ""
     progress.say(f"  {n_rows:,} conversations{counted}; ended by: {ends}")
-    kept = {}
+    if n_failed:
+        progress.say(f"  {n_failed:,} more could not be made; the table {layout.FAILED} says why")
+    kept: dict[str, Any] = {}
+    failed: dict[str, Any] = {"failed": n_failed} if n_failed else {}
     if recipe.generate.keep is not None:
         kept = {"keep": recipe.generate.keep}
-        progress.say(f"  {sum(lane.n_kept for lane in lanes):,} sessions are kept of them")
-    beside = merged(facts)
+        progress.say(f"  {made.n_kept:,} sessions are kept of them")
     for name, draws in beside.items():
         progress.say(f"  {told(name, draws)}")
     folder.complete(
         "generate",
-        tables={"generations": n_rows},
+        tables={"generations": n_rows, **failed},
         tokens=total,
         finish_reasons=dict(reasons),
         **beside,
         **kept,
-        **making.facts,
+        **failed,
+        kinds=[
+            {"facts": facts, "shards": made_by[digest]}
+            for digest, facts in kinds_of(folder, "generate").items()
+            if made_by[digest]
+        ],
+        **made.facts,
     )

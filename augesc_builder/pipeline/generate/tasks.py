@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 """A row of the generations table, or of the queries table."""
 
 
-_FILLED, _LABELS = ("query_id", "source", "text"), ("emotion", "subreddit")
+FILLED, LABELS = ("query_id", "source", "text"), ("emotion", "subreddit")
 """What each query has, and what its source may say of it."""
 
 
@@ -42,11 +42,11 @@ def read_queries(paths: Iterable[Path]) -> list[Row]:
     """
     rows: list[Row] = []
     for path in paths:
-        table = read_table(path, [*_FILLED], optional=_LABELS)
+        table = read_table(path, [*FILLED], optional=LABELS)
         for number, row in enumerate(table.to_pylist(), 1):
-            if not all(isinstance(row[name], str) and row[name].strip() for name in _FILLED):
+            if not all(isinstance(row[name], str) and row[name].strip() for name in FILLED):
                 raise InputError(f"query_id, source and text must be filled: {row}", path, number)
-            for name in _LABELS:
+            for name in LABELS:
                 if not isinstance(row.get(name), str | None):
                     found = f"{row[name]!r:.60}"
                     raise InputError(f"column {name}: expected a text, found {found}", path, number)
@@ -71,13 +71,13 @@ def with_personas(some: Iterable[Task], bank: Sequence[str], seed: int) -> list[
     ]
 
 
-def batches(some: Iterable[Task], size: int) -> list[list[Task]]:
-    """Return the tasks of each query together, which share its prompt, at most ``size`` at a time.
+def batches(some: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    """Yield the tasks of each query together, which share its prompt, at most ``size`` at a time.
 
     Samples that an earlier run made are missing among them.
     """
     together = groupby(some, key=lambda task: (task.query["query_id"], task.sample // size))
-    return [list(batch) for _, batch in together]
+    return (list(batch) for _, batch in together)
 
 
 def generation_row(
@@ -105,6 +105,6 @@ def generation_row(
         "n_tokens": n_tokens,
         "finish_reason": finish_reason,
         "seed": seed,
-        **{name: task.query.get(name) for name in _LABELS},
+        **{name: task.query.get(name) for name in LABELS},
         **grounds,
     }

@@ -10,7 +10,7 @@ import multiprocessing
 import queue
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.engine.tensor_parallel import process_group
-from augesc_builder.errors import AugescError, RunFolderError
+from augesc_builder.errors import AugescError, WorkerDiedError
 from augesc_builder.pipeline.generate.backends.base import OnStep
 from augesc_builder.pipeline.generate.capacity import settings_of
 from augesc_builder.pipeline.generate.generator import Generator
@@ -30,6 +30,9 @@ from augesc_builder.run.workers import block_sigint, exit_with_parent, lifeline
 
 _PATIENCE = 1.0
 """Seconds after which the processes are looked at when none says a word."""
+
+_AHEAD = 3
+"""Times what a process decodes together: tasks that it has, and that wait for it."""
 
 _EVERY = 0.5
 """Seconds between two words of a worker about its progress."""
@@ -44,7 +47,7 @@ class Crew(Protocol):
         """Return tokens a second of all processes of a way at work at the same time."""
 
     def stream(
-        self, tasks: Sequence[Task], on_step: OnStep, way: Way
+        self, tasks: Iterable[Task], on_step: OnStep, way: Way
     ) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row as it ends."""
 
@@ -72,7 +75,7 @@ class Alone:
             return self._generator().rate(seconds)
 
     def stream(
-        self, tasks: Sequence[Task], on_step: OnStep, way: Way
+        self, tasks: Iterable[Task], on_step: OnStep, way: Way
     ) -> Iterator[tuple[Task, Row]]:
         """Yield each task with its row as it ends."""
         with _threads(way.threads):
@@ -113,7 +116,9 @@ class Processes:
         self.size, self._slots, self._ready = n, slots, 0
         # With tensor parallelism every process needs every task; else one list lets a fast process
         # take more than a slow one.
-        together = settings_of(recipe).tensor_parallel > 1
+        settings = settings_of(recipe)
+        together = settings.tensor_parallel > 1
+        self._room = max(slots, settings.batch_size if settings.engine == "static" else 1)
         self._todo = [context.Queue() for _ in range(n if together else 1)]
         for each in self._todo:
             each.cancel_join_thread()  # where a run ends early nobody reads the rest
@@ -146,22 +151,39 @@ class Processes:
         return sum(float(self._hear()[1]) for _ in range(way.processes))
 
     def stream(
-        self, tasks: Sequence[Task], on_step: OnStep, way: Way
+        self, tasks: Iterable[Task], on_step: OnStep, way: Way
     ) -> Iterator[tuple[Task, Row]]:
-        """Yield each task with its row as it ends, from the first ``way.processes``; then close."""
-        for each in self._todo:
-            for some in batches(tasks, self._slots):
-                each.put(some)
-            for _ in range(way.processes // len(self._todo)):
-                each.put(None)
+        """Yield each task with its row as it ends, from the first ``way.processes``; then close.
+
+        Tasks are read as they are needed: no process waits for them, and none is far ahead.
+        """
+        waiting = batches(tasks, self._slots)
+        under_way, most = 0, _AHEAD * self._room * way.processes
+        is_over = False
+
+        def feed() -> None:
+            nonlocal under_way, is_over
+            while not is_over and under_way < most:
+                some = next(waiting, None)
+                is_over = some is None
+                under_way += len(some or ())
+                for each in self._todo:
+                    for _ in range(way.processes // len(self._todo) if some is None else 1):
+                        each.put(some)
+
+        feed()
         for i, orders in enumerate(self._orders):
             orders.put(("work", way.threads, None) if i < way.processes else None)
         at_work = way.processes
         try:
             while at_work:
                 kind, *what = self._hear()
-                if kind == "rows":
-                    yield from what[0]
+                if kind == "row":
+                    task, row, *step = what
+                    under_way -= 1
+                    feed()
+                    on_step(*step)
+                    yield task, row
                 elif kind == "step":
                     on_step(*what)
                 elif kind == "done":
@@ -212,12 +234,12 @@ class Listener:
                 with contextlib.suppress(queue.Empty):
                     return tuple(self._news.get(timeout=0 if codes else _PATIENCE))
             if any(code < 0 for code in codes):
-                raise RunFolderError(
+                raise WorkerDiedError(
                     "a process that generated was killed, most likely out of memory; try again "
                     "with --set generate.backend.workers=1, or fewer generate.backend.slots"
                 )
             if codes:
-                raise RunFolderError(
+                raise WorkerDiedError(
                     "a process that generated failed, and what it failed by stands above; static "
                     "batching may do: --set generate.backend.engine=static"
                 )
@@ -262,19 +284,21 @@ def _generate(generator: Generator, todo: Any, news: Any, *, tells: bool) -> Non
     told = time.monotonic()
 
     def on_step(ended: int, made: int) -> None:
-        nonlocal told
         counts[0] += ended
         counts[1] += made
         # Not every step: some hundred messages a second would only be drawn over each other.
-        if tells and time.monotonic() - told > _EVERY:
-            news.put(("step", *counts, generator.utilisation))
-            counts[:] = [0, 0]
-            told = time.monotonic()
+        if time.monotonic() - told > _EVERY:
+            tell("step")
+
+    def tell(*word: Any) -> None:
+        nonlocal told
+        if tells:
+            news.put((*word, *counts, generator.utilisation))
+        counts[:] = [0, 0]
+        told = time.monotonic()
 
     tasks = chain.from_iterable(iter(todo.get, None))
     for task, row in generator.stream(tasks, on_step):
-        if tells:
-            news.put(("rows", [(task, row)]))
-    if tells:
-        news.put(("step", *counts, generator.utilisation))
+        tell("row", task, row)  # with its step: no row is heard of before it is counted
+    tell("step")
     news.put(("done",))

@@ -122,6 +122,7 @@ def _measure(
     )
     bad = merged(BadLines(**fact["bad_lines"]) for fact in facts)
     bad.say(progress.say)
+    folder.bring("quality")
     tables = (
         read_table(folder.path / layout.shard_path(table, i, len(facts)), [*QUALITY])
         for i in range(len(facts))
@@ -191,7 +192,7 @@ def score(
                     f"none of the first {shards[0][1]:,} rows holds a session; {why}",
                     next(iter(sets.values()))[0],
                 )
-            folder.write_shard(
+            folder.add_shard(
                 stage,
                 number,
                 len(shards),

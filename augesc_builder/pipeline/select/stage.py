@@ -55,6 +55,7 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     candidates = folder.use("filter", layout.CANDIDATES)
     measured = folder.use("filter", layout.MEASURED)
     generations = folder.use("generate", layout.GENERATIONS)
+    folder.bring("finetune")
     checkpoint = folder.path / layout.CHECKPOINT
     counter, _ = build_counter(folder, recipe, checkpoint)
     if counter is None and checkpoint.is_dir():
@@ -188,6 +189,7 @@ def _scores(
     table = f"{layout.SCORED}/{layout.SPLIT}"
     sets = {layout.CANDIDATES: list(files)}
     facts = score(folder, Measuring(quality, strict=True), sets, "select", table, progress)
+    folder.bring("select")
     return {
         row["session_id"]: {f"{n['measure']}.{n['name']}": n["value"] for n in row["numbers"]}
         for i in range(len(facts))

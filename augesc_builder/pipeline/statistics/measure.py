@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from augesc_builder.config.queries import NearDuplicates
 from augesc_builder.metrics.duplication.counts import DuplicationCounts
 from augesc_builder.metrics.lexical_diversity.counts import DiversityCounts
 from augesc_builder.metrics.novelty.counts import NoveltyCounts
 from augesc_builder.metrics.overlap.counts import Said, SeveralOverlaps
+from augesc_builder.metrics.partial import State, below, part_of
 from augesc_builder.metrics.query_effect.counts import QueryCounts
 from augesc_builder.metrics.session_statistics.counts import SessionCounts
 from augesc_builder.metrics.tokenized import Spoken, spoken
@@ -26,6 +30,10 @@ TABLE_2 = "session_statistics"
 BESIDE = (TABLE_2, "lexical_diversity", "topic_correlates")
 """Where the paper sets ESConv beside its own corpus: Table 2, Figures 5 and 4."""
 ALL = (*BESIDE, "query_effect", "duplication", "novelty", "overlap")
+
+
+Rows = NDArray[np.uint64] | NDArray[np.uint32]
+"""A row for each session."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +61,20 @@ class Measuring:
     prior: Prior = POOLED
     strict: bool = False
 
-    def chunk(self, chunk: Chunk) -> Measured:
-        """Measure the sessions of a chunk, each source apart."""
+    def chunk(self, chunk: Chunk, counts: dict[str, Counts], bad: BadLines) -> int:
+        """Add the sessions of a chunk to ``counts``, each source apart.
+
+        Returns how many of its texts are no conversations. Rows that could not be read at all go
+        to ``bad``, of which none are there yet.
+        """
         sessions: dict[str, list[Spoken]] = {}
-        bad = BadLines(self.strict)
         for session in parse_sessions(chunk, bad, generations=True):
             sessions.setdefault(session.source, []).append(spoken(session.messages))
-        counts = {source: Counts(self) for source in sessions}
         for source, found in sessions.items():
+            if source not in counts:
+                counts[source] = Counts(self)
             counts[source].add(found)
-        n_read = len(chunk.rows) - bad.count
-        return Measured(counts, n_read - sum(map(len, sessions.values())), bad)
+        return len(chunk.rows) - bad.count - sum(map(len, sessions.values()))
 
     def settings(self) -> dict[str, Any]:
         """Return what the report names: how samples are drawn and words are compared."""
@@ -75,18 +86,6 @@ class Measuring:
             "stop_words": "keep" if self.keep_stop_words else "drop",
             "prior": self.prior.label,
         }
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The counts of a chunk by source; ``unread`` of its texts are no conversations.
-
-    ``bad`` has the rows that could not be read at all.
-    """
-
-    counts: dict[str, Counts]
-    unread: int
-    bad: BadLines
 
 
 def _queries(what: Measuring) -> QueryCounts:
@@ -128,6 +127,33 @@ class Counts:
         for name, counts in self.parts.items():
             counts.merge(other.parts[name])
 
+    def state(self) -> State:
+        """Return the counts as data, without what :meth:`take_rows` gives away."""
+        found: dict[str, Any] = {"parts": len(self.parts)}
+        for name, counts in self.parts.items():
+            found |= below(name, counts.state())
+        return found
+
+    def load(self, state: State) -> None:
+        """Hold what :meth:`state` returned, where nothing is held yet."""
+        for name, counts in self.parts.items():
+            counts.load(part_of(state, name))
+
+    def take_rows(self) -> dict[str, Rows]:
+        """Give away what is kept of each session, which is all that grows with their number.
+
+        By name arrays with a row for each session: ``hashes`` of its text, ``ranks`` in the order
+        that samples are drawn in, and ``sketches`` for near-duplicates.
+        """
+        found: dict[str, Rows] = {}
+        if (diversity := self.parts.get("lexical_diversity")) is not None:
+            found["ranks"] = diversity.take_ranks()
+        if (duplication := self.parts.get("duplication")) is not None:
+            found["hashes"], sketches = duplication.take()
+            if sketches is not None:
+                found["sketches"] = sketches
+        return found
+
     def statistics(self) -> dict[str, Any]:
         """Return every measurement but topic_correlates, which compares columns."""
         found = {n: c.statistics() for n, c in self.parts.items() if n != "topic_correlates"}
@@ -142,13 +168,24 @@ def merged(parts: Iterable[Counts], what: Measuring) -> Counts:
     return total
 
 
-def statistics(
-    columns: Mapping[str, Counts], what: Measuring, beside: Mapping[str, Counts] | None = None
-) -> dict[str, Any]:
-    """Return ``statistics.json``: all sessions together, every column, and what stands beside."""
-    beside = beside or {}
+def in_all(columns: Mapping[str, Counts], what: Measuring) -> Counts:
+    """Return all columns together; that of a single one is itself."""
     several = len(columns) != 1
-    together = merged(columns.values(), what) if several else next(iter(columns.values()))
+    return merged(columns.values(), what) if several else next(iter(columns.values()))
+
+
+def statistics(
+    columns: Mapping[str, Counts],
+    what: Measuring,
+    beside: Mapping[str, Counts] | None = None,
+    together: Counts | None = None,
+) -> dict[str, Any]:
+    """Return ``statistics.json``: all sessions together, every column, and what stands beside.
+
+    ``together`` are the columns as :func:`in_all` gives them.
+    """
+    beside = beside or {}
+    together = in_all(columns, what) if together is None else together
     compared = {
         name: counts.parts["topic_correlates"]
         for name, counts in {**columns, **beside}.items()

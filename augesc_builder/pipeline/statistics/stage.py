@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from augesc_builder.config.executor import Executor
 from augesc_builder.config.recipe import Recipe, load_recipe
 from augesc_builder.errors import InputError
+from augesc_builder.executors import executor_of
 from augesc_builder.pipeline.inputs import sessions_by
 from augesc_builder.pipeline.statistics.report import (
     figure_4_text,
@@ -17,19 +18,22 @@ from augesc_builder.pipeline.statistics.report import (
     statistics_table,
     topics_text,
 )
-from augesc_builder.readers.records import USUAL, BadLines, Limits
+from augesc_builder.readers.records import USUAL
 from augesc_builder.run import layout
+from augesc_builder.run.draft import join_or_begin
 from augesc_builder.run.folder import RunFolder
 from augesc_builder.run.progress import Progress
 from augesc_builder.run.provenance import digest, is_new, load_json
-from augesc_builder.run.workers import WORTH_PROCESSES, cores, ordered_map
 from augesc_builder.sources.base import limits_of
 
 if TYPE_CHECKING:
     from augesc_builder.metrics.overlap.counts import Said
+    from augesc_builder.metrics.query_effect.counts import QueryCounts
+    from augesc_builder.pipeline.statistics.counting import Counted
+    from augesc_builder.pipeline.statistics.jobs import Column
     from augesc_builder.pipeline.statistics.measure import Counts, Measuring
+    from augesc_builder.pipeline.statistics.plan import Plan
     from augesc_builder.pipeline.statistics.sets import Sets
-    from augesc_builder.readers.chunks import Chunk
 
 
 def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
@@ -38,7 +42,9 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
     Figure 3 is of the generations, as the paper's: "before any filtering".
     """
     from augesc_builder.pipeline.finetune.stage import finetuned_on
-    from augesc_builder.pipeline.statistics.measure import BESIDE, Counts, merged, statistics
+    from augesc_builder.pipeline.statistics.measure import BESIDE
+    from augesc_builder.pipeline.statistics.measuring import forget_shards, measure, part_of
+    from augesc_builder.pipeline.statistics.plan import Plan
     from augesc_builder.pipeline.statistics.sets import (
         queries_before_filtering,
         sets_beside,
@@ -50,24 +56,26 @@ def run(folder: RunFolder, recipe: Recipe, progress: Progress) -> None:
         tested_on=_tested_on(sets_tested_on(folder, recipe)),
     )
     sessions = folder.use(sessions_by(recipe), f"{layout.CORPUS}/{layout.DATA}")
-    corpus = {layout.CORPUS: sessions}
-    columns = _columns(_count(corpus, what, progress)[0], list(corpus))
     measured = folder.use("filter", layout.MEASURED)
     before = queries_before_filtering(
         measured, what.query_sample, what.seed, with_query=what.count_query
     )
-    for source in sorted(before):
-        columns.setdefault(source, Counts(what)).parts["query_effect"] = before[source]
     commit = folder.manifest.get("revisions", {}).get("sessions", recipe.finetune.revision)
-    sets, set_beside = sets_beside(recipe, commit, columns), replace(what, names=BESIDE)
-    counted, _, _ = _count(sets, set_beside, progress)
-    beside = {
-        name: merged((part for (of, _), part in counted.items() if of == name), set_beside)
-        for name in sets
-    }
-    found = statistics(columns, what, beside)
+    beside = replace(what, names=BESIDE)
+    sets = sets_beside(recipe, commit, before)  # the sources of all that was generated
+    plan = Plan(
+        (
+            part_of(layout.CORPUS, sessions, what, USUAL),
+            *(part_of(name, files, beside, USUAL, beside=True) for name, files in sets.items()),
+        )
+    )
+    # The array of a Slurm run has ended by now: its last job sums up.
+    executor = executor_of(recipe.executor, by_array=False)
+    counted = measure(folder, plan, executor, progress)
+    found = _found(folder, plan, counted, what, before)
     found["settings"]["before_filtering"] = True
     _write(folder, layout.CORPUS, found, draw=True)
+    forget_shards(folder)
 
 
 def standalone(
@@ -82,19 +90,28 @@ def standalone(
     near_duplicates: bool = False,
     basic: bool = False,
     num_proc: int | None = None,
+    executor: Executor | None = None,
 ) -> None:
     """Measure each of the sets ``given`` (``PATH`` or ``NAME=PATH``), and print Table 2.
 
     Sets may be generations and rejected rows: those of their texts that are conversations.
     ``overrides`` are of the paper's recipe: ``seed`` and the keys of ``statistics``. ``tested_on``
-    names test sessions as ``given`` does sets, or the source whose they are.
+    names test sessions as ``given`` does sets, or the source whose they are. ``executor`` says who
+    makes the shards: by default this machine; an element of an array helps with another's run.
 
     Raises :class:`~augesc_builder.errors.InputError` for a file that holds no sessions, and
     :class:`~augesc_builder.errors.RecipeError` for a wrong override.
     """
     from augesc_builder.metrics.duplication.counts import DEFAULT
     from augesc_builder.metrics.novelty.counts import utterances_of
-    from augesc_builder.pipeline.statistics.measure import TABLE_2, statistics
+    from augesc_builder.pipeline.statistics.measure import TABLE_2
+    from augesc_builder.pipeline.statistics.measuring import (
+        forget_shards,
+        help_out,
+        measure,
+        part_of,
+    )
+    from augesc_builder.pipeline.statistics.plan import Plan
     from augesc_builder.pipeline.statistics.sets import given_sets, given_tests
     from augesc_builder.sources.esconv import read_esconv
 
@@ -121,13 +138,36 @@ def standalone(
         _measuring(recipe, trained_on=trained_on), near=near, tested_on=_tested_on(tests)
     )
     what = replace(what, names=(TABLE_2,) if basic else what.names)
+    limits = limits_of(recipe.reading)
+    chosen = executor_of(executor or Executor(type="local"))
+
+    def plan() -> Plan:
+        return Plan(tuple(part_of(n, f, what, limits) for n, f in sets.items()), limits)
+
+    if chosen.joins:
+        shards = join_or_begin(out, settings, progress.say)
+        help_out(shards, plan(), chosen, progress)
+        return
     with RunFolder(out, settings, progress) as folder:
         if is_new(folder, "statistics", progress):
-            limits = limits_of(recipe.reading)
-            counted, unread, bad = _count(sets, what, progress, num_proc, limits)
-            found = statistics(_columns(counted, list(sets)), what)
-            left_out = {"not_conversations": unread, "bad_lines": bad.report()}
-            _write(folder, ".", {**found, **left_out}, draw=not basic)
+            chosen.check()
+            planned = plan()
+            counted = measure(folder, planned, chosen, progress, num_proc)
+            bad = counted.bad
+            if bad.count and not counted.columns:
+                forget_shards(folder)
+                message = f"no session in it that can be read; {bad.examples[0]}"
+                raise InputError(message, next(iter(sets)))
+            bad.say(progress.say)
+            left_out = {"not_conversations": counted.unread, "bad_lines": bad.report()}
+            found = {**_found(folder, planned, counted, what), **left_out}
+            _write(folder, ".", found, draw=not basic)
+        forget_shards(folder)
+    _show(out, progress, with_paper=with_paper, basic=basic)
+
+
+def _show(out: Path, progress: Progress, *, with_paper: bool, basic: bool) -> None:
+    """Print Table 2, and where the rest is."""
     found = load_json(out / layout.STATISTICS)
     progress.say(statistics_table(found, with_paper=with_paper))
     if found["not_conversations"]:
@@ -172,46 +212,38 @@ def _tested_on(sets: Sets) -> dict[str, tuple[Said, ...]]:
     return {name: said_in(read_messages(files)) for name, files in sets.items()}
 
 
-def _count(
-    sets: Sets,
+def _found(
+    folder: RunFolder,
+    plan: Plan,
+    counted: Counted,
     what: Measuring,
-    progress: Progress,
-    num_proc: int | None = None,
-    limits: Limits = USUAL,
-) -> tuple[dict[tuple[str, str], Counts], int, BadLines]:
-    """Count the sessions of each set and source.
+    before: Mapping[str, QueryCounts] | None = None,
+) -> dict[str, Any]:
+    """Sum up what was counted, as ``statistics.json`` has it.
 
-    Tell how many texts are no conversations, and which rows could not be read.
+    ``before`` are the queries of each source before filtering, which replace those of its sessions.
     """
-    from augesc_builder.pipeline.statistics.measure import Counts
-    from augesc_builder.readers.chunks import count_rows
-    from augesc_builder.sources.sessions import session_chunks
+    from augesc_builder.pipeline.statistics.measure import Counts, in_all, merged, statistics
+    from augesc_builder.pipeline.statistics.ranges import settle
 
-    total = sum(count_rows(file, limits) for files in sets.values() for file in files)
-    under_way: deque[tuple[str, int]] = deque()
-
-    def chunks() -> Iterator[Chunk]:
-        for name, files in sets.items():
-            for chunk in session_chunks(files, limits=limits):
-                under_way.append((name, len(chunk.rows)))
-                yield chunk
-
-    counted: dict[tuple[str, str], Counts] = {}
-    unread, bad = 0, BadLines()
-    num_proc = num_proc or (cores() if total > WORTH_PROCESSES else 1)
-    preload = "augesc_builder.pipeline.statistics.measure"
-    with progress.bar(total, "counting words", "session") as bar:
-        for found in ordered_map(what.chunk, chunks(), num_proc, preload=preload):
-            name, n = under_way.popleft()
-            bad.merge(found.bad)
-            for source, counts in found.counts.items():
-                counted.setdefault((name, source), Counts(what)).merge(counts)
-            unread += found.unread
-            bar.update(n)
-    if bad.count and not counted:
-        raise InputError(f"no session in it that can be read; {bad.examples[0]}", next(iter(sets)))
-    bad.say(progress.say)
-    return counted, unread, bad
+    beside = {number: part.name for number, part in enumerate(plan.parts) if part.beside}
+    main = {column: n for column, n in counted.columns.items() if column[0] not in beside}
+    columns = _columns(main, plan)
+    for source in sorted(before or {}):
+        columns.setdefault(source, Counts(what)).parts["query_effect"] = (before or {})[source]
+    together = in_all(columns, what)
+    compared = {}
+    scopes = [(counts, [column]) for column, counts in main.items()]
+    if together not in main.values():
+        scopes.append((together, list(main)))
+    for number, name in beside.items():
+        of = [column for column in counted.columns if column[0] == number]
+        parts = (counted.columns[column] for column in of)
+        compared[name] = merged(parts, plan.parts[number].what)
+        scopes.append((compared[name], of))
+    if plan.keeps_rows:
+        settle(folder, plan, scopes)
+    return statistics(columns, what, compared, together)
 
 
 def _write(folder: RunFolder, place: str, found: Mapping[str, Any], *, draw: bool) -> None:
@@ -223,14 +255,16 @@ def _write(folder: RunFolder, place: str, found: Mapping[str, Any], *, draw: boo
     folder.complete("statistics")
 
 
-def _columns(counted: Mapping[tuple[str, str], Counts], sets: Sequence[str]) -> dict[str, Counts]:
+def _columns(counted: Mapping[Column, Counts], plan: Plan) -> dict[str, Counts]:
     """Name the columns: by set, and by source where a set has several or stands alone."""
     named = {}
-    for name in sets:
-        sources = sorted(source for of, source in counted if of == name)
+    sets = [number for number, part in enumerate(plan.parts) if not part.beside]
+    for number in sets:
+        name = plan.parts[number].name
+        sources = sorted(source for of, source in counted if of == number)
         for source in sources:
             column = (
                 source if len(sets) == 1 else name if len(sources) == 1 else f"{name}: {source}"
             )
-            named[column] = counted[name, source]
+            named[column] = counted[number, source]
     return named

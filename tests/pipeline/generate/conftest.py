@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from transformers import GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausa
 
 from augesc_builder.models.causal_lm import train_tokenizer
 from augesc_builder.pipeline.generate.vllm.process import PYTHON
+from augesc_builder.pipeline.inputs import run_settings
+from augesc_builder.run.folder import RunFolder
 from augesc_builder.sources.sample import read_sample_sessions
 from augesc_builder.text.prompts import render
 from tests.conftest import ROOT
@@ -71,3 +74,16 @@ def small_llama(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_gptj(tmp_path_factory) -> Path:
     return save_small_model("gptj", tmp_path_factory.mktemp("gptj"))
+
+
+@pytest.fixture
+def trained(built, tiny, tmp_path):
+    """Give a copy of the tiny build as it was before anything was generated."""
+    folder = tmp_path / "run"
+    shutil.copytree(built, folder)
+    with RunFolder(folder, run_settings(tiny)) as run:
+        for stage in ("card", "statistics", "quality", "filter", "generate"):
+            for mark in run.marks.names(stage):
+                run.forget(mark)
+        run.record(generate={})
+    return folder

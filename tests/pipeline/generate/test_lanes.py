@@ -25,13 +25,6 @@ def order(lane):
     return [(task.query["query_id"], task.sample) for task in lane.tasks]
 
 
-def test_without_keep_there_is_every_sample_of_every_query():
-    recipe = load_recipe("tiny", ["generate.samples_per_query={a: 2}"])
-    (lane,) = lanes_of(QUERIES[:3], recipe)
-    assert order(lane) == [("q0", 0), ("q1", 0), ("q1", 1), ("q2", 0), ("q2", 1)]
-    assert lane.quota is None
-
-
 def test_with_keep_every_query_has_its_first_sample_before_one_has_its_second():
     recipe = load_recipe("tiny", ["generate.keep=2", "generate.keep_budget=8"])
     (lane,) = lanes_of(QUERIES, recipe)

@@ -31,7 +31,7 @@ def test_a_shard_is_not_kept_together_and_the_samples_of_a_query_are():
 @given(st.lists(st.integers(1, 40), max_size=8), st.sets(st.integers(0, 99)), st.integers(1, 20))
 def test_every_task_once_in_order_and_never_too_many(n_samples, missing, size):
     tasks = make(n_samples, missing)
-    found = batches(tasks, size)
+    found = list(batches(tasks, size))
     assert [task for some in found for task in some] == tasks
     assert all(len(some) <= size for some in found)
     assert all(len({task.query["query_id"] for task in some}) == 1 for some in found)

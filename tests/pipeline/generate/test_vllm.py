@@ -42,6 +42,7 @@ from augesc_builder.models import causal_lm
 from augesc_builder.pipeline.build import build
 from augesc_builder.pipeline.finetune import stage as finetune
 from augesc_builder.pipeline.generate.backends import backend_of
+from augesc_builder.pipeline.generate.backends.vllm import VllmBackend
 from augesc_builder.pipeline.generate.vllm import server
 from augesc_builder.pipeline.generate.vllm.exchange import continuation_of, sampling_for
 from augesc_builder.pipeline.generate.vllm.process import PYTHON, VllmProcess
@@ -609,3 +610,23 @@ def test_pauses_grow_and_heed_the_server():
     assert server._pause(1, told("17")) == 17
     assert server._pause(9, OSError()) == server._pause(1, told("99999")) == 60
     assert server._pause(1, told("Wed, 21 Oct 2026 07:28:00 GMT")) < 2
+
+
+def test_several_workers_load_once_each_and_do_as_the_first_chose(scripted, small_llama, tmp_path):
+    with scripted() as engine:
+        address = engine.address
+    sets = ["generate.backend.type=vllm", f"generate.backend.address={address}"]
+    recipe = load_recipe("tiny", [*sets, "executor.type=slurm", "generate.max_tokens=256"])
+    backend = VllmBackend(recipe, small_llama, tmp_path)
+    facts = backend.prepare({}, 4, 2)
+    first = backend._engine
+    assert backend.prepare(facts, 4, 2) == facts
+    assert backend._engine is first
+    assert backend.kind()["name"] == f"vLLM {facts['vllm']}"
+    backend.prepare({**facts, "dtype": "another"}, 4, 2)
+    assert (second := backend._engine) is not first
+    backend.close()
+    backend.prepare(facts, 4, 2)
+    assert backend._engine is not second
+    backend.close()
+    backend.close()

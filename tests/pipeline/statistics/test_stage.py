@@ -18,7 +18,7 @@ from augesc_builder.metrics.topic_correlates.counts import stop_words
 from augesc_builder.paper import TABLE_2
 from augesc_builder.pipeline.card.render import render_card
 from augesc_builder.pipeline.inputs import check_inputs, input_digests
-from augesc_builder.pipeline.statistics import stage
+from augesc_builder.pipeline.statistics import plan, stage
 from augesc_builder.pipeline.statistics.sets import (
     given_tests,
     queries_before_filtering,
@@ -28,7 +28,6 @@ from augesc_builder.pipeline.statistics.sets import (
 from augesc_builder.pipeline.summary import summary
 from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.progress import Progress
-from augesc_builder.sources import sessions
 from augesc_builder.sources.sessions import iterate_sessions
 from augesc_builder.text.prompts import PLAIN, whole_text
 from tests.conftest import mark_anew, rows_of, shared
@@ -97,7 +96,8 @@ def test_a_set_with_several_sources_has_a_column_for_each(augesc, tmp_path):
 def test_processes_and_pieces_change_nothing(augesc, tmp_path, monkeypatch):
     file = shared("esconv/valid.txt")
     augesc("stats", file, "--out", tmp_path / "one")
-    monkeypatch.setattr(sessions, "_CHUNK", 17)
+    monkeypatch.setattr(plan, "_SMALL", 17)
+    monkeypatch.setattr(plan, "_CHUNK", 5)
     code, _, err = augesc("stats", file, "--out", tmp_path / "two", "--num-proc", "2")
     assert code == 0, err
     assert found_in(tmp_path / "one") == found_in(tmp_path / "two")

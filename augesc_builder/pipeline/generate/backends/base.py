@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,6 +99,13 @@ class Backend(ABC):
         """
         return known
 
+    def kind(self) -> Mapping[str, Any]:
+        """Return what makes its rows, once it is ready: the ``name`` of that, and what else.
+
+        It is what rows, or their rounding, depend on that may differ between machines of one run.
+        """
+        return {"name": self.recipe.generate.backend.type}
+
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Let go of what is held, such as processes: called once at the end, also after errors."""
 
@@ -107,8 +114,12 @@ class Backend(ABC):
         return {}
 
     @abstractmethod
-    def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
-        """Yield each task with its row of the generations table, in any order."""
+    def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+        """Yield each task with its row of the generations table, in any order.
+
+        Tasks are to be read as there is room for them: they may be a hundred million. It is called
+        again, one stream after the other, where a row ended one, or others are to be made alone.
+        """
 
     def row(self, task: Task, text: str, **facts: Any) -> Row:
         """Return the row of a task: its text behind the prompt, and facts of ``generation_row``."""

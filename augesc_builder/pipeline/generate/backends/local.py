@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +80,22 @@ class LocalBackend(Backend):
             facts |= noted(self._way, rates)
         return facts
 
-    def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+    def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they end; tasks of all shards go through the engine in one stream."""
-        return self._of(self._way.processes).stream(tasks, on_step, self._way)
+        crew = self._of(self._way.processes)
+        try:
+            yield from crew.stream(tasks, on_step, self._way)
+        finally:
+            if crew.size > 1:  # they have ended with their stream
+                self._crew = None
+
+    def kind(self) -> Mapping[str, Any]:
+        """Return the processor or GPU, what computes on it, and the numbers it rounds by."""
+        from augesc_builder.pipeline.generate.capacity import settings_of
+        from augesc_builder.pipeline.generate.processor import machine
+
+        numbers = {"dtype": settings_of(self.recipe).dtype, "slots": self._slots}
+        return machine() | numbers | {"threads": self._way.threads}
 
     def close(self) -> None:
         """End the processes, and free the model."""

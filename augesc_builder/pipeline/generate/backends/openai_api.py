@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -117,11 +117,13 @@ class OpenAIBackend(Backend):
             )
 
     _commit: str | None = None
+    _n_tasks = 1
 
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
         """Find the commit of the sessions that are shown: a resumed run shows the same."""
         from augesc_builder.sources.sessions import read_training_sessions
 
+        self._n_tasks = n_tasks
         if not settings_of(self.recipe).examples:
             return known
         asked = self.recipe.finetune
@@ -151,7 +153,7 @@ class OpenAIBackend(Backend):
             }
         }
 
-    def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+    def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they are answered; those in the journal first of all.
 
         Raises :class:`~augesc_builder.errors.EndpointError` where nothing answers, or not for this
@@ -173,7 +175,7 @@ class OpenAIBackend(Backend):
     # -- inside ----------------------------------------------------------------------------------
 
     async def _answer_all(
-        self, tasks: Sequence[Task], on_step: OnStep, put: Callable[[tuple[Task, Row]], None]
+        self, tasks: Iterable[Task], on_step: OnStep, put: Callable[[tuple[Task, Row]], None]
     ) -> None:
         """Answer every task, as many at a time as the settings let and the endpoint bears."""
         from augesc_builder.pipeline.generate.endpoint.asking import Asking, Stopped
@@ -201,7 +203,7 @@ class OpenAIBackend(Backend):
                 put((task, row))
 
         try:
-            workers = (work() for _ in range(min(settings.concurrency, len(tasks))))
+            workers = (work() for _ in range(min(settings.concurrency, self._n_tasks)))
             ended = await asyncio.gather(*workers, return_exceptions=True)
         finally:
             await endpoint.close()

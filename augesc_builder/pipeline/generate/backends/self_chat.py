@@ -8,7 +8,7 @@ utterance of each, then the seeker, and those that ended make room for others.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -125,7 +125,13 @@ class SelfChatBackend(Backend):
         self._dtype, self._commits = facts["dtype"], commits
         return {**facts, "commits": commits}
 
-    def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+    def kind(self) -> Mapping[str, Any]:
+        """Return the processor or GPU, what computes on it, and the type of the weights."""
+        from augesc_builder.pipeline.generate.processor import machine
+
+        return {**machine(), "dtype": self._dtype}
+
+    def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as conversations end."""
         models = {role: self._load(role) for role in _ROLES}
         with _threads_for(list(models.values())):
@@ -133,7 +139,7 @@ class SelfChatBackend(Backend):
             yield from self._talk(tasks, speakers, on_step)
 
     def _talk(
-        self, tasks: Sequence[Task], speakers: Mapping[Role, Speaker], on_step: OnStep
+        self, tasks: Iterable[Task], speakers: Mapping[Role, Speaker], on_step: OnStep
     ) -> Iterator[tuple[Task, Row]]:
         waiting, size = iter(tasks), self.settings.batch_size
         live: list[_Conversation] = []

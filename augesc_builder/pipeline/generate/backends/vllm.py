@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from augesc_builder.config.recipe import Recipe
@@ -29,6 +29,8 @@ class VllmBackend(Backend):
     Settings = VllmSettings
     about = "vLLM, in an environment of its own or on a server"
     reproducible = False
+    _is_loaded = False
+    _engine: VllmProcess | VllmServer
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
@@ -52,7 +54,11 @@ class VllmBackend(Backend):
 
     def prepare(self, known: Mapping[str, Any], n_tasks: int, n_shards: int) -> Mapping[str, Any]:
         """Load the model. A resumed run keeps the type of the weights that it was begun with."""
-        self._engine = self._start(known.get("dtype"))
+        dtype = known.get("dtype")
+        if not self._is_loaded or dtype not in {None, self._engine.facts.get("dtype")}:
+            self.close()  # of several workers, the first chose another type
+            self._engine = self._start(dtype)
+            self._is_loaded = True
         facts = self._engine.facts
         begun = known.get("vllm", facts["vllm"])
         if begun != facts["vllm"]:
@@ -64,7 +70,7 @@ class VllmBackend(Backend):
             )
         return {**facts, **known}
 
-    def stream(self, tasks: Sequence[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
+    def stream(self, tasks: Iterable[Task], on_step: OnStep) -> Iterator[tuple[Task, Row]]:
         """Yield rows as they end; tasks of all shards are with vLLM in one stream."""
         from augesc_builder.pipeline.generate.generator import generation_rows
 
@@ -76,9 +82,15 @@ class VllmBackend(Backend):
             lambda ended, made: on_step(ended, made, None),
         )
 
+    def kind(self) -> Mapping[str, Any]:
+        """Return which vLLM makes the texts, and the type of its weights."""
+        facts = self._engine.facts
+        return {"name": f"vLLM {facts['vllm']}"} | {k: v for k, v in facts.items() if k == "dtype"}
+
     def close(self) -> None:
         """End vLLM's process, or what asks a server."""
-        if hasattr(self, "_engine"):
+        if self._is_loaded:
+            self._is_loaded = False
             self._engine.close()
 
     def _start(self, dtype: str | None) -> VllmProcess | VllmServer:

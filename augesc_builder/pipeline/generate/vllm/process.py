@@ -18,7 +18,13 @@ from typing import IO, Any, cast
 
 from augesc_builder.engine import Continuation, OnStep, Prompt, Sampling
 from augesc_builder.engine.memory import available_memory
-from augesc_builder.errors import AugescError, CheckpointError, MissingExtraError, RunFolderError
+from augesc_builder.errors import (
+    AugescError,
+    CheckpointError,
+    MissingExtraError,
+    RunFolderError,
+    WorkerDiedError,
+)
 from augesc_builder.pipeline.generate.vllm.exchange import (
     requests_for,
     sampling_for,
@@ -178,18 +184,18 @@ class VllmProcess:
         kind = RunFolderError if hasattr(self, "facts") else CheckpointError
         return kind(f"vLLM: {why:.600}{hint}{where}")
 
-    def _end_of_it(self, where: str) -> RunFolderError:
+    def _end_of_it(self, where: str) -> WorkerDiedError:
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             code = 0
         if code < 0:
-            return RunFolderError(
+            return WorkerDiedError(
                 f"vLLM's process was killed ({signal.Signals(-code).name}), most likely out of "
                 f"memory; lower generate.backend.kv_cache_gib or generate.backend.max_num_seqs; "
                 f"the same command resumes{where}"
             )
-        return RunFolderError(
+        return WorkerDiedError(
             f"vLLM's process ended (exit code {code}): {_last_line(self.log)}{where}"
         )
 

@@ -1,0 +1,152 @@
+"""Runs on a real S3 server: one that fails, workers that race, builds that are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from augesc_builder.run.copies import fetched, opened, place_of
+from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.shards import Shards
+from augesc_builder.run.store import Store
+from tests.conftest import ROOT, SOAK, corpus_of
+from tests.s3_server import served
+
+pytest.importorskip("moto")
+pytest.importorskip("s3fs")
+pytestmark = pytest.mark.slow
+
+SETTINGS = {"stage": "filter", "seed": 1}
+TABLE = {"data/train": pa.table({"a": [1]})}
+FAILING = {"errors": 0.2, "lost": 0.13, "dropped": 0.03, "slow": 0.02}
+"""A third of the requests are answered 500, some of them after they were carried out."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served() as found:
+        yield found
+
+
+@pytest.fixture
+def s3(server, monkeypatch, tmp_path):
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AUGESC_WORK", str(tmp_path / "work"))
+    yield server
+    server.fails()
+
+
+def command(recipe: Path, address: str) -> list[str]:
+    arguments = ["build", "--recipe", str(recipe), "--out", address]
+    return [sys.executable, "-m", "augesc_builder", *arguments]
+
+
+def test_a_build_is_that_of_a_disk_where_a_third_of_all_fails(s3, built, tiny_file, tmp_path):
+    address = "s3://bucket/failing"
+    s3.fails(**FAILING)
+    done = subprocess.run(
+        command(tiny_file, address), cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    s3.fails()
+    assert corpus_of(fetched(address)) == corpus_of(built)
+    assert Store(address).list(".work", deep=True) == []
+
+
+def test_kills_on_machines_that_come_and_go(s3, built, tiny_file, tmp_path):
+    address, draw = "s3://bucket/killed", random.Random(5)
+    for turn in range(40 if SOAK else 3):
+        env = {**os.environ, "AUGESC_WORK": str(tmp_path / f"machine-{turn}")}
+        with subprocess.Popen(
+            command(tiny_file, address), cwd=ROOT, env=env,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            until = time.monotonic() + draw.uniform(3, 30)
+            while process.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+    env = {**os.environ, "AUGESC_WORK": str(tmp_path / "last")}
+    done = subprocess.run(
+        command(tiny_file, address), cwd=ROOT, env=env, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert corpus_of(fetched(address)) == corpus_of(built)
+
+
+def test_elements_and_an_owner_each_on_a_machine_of_its_own(s3, built, tiny_file, tmp_path):
+    address = "s3://bucket/array"
+
+    def begin(machine, *more, **environ):
+        env = {**os.environ, "AUGESC_WORK": str(tmp_path / machine), **environ}
+        call = [*command(tiny_file, address), "--executor", "slurm", *more]
+        return subprocess.Popen(call, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+
+    assert begin("first", "--until", "finetune").wait() == 0
+    ranks = [{"AUGESC_RANK": str(rank), "AUGESC_WORLD_SIZE": "2"} for rank in range(2)]
+    elements = [begin(f"element-{rank['AUGESC_RANK']}", **rank) for rank in ranks]
+    assert [element.wait() for element in elements] == [0, 0]
+    assert begin("last").wait() == 0
+    assert corpus_of(fetched(address)) == corpus_of(built)
+
+
+def test_several_that_finish_at_the_same_instant(s3, monkeypatch, tmp_path):
+    address, n = "s3://bucket/race", 1000 if SOAK else 30
+    with RunFolder(address, SETTINGS):
+        pass
+    makers = []
+    for name in "ab":
+        monkeypatch.setenv("AUGESC_WORK", str(tmp_path / name))
+        makers.append(Shards(opened(address), lambda _: None))
+    firsts: list[tuple[int, int]] = []
+    meeting = threading.Barrier(2)
+
+    def make(who: int) -> None:
+        for number in range(n):
+            meeting.wait()
+            table = {"data/train": pa.table({"a": [who]})}
+            if makers[who].add_shard("s", number, n, table, by=who):
+                firsts.append((number, who))
+
+    threads = [threading.Thread(target=make, args=(who,)) for who in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(number for number, _ in firsts) == list(range(n))
+    monkeypatch.setenv("AUGESC_WORK", str(tmp_path / "c"))
+    looker = Shards(opened(address), lambda _: None)
+    looker.bring("s")
+    assert looker.marks.damage(looker.marks.files()) == {}
+    assert {(number, looker.shard_fact("s", number)["by"]) for number in range(n)} == set(firsts)
+    assert Store(address).list(".work", deep=True) == []
+
+
+def test_an_answer_that_is_lost_makes_nobody_second(s3):
+    s3.fails(lost=0.5)
+    store = Store("s3://bucket/lost")
+    assert all(store.create(f"{n}", b"%d" % n) for n in range(10))
+
+
+def test_a_store_that_does_not_hear_conditions_is_named(s3):
+    s3.fails(strip=True)
+    said: list[str] = []
+    with RunFolder("s3://bucket/deaf", SETTINGS) as run:
+        place_of(run.path).begin(said.append)
+    assert [line for line in said if "no conditional put" in line]
+
+
+def test_what_a_store_refuses_is_one_line(s3, refused, monkeypatch):
+    assert "make the bucket first" in refused("build", "--out", "s3://no-such-bucket/run")
+    s3.fails(errors=1.0)
+    monkeypatch.setattr("augesc_builder.run.store._LONGEST_WAIT", 0.05)
+    assert "no good answer in 9 tries" in refused("status", "s3://bucket/failing")
