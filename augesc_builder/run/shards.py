@@ -59,8 +59,13 @@ class Shards:
         return [] if place is None else self.marks.table(self.path / place, stage)
 
     def bring(self, stage: str, number: int | None = None, *, tables: bool = True) -> None:
-        """Have on this machine what a stage, or one of its shards, wrote, wherever that was."""
+        """Have on this machine what a stage, or one of its shards, wrote, wherever that was.
+
+        A shard has its mark a moment before its files: they are put in their place here, too.
+        """
         self.place.bring(stage, number, lambda name: tables or not name.endswith(".parquet"))
+        if number is not None:
+            self._settle(shard_mark(stage, number))
 
     def made_from(self, inputs: Mapping[str, str]) -> None:
         """Note the digests of the stages that are used, which another process has looked up."""
@@ -137,8 +142,12 @@ class Shards:
         What waits for a mark that nobody has created is left: its maker may be at work.
         """
         self.place.settle()
+        self._settle("*")
+
+    def _settle(self, marks: str) -> None:
+        """Settle what waits for marks whose names match a pattern."""
         waiting = self.path / layout.WORK / layout.SHARDS
-        for staging in sorted(waiting.glob("*")) if waiting.is_dir() else ():
+        for staging in sorted(waiting.glob(f"{marks}.*")) if waiting.is_dir() else ():
             mark = staging.name.rpartition(".")[0]
             if mark not in self.marks:
                 continue

@@ -97,6 +97,26 @@ def test_a_stop_behind_the_mark_loses_nothing(tmp_path, monkeypatch, how):
     assert is_clean(tmp_path)
 
 
+def test_who_reads_a_shard_between_its_mark_and_its_files_finds_them(tmp_path):
+    maker, reader = makers(tmp_path)
+    maker.add_shard("s", 1, 2, {"t/part": TABLE})
+    original, seen = maker._put_in_place, []
+
+    def put(*args):
+        assert reader.has_shard("s", 0)
+        reader.bring("s", 1)  # another's shard waits on
+        assert not (tmp_path / FILE).exists()
+        reader.bring("s", 0)
+        seen.append(rows(tmp_path))
+        original(*args)
+
+    maker._put_in_place = put
+    assert add(maker, 1, 1)
+    assert seen == [[1, 1]]
+    assert rows(tmp_path) == [1, 1]
+    assert is_clean(tmp_path)
+
+
 def test_one_that_was_stopped_until_all_was_over_changes_nothing(tmp_path):
     slow, quick = makers(tmp_path)
     original = slow._create
