@@ -20,6 +20,7 @@ from augesc_builder.run.folder import RunFolder, read_manifest
 from augesc_builder.run.shards import Shards
 from augesc_builder.run.shared import ShardwiseJob
 from augesc_builder.run.status import overview
+from benchmarks.harness import own_peak
 
 STAGE, TABLE = "generate", "generations/generations"
 ROWS = pa.table({"a": [1]})
@@ -40,16 +41,7 @@ class Instant:
         """Write a shard, and now and then what memory this process has taken."""
         shards.add_shard(STAGE, number, self.n_shards, {TABLE: ROWS})
         if number % 100 == 0 or number + 1 == self.n_shards:
-            self.folder.with_name("worker").write_text(str(peak()))
-
-
-def peak() -> float:
-    """Return the largest memory of this process so far, in MB.
-
-    What the system tells of a process by ``getrusage`` begins with that of whoever began it.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+            self.folder.with_name("worker").write_text(str(own_peak()))
 
 
 def begin(folder: Path) -> None:
@@ -102,4 +94,4 @@ def main() -> None:
     role, folder, n_shards, executor = sys.argv[1:]
     begun = time.perf_counter()
     ROLES[role](Path(folder), int(n_shards), executor)
-    print(json.dumps({"seconds": time.perf_counter() - begun, "peak": peak()}))
+    print(json.dumps({"seconds": time.perf_counter() - begun, "peak": own_peak()}))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.run.shards import Shards
 from augesc_builder.sources.sessions import session_chunks
 from augesc_builder.tables import SESSIONS, plain_schema, to_table
-from benchmarks.harness import SHARED, esconv_sessions, options, parse
+from benchmarks.harness import SHARED, esconv_sessions, options, own_peak, parse
 
 _FILE_ROWS = 50_000
 _COPIES = 0.02
@@ -141,8 +140,7 @@ def say(role: str, folder: Path, *, near: bool) -> None:
     """Do one thing, and print how long it took and the most memory it held."""
     begun = time.perf_counter()
     said = ROLES.get(role, work)(folder, role, near=near)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": time.perf_counter() - begun, "peak": peak, "said": said}))
+    print(json.dumps({"seconds": time.perf_counter() - begun, "peak": own_peak(), "said": said}))
 
 
 def compared(folder: Path, n_rows: int, given: argparse.Namespace) -> list[list[str]]:
