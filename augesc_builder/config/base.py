@@ -83,6 +83,11 @@ class BackendSettings(Section):
 
     type: str
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a worker has, where there are any; 0: it has no use for one."""
+        return 1
+
 
 class Bounds(Section):
     """An inclusive range."""

@@ -33,6 +33,11 @@ class LocalSettings(BackendSettings):
     workers: Positive | None
     batch_size: Positive
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a worker has, where there are any."""
+        return self.tensor_parallel
+
     @model_validator(mode="after")
     def _one_way_to_share(self) -> LocalSettings:
         if self.tensor_parallel > 1 and (

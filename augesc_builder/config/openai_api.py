@@ -81,6 +81,8 @@ class OpenAISettings(BackendSettings):
         }
     )
 
+    several: ClassVar[bool] = True
+
     type: Literal["openai_api"]
     base_url: Annotated[str, AfterValidator(_check_url)]
     model: Annotated[ModelText, Field(min_length=1)]
@@ -99,6 +101,11 @@ class OpenAISettings(BackendSettings):
     deadline: Annotated[float, Field(gt=0)]
     budget: Budget
     prices: Prices | None
+
+    @property
+    def gpus(self) -> int:
+        """Return 0: the endpoint has them."""
+        return 0
 
     @model_validator(mode="after")
     def _fits_its_mode(self) -> OpenAISettings:

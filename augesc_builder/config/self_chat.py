@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class SpeakerModel(Section):
 
 class SelfChatSettings(BackendSettings):
     """Two dialog models, each of one role (section 6.1)."""
+
+    several: ClassVar[bool] = True
 
     type: Literal["self_chat"]
     seeker: SpeakerModel

@@ -34,6 +34,11 @@ class VllmSettings(BackendSettings):
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
     enforce_eager: bool = False
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a worker has; 0: the server at ``address`` has them."""
+        return self.tensor_parallel * self.pipeline_parallel if self.address is None else 0
+
     @model_validator(mode="after")
     def _the_server_has_its_own(self) -> VllmSettings:
         of_a_server = {"type", "address", "model", "max_num_seqs"}

@@ -34,7 +34,8 @@ from augesc_builder.human_evaluation.store import JUDGE, Store
 from augesc_builder.human_evaluation.study import Study
 from augesc_builder.pipeline.generate.endpoint.asking import Asking, Stopped, most_tokens
 from augesc_builder.pipeline.generate.endpoint.client import FAILED, Endpoint
-from augesc_builder.pipeline.generate.endpoint.journal import Journal, Place
+from augesc_builder.pipeline.generate.endpoint.journal import Journal
+from augesc_builder.pipeline.generate.endpoint.lines import Place
 from augesc_builder.run import layout
 from augesc_builder.run.progress import Progress
 from augesc_builder.text.prompts import Message

@@ -20,6 +20,7 @@ What a training leaves is drawn in :mod:`augesc_builder.training.folders`; a bui
       generations/  measured/           raw continuations, and the numbers behind every decision
       partial/                          what shards were counted to, while statistics are made
       requests.jsonl                    the requests to an endpoint, with answers and cost, if any
+      requests/                         the same, of each of several workers
       corpus/                           the dataset: data/, rejected/, figures/, reports, README.md
       corpus/failed/                    rows that ended what made them, each time, if any
       candidates/  scored/              where the best are chosen: what met the requirements
@@ -77,7 +78,10 @@ QUALITY, QUALITY_REPORT, QUALITY_MD = "quality", "quality.json", "quality.md"
 CANDIDATES, SCORED, NOT_SELECTED = "candidates", "scored", "not_selected"
 SELECTION, SELECTION_MD = "selection.json", "selection.md"
 COMPARISON, COMPARISON_MD, COMPARISON_TEX = "comparison.json", "comparison.md", "comparison.tex"
-REQUESTS, UTTERANCES = "requests.jsonl", "utterances.jsonl"
+REQUESTS, REQUESTS_OF = "requests.jsonl", "requests"
+"""The journal of one process, and the folder of those of several workers."""
+
+UTTERANCES = "utterances.jsonl"
 SIMULATION, SIMULATION_MD = "simulation.json", "simulation.md"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"

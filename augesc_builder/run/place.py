@@ -48,6 +48,9 @@ class Place:
     def keep_journals(self) -> None:
         """Put what endpoints were asked, and have answered."""
 
+    def bring_journals(self) -> None:
+        """Have here what endpoints were asked by processes elsewhere, as far as they put it."""
+
     def withdraw(self, mark: str, files: Files) -> None:
         """Remove a mark, and those of its files that are as they were written."""
 

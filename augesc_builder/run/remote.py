@@ -76,10 +76,7 @@ class Remote(Place):
         say(f"{self.address}: its working copy here is {self.path}")
         self.open()
         self.look()
-        for name in (layout.REQUESTS, layout.UTTERANCES):
-            there, here = self.store.info(name), self.path / name
-            if there is not None and (not here.exists() or here.stat().st_size < there.bytes):
-                self._pull(name)
+        self.bring_journals()
 
     def open(self) -> bool:
         """Have the manifest here, and no mark that is no longer so; whether there is a run."""
@@ -112,6 +109,14 @@ class Remote(Place):
         for name in (layout.REQUESTS, layout.UTTERANCES):
             if (self.path / name).is_file():
                 self.store.put(name, self.path / name)
+
+    def bring_journals(self) -> None:
+        """Have here what endpoints were asked by processes elsewhere, as far as they put it."""
+        ours = map(self.store.info, (layout.REQUESTS, layout.UTTERANCES))
+        for there in filter(None, (*ours, *self.store.list(layout.REQUESTS_OF))):
+            here = self.path / there.key
+            if not here.exists() or here.stat().st_size < there.bytes:
+                self._pull(there.key)
 
     def withdraw(self, mark: str, files: Files) -> None:
         """Remove a mark, and those of its files that are as they were written."""

@@ -19,7 +19,8 @@ from augesc_builder.engine.sampling import stream_key
 from augesc_builder.errors import AugescError, CheckpointError
 from augesc_builder.pipeline.generate.endpoint.asking import Asking, Stopped
 from augesc_builder.pipeline.generate.endpoint.client import EMPTY, EOS, Answer, Endpoint
-from augesc_builder.pipeline.generate.endpoint.journal import Journal, Place, digest_of
+from augesc_builder.pipeline.generate.endpoint.journal import Journal
+from augesc_builder.pipeline.generate.endpoint.lines import Place, digest_of
 from augesc_builder.run.heartbeat import one_line
 from augesc_builder.simulation.settings import ENDPOINTS, Party, SimulationSettings
 from augesc_builder.text.prompts import Message, collapse

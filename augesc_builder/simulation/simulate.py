@@ -18,7 +18,8 @@ from augesc_builder.dialog.examples import is_named
 from augesc_builder.dialog.folder import find_model
 from augesc_builder.errors import CheckpointError, EndpointError
 from augesc_builder.models.causal_lm import check_folder
-from augesc_builder.pipeline.generate.endpoint.journal import Journal, estimated_tokens
+from augesc_builder.pipeline.generate.endpoint.journal import Journal
+from augesc_builder.pipeline.generate.endpoint.lines import estimated_tokens
 from augesc_builder.pipeline.quality.measures import measures_of
 from augesc_builder.pipeline.quality.stage import measured_files, pinned
 from augesc_builder.run import layout

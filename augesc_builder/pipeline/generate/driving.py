@@ -9,6 +9,7 @@ from typing import Any
 
 from augesc_builder.config.recipe import Recipe
 from augesc_builder.executors import executor_of
+from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.job import STAGE, GenerateJob, Watch
 from augesc_builder.pipeline.generate.lanes import lanes_of
 from augesc_builder.pipeline.generate.making import Making
@@ -52,6 +53,7 @@ def make_all(
                 line.step(order.n_rows(number), folder.shard_fact(STAGE, number)["tokens"], None)
         if not executor.alone:
             watch.begun(folder.agreed(STAGE) or folder.manifest.get(STAGE, {}))
+            watch.ended(backend_of(recipe)(recipe, checkpoint, folder.path).facts())
     return Made(range(order.n_shards), facts=watch.facts)
 
 

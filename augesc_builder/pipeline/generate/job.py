@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -72,14 +73,16 @@ class GenerateJob(SharedRun):
     n_tasks: int
     """How many rows are missing as the job begins."""
     watch: Watch = field(default_factory=Watch, compare=False)
+    here: Path = field(default_factory=Path.cwd)
+    """Where paths in the recipe begin."""
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"watch": Watch()}
 
     @property
     def gpus(self) -> int:
-        """How many GPUs a worker computes on: one, or as many as a model in parts has."""
-        return getattr(self.recipe.generate.backend, "tensor_parallel", 1)
+        """How many GPUs a worker computes on: one, as many as a model in parts has, or none."""
+        return self.recipe.generate.backend.gpus
 
     def worker(self, *, alone: bool) -> Maker:
         """Make a worker in this process.
@@ -87,8 +90,12 @@ class GenerateJob(SharedRun):
         Raises :class:`~augesc_builder.errors.ExecutorError` where this machine lacks something.
         """
         if not alone:
-            needs = backend_of(self.recipe).needs_checkpoint
-            self.check_worker([*self.queries, *([self.checkpoint] if needs else [])])
+            backend = backend_of(self.recipe)
+            models = [self.checkpoint] if backend.needs_checkpoint else []
+            if self.here.is_dir():
+                os.chdir(self.here)  # a process of its own, which may stand elsewhere
+            models += (self.here / path for path in backend.models(self.recipe).values())
+            self.check_worker([*self.queries, *models])
         return Maker(self, alone=alone)
 
 
@@ -103,6 +110,7 @@ class Maker(TellingWorker):
         self.recipe = job.recipe if alone else by_one_process(job.recipe)
         self._order = Order(job.queries, self.recipe.generate, checked=alone)
         self._backend = backend_of(self.recipe)(self.recipe, job.checkpoint, job.folder)
+        self._backend.is_done = job.is_done
         self._rows: dict[int, dict[int, Row]] = {}
         self._notes = Notes(job.folder, STAGE)
         self._is_ready, self._kind = False, ""

@@ -35,6 +35,8 @@ class Backend(ABC):
 
     def __init__(self, recipe: Recipe, checkpoint: Path, folder: Path) -> None:
         self.recipe, self.checkpoint, self.folder = recipe, checkpoint, folder
+        self.is_done: Callable[[int], bool] | None = None
+        """Whether a shard has all its rows; whoever makes whole shards says how that is told."""
 
     @classmethod  # noqa: B027 - most have nothing to refuse
     def check(cls, recipe: Recipe) -> None:

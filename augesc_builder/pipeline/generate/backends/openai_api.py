@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from augesc_builder.errors import RecipeError
 from augesc_builder.pipeline.generate.backends.base import Backend, OnStep
 from augesc_builder.pipeline.generate.tasks import Row, Task
 from augesc_builder.run import layout
+from augesc_builder.run.copies import place_of
 from augesc_builder.run.escape import markdown_code
 
 if TYPE_CHECKING:
@@ -116,6 +118,10 @@ class OpenAIBackend(Backend):
                 f"what this endpoint takes beyond the protocol into generate.backend.extra_body"
             )
 
+    @property
+    def _is_one_of_several(self) -> bool:
+        return self.recipe.executor.type != "local"
+
     _commit: str | None = None
     _n_tasks = 1
 
@@ -124,6 +130,7 @@ class OpenAIBackend(Backend):
         from augesc_builder.sources.sessions import read_training_sessions
 
         self._n_tasks = n_tasks
+        self._check_budget()
         if not settings_of(self.recipe).examples:
             return known
         asked = self.recipe.finetune
@@ -134,10 +141,25 @@ class OpenAIBackend(Backend):
 
     @cached_property
     def journal(self) -> Journal:
-        """Return the requests of the run so far."""
-        from augesc_builder.pipeline.generate.endpoint.journal import Journal
+        """Return the requests of the run so far; each of several workers writes its own."""
+        from augesc_builder.pipeline.generate.endpoint.journal import Journal, journal_of_one
 
-        return Journal(self.folder / layout.REQUESTS, settings_of(self.recipe).prices)
+        place_of(self.folder).bring_journals()
+        prices, beside = settings_of(self.recipe).prices, self.folder / layout.REQUESTS_OF
+        of_one = self.folder / layout.REQUESTS
+        return Journal(
+            journal_of_one(beside) if self._is_one_of_several else of_one,
+            prices,
+            others=lambda: [of_one, *beside.glob("*.jsonl")],
+            is_done=self.is_done,
+            is_one_of_several=self._is_one_of_several,
+        )
+
+    def close(self) -> None:
+        """Put the journal of one of several workers where others find it."""
+        journal = self.__dict__.get("journal")
+        if self._is_one_of_several and journal is not None and journal.path.exists():
+            place_of(self.folder).put(f"{layout.REQUESTS_OF}/{journal.path.name}")
 
     def facts(self) -> Mapping[str, Any]:
         """Return what the texts took: requests, tokens, seconds of the endpoint, money."""
@@ -172,6 +194,16 @@ class OpenAIBackend(Backend):
             loop.close()
             self.journal.close()
 
+    def _check_budget(self) -> None:
+        """Refuse a budget of several workers that cannot see what the others spend."""
+        budget, address = settings_of(self.recipe).budget, place_of(self.folder).address
+        if self._is_one_of_several and address and budget.model_dump(exclude_none=True):
+            raise RecipeError(
+                f"generate.backend.budget: workers of a run at an address ({address}) do not see "
+                f"what the others spend; set its keys to null, or give --out a folder on a disk "
+                f"that all of them see"
+            )
+
     # -- inside ----------------------------------------------------------------------------------
 
     async def _answer_all(
@@ -182,7 +214,7 @@ class OpenAIBackend(Backend):
         from augesc_builder.pipeline.generate.endpoint.client import Endpoint
         from augesc_builder.pipeline.generate.endpoint.forms import Forms
 
-        settings, spent = settings_of(self.recipe), self.journal.spent
+        settings, spent = settings_of(self.recipe), self.journal.own
         endpoint = Endpoint(settings)
         asking = Asking(settings, endpoint, self.journal)
         forms = Forms(self.recipe, _examples(self.recipe, self._commit))
@@ -213,10 +245,10 @@ class OpenAIBackend(Backend):
 
     async def _row(self, asking: Asking, forms: Forms, task: Task) -> Row:
         from augesc_builder.pipeline.generate.endpoint.forms import add_line, begun, continuation
-        from augesc_builder.pipeline.generate.endpoint.journal import Place
+        from augesc_builder.pipeline.generate.endpoint.lines import Place
 
         turns = settings_of(self.recipe).turns
-        place = Place(task.query["query_id"], task.sample)
+        place = Place(task.query["query_id"], task.sample, shard=task.shard)
         if turns is None:
             answer = await asking.ask(place, forms.whole(task))
             text, reason = forms.text(task, answer)
@@ -224,7 +256,7 @@ class OpenAIBackend(Backend):
         messages = begun(task)
         ended: str | None = None
         while ended is None:
-            place = Place(place.query_id, place.sample, len(messages) - 1)
+            place = replace(place, turn=len(messages) - 1)
             answer = await asking.ask(place, forms.line(task, turns, messages))
             ended = add_line(messages, answer, turns)
         return self.row(task, continuation(messages), finish_reason=ended)
@@ -259,7 +291,7 @@ async def _end_all() -> None:
 def _estimate(recipe: Recipe, n_tasks: int) -> tuple[int, int, int]:
     """Return requests, tokens of their prompts, and of their answers, at most."""
     from augesc_builder.pipeline.generate.endpoint.forms import Forms
-    from augesc_builder.pipeline.generate.endpoint.journal import estimated_tokens
+    from augesc_builder.pipeline.generate.endpoint.lines import estimated_tokens
 
     settings = settings_of(recipe)
     shown = Forms(recipe, _examples(recipe, recipe.finetune.revision)).shown

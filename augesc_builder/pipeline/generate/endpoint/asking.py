@@ -13,12 +13,8 @@ from typing import Any
 from augesc_builder.config.openai_api import OpenAISettings
 from augesc_builder.errors import BudgetError, EndpointError
 from augesc_builder.pipeline.generate.endpoint.client import SECTION, Answer, Endpoint, Trouble
-from augesc_builder.pipeline.generate.endpoint.journal import (
-    Journal,
-    Place,
-    digest_of,
-    estimated_tokens,
-)
+from augesc_builder.pipeline.generate.endpoint.journal import LOOK, Journal
+from augesc_builder.pipeline.generate.endpoint.lines import Place, digest_of, estimated_tokens
 from augesc_builder.pipeline.generate.endpoint.throttle import Throttle, back_off
 from augesc_builder.run.heartbeat import one_line
 
@@ -62,6 +58,8 @@ class Asking:
         """
         prompt = digest_of({**body, **self.settings.extra_body})
         known = self.journal.answer(place, prompt)
+        if known is None:
+            known = await self._answered_elsewhere(place, prompt)
         if known is not None:
             return known
         begun, others = time.monotonic(), self._n_answered
@@ -85,6 +83,18 @@ class Asking:
                 self._n_answered += 1
                 self._is_down = False
                 return answer
+
+    async def _answered_elsewhere(self, place: Place, prompt: str) -> Answer | None:
+        """Wait for the answer that another worker waits for, as long as a request may take.
+
+        Whether one on another machine is alive, nobody can tell: then it is asked for again.
+        """
+        begun = time.monotonic()
+        while self.journal.is_asked(place, prompt):
+            if time.monotonic() - begun > self.settings.timeout:
+                return None
+            await self._sleep(LOOK)
+        return self.journal.answer(place, prompt)
 
     def stop(self) -> None:
         """Let no other request be sent."""
@@ -110,7 +120,8 @@ class Asking:
             return await self.journal.answered(request_id, answer, time.monotonic() - begun)
 
     def _check(self) -> None:
-        """Refuse to send more than the run may."""
+        """Refuse to send more than the run may, all its workers together."""
+        self.journal.look()
         if self._stopping.is_set():
             raise Stopped
         budget, spent = self.settings.budget, self.journal.spent

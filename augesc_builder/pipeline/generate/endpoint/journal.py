@@ -1,137 +1,144 @@
 """The requests of a run, line by line: what was asked, what was answered, and what it cost.
 
-The journal is only appended to. A line ``asked`` stands there before a request is sent, and one
-that says how it ended before the next is counted; an answer is synced first. So what is paid for is
-on disk whenever the process or the machine stops, and a resumed run takes it from there. A request
-of which no end is known may have been paid for: it counts as if it had been, with the most that it
-can have cost.
+The journal is only appended to, and an answer is synced before it is taken. So what is paid for is
+on disk whenever the process or the machine stops, and a resumed run takes it from there. Each of
+several workers has a journal of its own and reads those of the others: what one of them was
+answered, or is being answered, no other asks for, and the budget is that of all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
+import contextlib
 import os
+import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augesc_builder.config.openai_api import Prices
-from augesc_builder.errors import RunFolderError
 from augesc_builder.pipeline.generate.endpoint.client import FAILED, Answer
-from augesc_builder.run.disk import MEND, disk_errors, sync
+from augesc_builder.pipeline.generate.endpoint.lines import (
+    Begun,
+    Line,
+    Place,
+    Reader,
+    Spent,
+    encoded,
+    estimated_tokens,
+    line_of,
+    now,
+)
+from augesc_builder.run.disk import disk_errors, sync
+from augesc_builder.run.heartbeat import Process, this_process
 
-_A_TOKEN = 4
-"""Characters of a token of English, about; of a text that an endpoint did not count."""
-
-
-def estimated_tokens(text: str) -> int:
-    """Return about how many tokens a text has, where nobody counted them."""
-    return -(-len(text) // _A_TOKEN)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which request of a run it is: number ``turn`` of a sample of a query, all from 0."""
-
-    query_id: str
-    sample: int
-    turn: int = 0
+LOOK = 0.5
+"""Seconds between two looks at what other workers have noted."""
 
 
-@dataclass
-class Spent:
-    """What requests took: those with an answer, and those of which no end is known."""
-
-    answers: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    unknown: int = 0
-    unknown_tokens: int = 0
-    unknown_completion_tokens: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Return all tokens, the most that they can be."""
-        return self.prompt_tokens + self.completion_tokens + self.unknown_tokens
-
-    def money(self, prices: Prices | None) -> float | None:
-        """Return what that costs at some prices."""
-        if prices is None:
-            return None
-        completion = self.completion_tokens + self.unknown_completion_tokens
-        prompt = self.tokens - completion
-        return (prompt * prices.prompt + completion * prices.completion) / 1e6
-
-
-class _Line(BaseModel):
-    """A line: a request is ``asked``, and ends ``answered``, ``refused`` or ``lost``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    event: Literal["asked", "answered", "refused", "lost"]
-    id: str
-    at: str
-    query_id: str
-    sample: int
-    turn: int
-    prompt: str
-    prompt_tokens: int
-    completion_tokens: int
-    counted: bool = True
-    seconds: float = 0.0
-    money: float | None = None
-    finish_reason: str | None = None
-    reason: str | None = None
-    text: str | None = None
+def journal_of_one(folder: Path) -> Path:
+    """Return a path for the journal of this worker, beside those of others in a folder."""
+    return folder / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
 
 
 class Journal:
     """The file, what is spent by it, and its answers.
 
+    ``others`` lists the journals of the same run's other processes. ``is_done`` says whether a
+    shard has all its rows: no answer for those is kept in mind. Of ``is_one_of_several`` the file
+    says who writes it.
+
     Raises :class:`~augesc_builder.errors.RunFolderError` for a file that is not a journal. Only its
-    last line may be torn: that one is taken off.
+    last line may be torn: that one is taken off, but of another's, who may be at it.
     """
 
-    def __init__(self, path: Path, prices: Prices | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        prices: Prices | None,
+        *,
+        others: Callable[[], list[Path]] = list,
+        is_done: Callable[[int], bool] | None = None,
+        is_one_of_several: bool = False,
+    ) -> None:
         self.path, self._prices = path, prices
-        self.spent = Spent()
-        self._open: dict[str, _Line] = {}
-        self._answers: dict[tuple[Place, str], tuple[int, int]] = {}
+        self._is_one_of_several = is_one_of_several
+        self._own = Reader(path)
+        self._others, self._beside = others, dict[Path, Reader]()
+        self._is_done, self._looked = is_done, -LOOK
+        self._answers: dict[tuple[Place, str], tuple[Path, int, int]] = {}
+        self._of_shards: dict[int, list[tuple[Place, str]]] = {}
         self._descriptor: int | None = None
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         if path.exists():
             self._read()
+        self.look()
+
+    @property
+    def own(self) -> Spent:
+        """Return what this journal's requests took."""
+        return self._own.spent
+
+    @property
+    def spent(self) -> Spent:
+        """Return what the requests of all took, as far as it is known here.
+
+        What is under way elsewhere counts with the most that it can cost, but on this machine.
+        """
+        found = Spent()
+        found.add(self._own.spent)
+        for reader in self._beside.values():
+            found.add(reader.spent)
+            if reader.open and not reader.is_alive:
+                found.add_unknown(reader.open.values())
+        return found
+
+    def look(self) -> None:
+        """Read what others have noted since, unless that was done just now."""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        for path in self._others():
+            if path != self.path:
+                self._index(self._beside.setdefault(path, Reader(path)))
+        for shard in [n for n in self._of_shards if self._is_done is not None and self._is_done(n)]:
+            for key in self._of_shards.pop(shard):
+                self._answers.pop(key, None)
+        self._looked = time.monotonic()
 
     def answer(self, place: Place, prompt: str) -> Answer | None:
         """Return the answer to a prompt that is there already."""
+        self.look()
         found = self._answers.get((place, prompt))
         if found is None:
             return None
-        with self.path.open("rb") as file:
-            file.seek(found[0])
-            line = _Line.model_validate_json(file.read(found[1]))
+        path, at, size = found
+        with path.open("rb") as file:
+            file.seek(at)
+            line = Line.model_validate_json(file.read(size))
         return Answer(
             line.text or "", line.finish_reason or "", line.prompt_tokens, line.completion_tokens
         )
 
+    def is_asked(self, place: Place, prompt: str) -> bool:
+        """Whether another, who may be alive, waits for the answer to a prompt."""
+        self.look()
+        return any(
+            (line.prompt, line.place) == (prompt, place) and reader.is_alive is not False
+            for reader in self._beside.values()
+            for line in reader.open.values()
+        )
+
     def asked(self, request_id: str, place: Place, prompt: str, most: tuple[int, int]) -> None:
         """Note a request that is about to be sent; ``most`` tokens of prompt and completion."""
-        line = _line("asked", request_id, place, prompt, most, counted=False)
-        self._open[request_id] = line
-        self._append(_encoded(line))
+        line = line_of("asked", request_id, place, prompt, most, counted=False)
+        self._own.take(line)
+        self._append(encoded(line))
 
     async def answered(self, request_id: str, answer: Answer, seconds: float) -> Answer:
         """Note an answer; it is on disk when this returns. Return it with its tokens."""
-        asked = self._open[request_id]
+        asked = self._own.open[request_id]
         prompt_tokens, completion_tokens = answer.prompt_tokens, answer.completion_tokens
         counted = prompt_tokens is not None and completion_tokens is not None
         n_prompt = asked.prompt_tokens if prompt_tokens is None else prompt_tokens
@@ -141,7 +148,7 @@ class Journal:
         line = asked.model_copy(
             update={
                 "event": "answered",
-                "at": _now(),
+                "at": now(),
                 "prompt_tokens": n_prompt,
                 "completion_tokens": n_text,
                 "counted": counted,
@@ -151,29 +158,29 @@ class Journal:
             }
         )
         cost = Spent(prompt_tokens=n_prompt, completion_tokens=n_text).money(self._prices)
-        await self._commit(_encoded(line.model_copy(update={"money": cost})))
-        self._end(line)
+        await self._commit(encoded(line.model_copy(update={"money": cost})))
+        self._own.take(line)
         return Answer(answer.text, answer.finish_reason, n_prompt, n_text)
 
     async def given_up(self, place: Place, prompt: str, reason: str) -> Answer:
         """Note that a prompt has no answer, and will have none: an answer without a text."""
         answer = Answer("", FAILED, 0, 0)
-        line = _line("answered", "", place, prompt, (0, 0), finish_reason=FAILED, reason=reason)
-        await self._commit(_encoded(line))
+        line = line_of("answered", "", place, prompt, (0, 0), finish_reason=FAILED, reason=reason)
+        await self._commit(encoded(line))
         return answer
 
     def failed(self, request_id: str, reason: str, seconds: float, *, paid: bool) -> None:
         """Note a request without an answer, which may have been paid for or not."""
-        line = self._open[request_id].model_copy(
+        line = self._own.open[request_id].model_copy(
             update={
                 "event": "lost" if paid else "refused",
-                "at": _now(),
+                "at": now(),
                 "seconds": round(seconds, 3),
                 "reason": reason,
             }
         )
-        self._append(_encoded(line))
-        self._end(line)
+        self._append(encoded(line))
+        self._own.take(line)
 
     def close(self) -> None:
         """Let go of the file, and of one in which nothing was paid for.
@@ -187,57 +194,36 @@ class Journal:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        is_paid = self.spent.answers or self.spent.unknown or self._open
+        is_paid = self.own.answers or self.own.unknown or self._own.open
         if self.path.exists() and not is_paid:
             self.path.unlink()
+            if self._is_one_of_several:
+                with contextlib.suppress(OSError):  # others have theirs in it
+                    self.path.parent.rmdir()
 
     # -- reading ---------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        whole = 0
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    break
-                try:
-                    line = _Line.model_validate_json(raw)
-                except ValidationError as error:
-                    raise RunFolderError(
-                        f"{self.path}, line {number}: not as a run writes it: "
-                        f"{error.errors()[0]['msg']}; {MEND}"
-                    ) from None
-                self._take(line, whole, len(raw))
-                whole += len(raw)
+        """Read what processes before this one noted here."""
+        self._index(self._own)
         with disk_errors(self.path):
-            os.truncate(self.path, whole)
-        for line in self._open.values():  # asked by a process that is gone
-            self._count_unknown(line)
-        self._open.clear()
+            os.truncate(self.path, self._own.read_to)
+        self._own.bury()
 
-    def _take(self, line: _Line, at: int, size: int) -> None:
-        if line.event == "asked":
-            self._open[line.id] = line
-            return
-        if line.event == "answered":
-            place = Place(line.query_id, line.sample, line.turn)
-            self._answers[place, line.prompt] = at, size
-        self._end(line)
-
-    def _end(self, line: _Line) -> None:
-        """Count a request by how it ended."""
-        self._open.pop(line.id, None)
-        if line.event == "lost":
-            self._count_unknown(line)
-        if line.event == "answered" and line.id:
-            self.spent.answers += 1
-            self.spent.prompt_tokens += line.prompt_tokens
-            self.spent.completion_tokens += line.completion_tokens
-            self.spent.seconds += line.seconds
-
-    def _count_unknown(self, line: _Line) -> None:
-        self.spent.unknown += 1
-        self.spent.unknown_tokens += line.prompt_tokens + line.completion_tokens
-        self.spent.unknown_completion_tokens += line.completion_tokens
+    def _index(self, reader: Reader) -> None:
+        """Note where answers stand, but of rows that are in their shard."""
+        done: dict[int, bool] = {}
+        for line, at, size in reader.lines():
+            shard = line.shard
+            if line.event != "answered":
+                continue
+            if shard is not None and self._is_done is not None:
+                if shard not in done:
+                    done[shard] = self._is_done(shard)
+                if done[shard]:
+                    continue
+                self._of_shards.setdefault(shard, []).append((line.place, line.prompt))
+            self._answers[line.place, line.prompt] = reader.path, at, size
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -269,6 +255,9 @@ class Journal:
     def _append(self, raw: bytes) -> None:
         with disk_errors(self.path):
             if self._descriptor is None:
+                self.path.parent.mkdir(exist_ok=True)
+                if self._is_one_of_several and not self.path.exists():
+                    raw = encoded(Begun(process=Process(**this_process("running")))) + raw
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
                 self._descriptor = os.open(self.path, flags, 0o600)
                 sync(self.path.parent)
@@ -280,40 +269,3 @@ class Journal:
         with disk_errors(self.path):
             if self._descriptor is not None:
                 os.fsync(self._descriptor)
-
-
-def digest_of(body: Mapping[str, Any]) -> str:
-    """Return the digest of all that a request asks."""
-    text = json.dumps(body, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _line(
-    event: Literal["asked", "answered"],
-    request_id: str,
-    place: Place,
-    prompt: str,
-    tokens: tuple[int, int],
-    **facts: Any,
-) -> _Line:
-    return _Line(
-        event=event,
-        id=request_id,
-        at=_now(),
-        query_id=place.query_id,
-        sample=place.sample,
-        turn=place.turn,
-        prompt=prompt,
-        prompt_tokens=tokens[0],
-        completion_tokens=tokens[1],
-        **facts,
-    )
-
-
-def _encoded(line: _Line) -> bytes:
-    """Return a line in ASCII: nothing that somebody wrote can break it."""
-    return (json.dumps(line.model_dump(exclude_none=True)) + "\n").encode()
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="milliseconds")
