@@ -180,8 +180,7 @@ class RunFolder(Storage):
     def _has_finished(self) -> bool:
         """Whether something is there that is not made again: marks, states, or paid answers."""
         marked = any(not name.startswith(KEPT) for name in self.marks.scan())
-        journals = layout.REQUESTS, layout.REQUESTS_OF, layout.UTTERANCES
-        said = any((self.path / name).exists() for name in journals)
+        said = any((self.path / name).exists() for name in layout.JOURNALS)
         return marked or layout.holds_states(self.path) or said
 
     def _undo(self) -> None:

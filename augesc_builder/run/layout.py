@@ -82,6 +82,7 @@ REQUESTS, REQUESTS_OF = "requests.jsonl", "requests"
 """The journal of one process, and the folder of those of several workers."""
 
 UTTERANCES = "utterances.jsonl"
+JOURNALS = REQUESTS, REQUESTS_OF, UTTERANCES
 SIMULATION, SIMULATION_MD = "simulation.json", "simulation.md"
 
 TRAINED, TRAINING_CONFIG = "training.json", "config.yaml"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from typing import Literal
 
 import pytest
 
+from augesc_builder.config.base import BackendSettings
+from augesc_builder.config.executor import Executor
 from augesc_builder.config.recipe import load_recipe
 from augesc_builder.errors import ExecutorError
 from augesc_builder.executors.slurm import SlurmElement
@@ -170,8 +173,20 @@ def test_a_shard_that_is_damaged_is_found_at_the_next_stage_and_made_again(
 def test_what_several_cannot_share_is_refused(refused, tiny_file, tmp_path):
     call = ("build", "--recipe", tiny_file, "--out", tmp_path / "run", "--executor", "slurm")
     assert "generate.keep ends where enough is kept" in refused(*call, "--keep", 3)
-    other = ("build", "--recipe", "paper-blender", "--out", tmp_path / "run")
-    assert "the backend self_chat is asked by one process" in refused(*other, *call[-2:])
+
+
+class AloneSettings(BackendSettings):
+    type: Literal["alone"] = "alone"
+
+
+@pytest.mark.parametrize("kind", ["slurm", "ray"])
+def test_a_backend_of_others_is_for_one_process_unless_it_says_more(tiny, kind, monkeypatch):
+    generate = tiny.generate.model_copy(update={"backend": AloneSettings()})
+    with pytest.raises(ValueError, match=f"executor {kind}: the backend alone is asked by one"):
+        Executor(type=kind).check(generate)
+    Executor(type="local").check(generate)
+    monkeypatch.setattr(AloneSettings, "several", True)
+    Executor(type=kind).check(generate)
 
 
 def test_by_itself_elements_and_an_owner_make_what_one_process_does(

@@ -33,7 +33,7 @@ from augesc_builder.pipeline.generate.endpoint.lines import (
 from augesc_builder.run.disk import disk_errors, sync
 from augesc_builder.run.heartbeat import Process, this_process
 
-LOOK = 0.5
+LOOK = 0.1
 """Seconds between two looks at what other workers have noted."""
 
 
