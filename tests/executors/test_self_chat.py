@@ -77,19 +77,22 @@ def test_a_model_that_a_worker_cannot_see_is_named(folder, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_worker_of_ray_finds_paths_where_the_driver_stands(folder):
     pytest.importorskip("ray")
+    from tests.executors.test_ray import cluster
+
     sides = {role: {"model": f"./{role}", "revision": None} for role in ("seeker", "supporter")}
     backend = recipe(folder).generate.backend.model_dump(mode="json") | sides
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "augesc_builder", "generate", "queries.parquet"),
-            *("--recipe", "tiny", "--out", "by-ray", "--ray-address", "local"),
-            *("--set", f"generate.backend={json.dumps(backend)}", "--set", SMALL),
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with cluster(1) as found:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "augesc_builder", "generate", "queries.parquet"),
+                *("--recipe", "tiny", "--out", "by-ray", "--ray-address", found.address),
+                *("--set", f"generate.backend={json.dumps(backend)}", "--set", SMALL),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     assert rows_of(folder / "by-ray") == rows_of(folder / "alone")
