@@ -231,6 +231,23 @@ def test_a_model_of_this_disk_is_not_named_in_public(built, tmp_path):
     assert '"model": "(local folder)"' in published
 
 
+def test_the_card_says_which_kinds_of_machines_made_the_corpus(built):
+    manifest = read_manifest(built)
+    (kind,) = manifest["stages"]["generate"]["kinds"]
+    card = render_card(built, built / "corpus", manifest)
+    assert "kinds, between which" not in card
+    other = {**kind["facts"], "name": "`another`\n\n# machine"}
+    manifest["stages"]["generate"]["kinds"] = [
+        {"facts": kind["facts"], "shards": 1_234},
+        {"facts": other, "shards": 5},
+    ]
+    card = render_card(built, built / "corpus", manifest)
+    (line,) = (line for line in card.splitlines() if "2 kinds, between which" in line)
+    assert f"{kind['facts']['name']} (1,234 shards)" in line
+    assert line.count(" shards)") == 2
+    assert "# machine (5 shards)" in line  # in this line, and no heading
+
+
 def test_the_metadata_is_what_the_hub_wants(built):
     from huggingface_hub import DatasetCard
 

@@ -281,6 +281,9 @@ def test_elements_share_an_endpoint_and_the_last_command_adds_up(tmp_path, stub)
     for lines in journals(runs.out):
         assert lines[0]["event"] == "begun"
         assert sum(line["event"] == "answered" for line in lines) > 0
+    manifest = json.loads((runs.out / "manifest.json").read_text())
+    (kind,) = manifest["stages"]["generate"]["kinds"]
+    assert kind == {"facts": {"name": f"{MODEL} at 127.0.0.1"}, "shards": 8}
 
 
 @pytest.mark.slow

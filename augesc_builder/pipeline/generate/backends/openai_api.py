@@ -139,6 +139,11 @@ class OpenAIBackend(Backend):
         )
         return {"sessions_commit": self._commit}
 
+    def kind(self) -> Mapping[str, Any]:
+        """Return which model answers, and where."""
+        host = urlsplit(settings_of(self.recipe).base_url).hostname or ""
+        return {"name": f"{self.label(self.recipe)} at {host}"}
+
     @cached_property
     def journal(self) -> Journal:
         """Return the requests of the run so far; each of several workers writes its own."""
