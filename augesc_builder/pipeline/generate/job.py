@@ -156,7 +156,7 @@ class Maker(TellingWorker):
                 except Exception as error:
                     if not self._notes.failed(error):
                         raise
-                    self._job.watch.say(f"  {self._notes.told}")
+                    self._job.say(f"  {self._notes.told}")
                     return
                 self._notes.has_made = True
                 yield from self._take(task, row)
@@ -174,7 +174,7 @@ class Maker(TellingWorker):
     def _apart(self, number: int) -> Iterator[int]:
         """Make the rows of a shard one by one, and give up those that cannot be made."""
         job = self._job
-        job.watch.say(
+        job.say(
             f"  shard {number:,} has ended what made it {MOST} times; its rows are made one by one"
         )
         failed: list[Row] = []
@@ -187,7 +187,7 @@ class Maker(TellingWorker):
                         row = maker.make(task, f"{shard_mark(STAGE, number)}-{task.row}")
                     except RowFailed as error:
                         failed.append(error.row(task))
-                        job.watch.say(
+                        job.say(
                             f"  query {task.query['query_id']}, sample {task.sample}: given up, "
                             f"since each time it was made, what made it ended ({error})"
                         )

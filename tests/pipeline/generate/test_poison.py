@@ -18,7 +18,7 @@ from augesc_builder.pipeline.summary import summary
 from augesc_builder.run.attempts import Attempts
 from augesc_builder.run.progress import Progress
 from augesc_builder.tables import FAILED, plain_schema
-from tests.conftest import ROOT, rows_of
+from tests.conftest import ROOT, SOAK, rows_of
 
 QUIET = Progress(quiet=True)
 SCRIPT = ROOT / "tests/data/poisoned.py"
@@ -74,6 +74,28 @@ def test_elements_that_a_row_kills(poison, trained, tiny, built):
     assert "1 more could not be made (table failed)" in summary(trained)
     assert not [where for where, said, is_so in claims(trained / "corpus") if said != is_so]
     assert not build(tiny, trained, QUIET)  # all is as it should be
+
+
+INTO_WORKERS = """
+import sys
+if any(name in " ".join(sys.orig_argv) for name in ("default_worker.py", "multiprocessing.spawn")):
+    import tests.data.poisoned
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.skipif(not SOAK, reason="six actors begin anew, in minutes: make soak")
+def test_actors_of_ray_that_a_row_kills(poison, trained, tiny, built, tmp_path):
+    pytest.importorskip("ray")
+    row, run = poison
+    (tmp_path / "sitecustomize.py").write_text(INTO_WORKERS)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = run("kill", "build", "--out", trained, "--ray-address", "local", PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "its rows are made one by one" in done.stdout
+    check(trained, trained / "corpus/failed", built, row, "its process was killed (SIGKILL)")
+    assert not build(tiny, trained, QUIET)
 
 
 @pytest.mark.slow
