@@ -202,6 +202,20 @@ def test_the_budget_is_that_of_all(runs, stub):
     assert len(stub.asked) == 1
 
 
+def test_one_process_goes_on_from_what_workers_paid_for(runs, stub, monkeypatch):
+    monkeypatch.setenv("AUGESC_RANK", "0")
+    monkeypatch.setenv("AUGESC_WORLD_SIZE", "1")
+    budget = "generate.backend.budget.tokens=1300"
+    with pytest.raises(BudgetError, match=r"budget\.tokens is 1,300"):
+        runs(SEVERAL, budget, "generate.backend.concurrency=1")
+    n = len(stub.answered)
+    assert 4 < n < 10
+    with pytest.raises(BudgetError, match=f"in {n} answers"):
+        runs(budget)
+    assert reasons(runs()) == {"eos": 10}
+    assert len(stub.asked) == runs.facts()["answers"] == 10
+
+
 def test_a_budget_that_workers_cannot_share_is_refused(runs, monkeypatch, tmp_path):
     monkeypatch.setenv(copies.WORK, str(tmp_path / "work"))
     recipe = runs.recipe(SEVERAL, "generate.backend.budget.tokens=5")
