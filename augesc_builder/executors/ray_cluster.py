@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -48,8 +49,10 @@ def connected(address: str) -> Iterator[None]:
             os.environ.setdefault(name, value)
         options["include_dashboard"] = False
     try:
-        # Lines of workers may hold strangers' text: what is to be said comes with their reports.
-        ray.init(address, **options, log_to_driver=False, logging_level=logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong stands in the error
+            # Lines of workers may hold strangers' text: what is to be said is in their reports.
+            ray.init(address, **options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise ExecutorError(
             f"{address}: Ray could not be begun there: {type(error).__name__}: "
