@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--workers", action="store_true", help="two workers against one")
     parser.add_argument("--recipe", default="quickstart", help="of the model of two workers")
     parser.add_argument("--checkpoint", type=Path, help="that of a build; default: it is made")
-    parser.add_argument("--rows", type=int, nargs=2, default=[4, 68], help="few, and many")
+    parser.add_argument("--rows", type=int, nargs=2, default=[16, 144], help="few, and all")
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=256, help="of a row, at most")
     given = parse(parser, shards=[100], **scale_workers.TINY)

@@ -1,11 +1,12 @@
 """Two workers against one, under each executor, with a real model: rows an hour, and ratios.
 
-Each contestant makes the same rows twice: a few, which is what it takes to begin, and many. What
-the many take more, divided by what they are more, is the time of a row; so loading the model, which
-every worker does once, and beginning a cluster do not count, and stand in a column of their own.
-Contestants take turns. Elements of Slurm are submitted where a cluster can be reached, and else
-begun as another launcher would. Slots are few, so that the end, where some of them are empty, is a
-small part.
+Each contestant makes the same rows, and the times of their marks tell the rest. The time of a row
+is the slope of a line through these times, from the row on from which all workers are surely at
+work. So loading the model, which every worker does once, and beginning a cluster do not count, and
+stand in columns of their own; and since the slots of a worker may end together, a line says more
+than its two ends do. Contestants take turns. Elements of Slurm are submitted where a cluster can be
+reached, and else begun as another launcher would. Slots are few, so that the end, where some of
+them are empty, is a small part.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import argparse
 import os
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from augesc_builder.executors import executor_of
 from augesc_builder.run.markdown import markdown_table
 from augesc_builder.run.marks import named
 from augesc_builder.run.progress import Progress
-from benchmarks.harness import medians_of
 from benchmarks.scale_roles import settings_of
 
 ROOT = Path(__file__).parent.parent
@@ -41,27 +41,26 @@ def table(given: argparse.Namespace, folder: Path) -> str:
     """Return the table; where no checkpoint is given, one is made first."""
     checkpoint = (given.checkpoint or _trained(given, folder)).absolute()
     workers = {"one worker": ("local", 1)} | {f"{e}, two": (e, 2) for e in given.executors}
-    contestants: dict[tuple[str, int], Callable[[], float]] = {
-        (label, rows): partial(_seconds, given, folder, checkpoint, executor, n, rows)
-        for label, (executor, n) in workers.items()
-        for rows in given.rows
-    }
-    found = medians_of(contestants, given.runs)
+    found: dict[str, list[list[float]]] = {label: [] for label in workers}
+    for _ in range(given.runs):
+        for label, (executor, n) in workers.items():
+            found[label].append(_marked(given, folder, checkpoint, executor, n))
     few, many = given.rows
-    each = {label: (found[label, many] - found[label, few]) / (many - few) for label in workers}
+    each = {label: statistics.median(map(partial(_slope, few), found[label])) for label in workers}
     first = f"{given.executors[0]}, two"
     lines = [
         [
             label,
-            f"{found[label, few]:.1f}",
-            f"{found[label, many]:.1f}",
+            f"{statistics.median(times[few - 1] for times in found[label]):.1f}",
+            f"{statistics.median(times[-1] for times in found[label]):.1f}",
             f"{each[label]:.3f}",
+            " / ".join(f"{_slope(few, times):.3f}" for times in found[label]),
             f"{each['one worker'] / each[label]:.2f}",
             f"{each[first] / each[label]:.3f}",
         ]
         for label in workers
     ]
-    header = ["workers", f"{few} rows, s", f"{many} rows, s", "s a row more", "times one"]
+    header = ["workers", f"{few} rows, s", f"{many} rows, s", "s a row", "of each run", "times one"]
     return markdown_table([*header, f"times {given.executors[0]}"], lines)
 
 
@@ -87,10 +86,16 @@ def worker() -> None:
 # -- inside ----------------------------------------------------------------------------------------
 
 
-def _seconds(
-    given: argparse.Namespace, folder: Path, checkpoint: Path, executor: str, n: int, rows: int
-) -> float:
-    """Have rows made in a new folder; return the seconds until the last is there."""
+def _slope(few: int, times: list[float]) -> float:
+    """Return the seconds of a row once so few are there: the slope of the line through the rest."""
+    return statistics.linear_regression(range(len(times) - few + 1), times[few - 1 :]).slope
+
+
+def _marked(
+    given: argparse.Namespace, folder: Path, checkpoint: Path, executor: str, n: int
+) -> list[float]:
+    """Have rows made in a new folder; return the seconds until each of them is there."""
+    rows = given.rows[1]
     settings = [
         *(f"queries.max_per_source={rows}", "generate.samples_per_query=1"),
         *(f"generate.max_tokens={given.tokens}", "generate.shard_size=1"),
@@ -106,7 +111,7 @@ def _seconds(
         marks = list((run / ".complete").glob("generate-*.json"))
         if len(marks) != rows:
             raise SystemExit(f"{executor}: {len(marks)} of {rows} rows are there")
-        return max(mark.stat().st_mtime for mark in marks) - begun
+        return sorted(mark.stat().st_mtime - begun for mark in marks)
 
 
 def _carry_out(command: list[str], executor: str, n: int, folder: Path) -> None:

@@ -216,8 +216,9 @@ class ContinuousBatchingEngine:
             limit = min(self.sampling.max_tokens, prompt.limit or self.sampling.max_tokens)
             n = len(prompt.token_ids)
             if n >= limit:
+                # Told before another is asked for: who gives prompts may wait to hear of it.
                 ended.append((number, Continuation((), "prompt_too_long")))
-                continue
+                return True
             drawn = uniforms(prompt.stream, limit - n).tolist()
             return Row(number, list(prompt.token_ids), n, limit, drawn, prompt.stops)
         return False

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,6 +26,10 @@ _CLIENT = "ray://"
 LOCAL = "local"
 """The address of a cluster that is begun for the run, on this machine."""
 
+_OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""How Ray is told what holds for a cluster of our own: it sends nothing anywhere, and its workers,
+which it gives what others leave of a core, are as any process. What the user has set stays."""
+
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
@@ -40,11 +45,14 @@ def connected(address: str) -> Iterator[None]:
     check_address(address)
     options = {}
     if address == LOCAL:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        for name, value in _OWN.items():
+            os.environ.setdefault(name, value)
         options["include_dashboard"] = False
     try:
-        # Lines of workers may hold strangers' text: what is to be said comes with their reports.
-        ray.init(address, **options, log_to_driver=False, logging_level=logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong stands in the error
+            # Lines of workers may hold strangers' text: what is to be said is in their reports.
+            ray.init(address, **options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise ExecutorError(
             f"{address}: Ray could not be begun there: {type(error).__name__}: "

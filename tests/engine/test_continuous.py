@@ -347,6 +347,19 @@ def test_prompts_are_read_only_as_slots_come_free(model):
     assert len(read) <= 3
 
 
+def test_a_prompt_that_is_too_long_is_told_before_another_is_asked_for(model):
+    heard = []
+
+    def some():
+        for number, prompt in enumerate(prompts(60, 60, 60, 5)):
+            assert heard == list(range(number))
+            yield prompt
+
+    for number, _ in ContinuousBatchingEngine(model, EOS, PAPER, 4).stream(some(), *QUIET):
+        heard.append(number)
+    assert heard == [0, 1, 2, 3]
+
+
 def test_edges(model):
     assert run(model, []) == []
     first = run(model, prompts(5), slots=1)

@@ -7,16 +7,13 @@ import dataclasses
 import itertools
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from augesc_builder.errors import ExecutorError
@@ -24,6 +21,7 @@ from augesc_builder.run.heartbeat import read_workers
 from augesc_builder.run.shared import ShardwiseJob
 from augesc_builder.run.versions import fingerprint
 from tests.conftest import ROOT, SOAK, corpus_of, rows_of
+from tests.executors.ray_nodes import NODE, cluster, driver, rows_in
 from tests.executors.shards_of_rows import (
     STAGE,
     Broken,
@@ -39,39 +37,12 @@ from augesc_builder.executors import ray as executing  # noqa: E402
 from augesc_builder.executors import ray_cluster  # noqa: E402
 from augesc_builder.executors.ray import AHEAD, RayExecutor, _Driver  # noqa: E402
 
-NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
-
-
-@contextlib.contextmanager
-def cluster(n_nodes):
-    """Begin a cluster of nodes with a core each; what it began has ended behind it."""
-    from ray.cluster_utils import Cluster
-
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path is short
-    found = Cluster()
-    try:
-        found.add_node(**NODE, temp_dir=folder)
-        for _ in range(n_nodes - 1):
-            found.add_node(**NODE)
-        yield found
-    finally:
-        found.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
 
 @pytest.fixture(scope="module")
 def two():
     """Give the address of a cluster that no test changes."""
     with cluster(2) as found:
         yield found.address
-
-
-def rows(folder):
-    return sorted(
-        row
-        for path in (folder / "generations").iterdir()
-        for row in pq.read_table(path)["row"].to_pylist()
-    )
 
 
 def workers(folder):
@@ -204,7 +175,7 @@ def test_what_is_under_way_is_bounded(two, tmp_path):
             assert len(driver._seats) == 2
     assert sorted(made) == list(range(2000))
     assert 0 < most <= 8 * AHEAD
-    assert rows(tmp_path / "run") == list(range(2000))
+    assert rows_in(tmp_path / "run") == list(range(2000))
     assert len({s.pid for s in read_workers(tmp_path / "run")}) == 2
 
 
@@ -296,21 +267,7 @@ def test_an_actor_leaves_a_node_that_is_drained(tmp_path):
                 GcsClient(address=found.address).drain_node(drained, reason, "a test", 0)
         assert drained is not None
         assert drained not in {seat.node for seat in driver._seats}
-    assert rows(folder) == list(range(600))
-
-
-def driver(address, folder, n_shards, seconds, deadly=0):
-    code = "from tests.executors.shards_of_rows import drive; drive()"
-    command = [sys.executable, "-c", code, address, folder]
-    command += [n_shards, seconds, deadly]
-    return subprocess.Popen(
-        list(map(str, command)),
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    assert rows_in(folder) == list(range(600))
 
 
 @pytest.mark.slow
@@ -348,7 +305,7 @@ def test_actors_are_killed_nodes_go_and_come_and_the_driver_is_killed(tmp_path):
     assert killed >= 5
     assert drivers >= 3
     assert len(list(tmp_path.glob("killed-by-*"))) == 5
-    assert rows(folder) == list(range(n_shards))
+    assert rows_in(folder) == list(range(n_shards))
     job = job_at(folder, n_shards)
     assert not list(job.missing())
     assert len(job.shards.marks.names(STAGE)) == n_shards

@@ -1,0 +1,57 @@
+"""Nodes of a Ray cluster on this machine, begun for tests, and a driver that reaches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from tests.conftest import ROOT
+
+NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
+
+
+@contextlib.contextmanager
+def cluster(n_nodes, **head):
+    """Begin a cluster of nodes with a core each; what it began has ended behind it."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path is short
+    found = Cluster()
+    try:
+        found.add_node(**NODE, temp_dir=folder, **head)
+        for _ in range(n_nodes - 1):
+            found.add_node(**NODE)
+        yield found
+    finally:
+        found.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def driver(address, folder, n_shards, seconds, deadly=0):
+    """Begin a process that has shards made at an address, and says the number of each."""
+    code = "from tests.executors.shards_of_rows import drive; drive()"
+    command = [sys.executable, "-c", code, address, folder]
+    command += [n_shards, seconds, deadly]
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def rows_in(folder):
+    """Give the rows of a run's shards."""
+    import pyarrow.parquet as pq
+
+    return sorted(
+        row
+        for path in (folder / "generations").iterdir()
+        for row in pq.read_table(path)["row"].to_pylist()
+    )
