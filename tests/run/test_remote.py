@@ -146,7 +146,7 @@ def test_a_maker_that_is_killed_leaves_what_others_settle(
     other.bring("s")
     found = pq.read_table(other.path / "t/part-00000-of-00001.parquet")["a"].to_pylist()
     assert found == [2 if (step, after) == ("create", False) else 1]
-    assert not [key for key in keys(address) if key.startswith(".work")]
+    assert not [key for key in keys(address) if key.startswith((".work", "set-aside"))]
 
 
 def test_an_owner_who_is_second_is_told_and_takes_what_is_there(address, elsewhere):

@@ -1,9 +1,11 @@
-"""What the libraries of stores do each in its own way: the Hub's remembers, Google's says little."""
+"""What libraries of stores do each in its own way: the Hub's remembers, Google's says little."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec
@@ -34,8 +36,7 @@ class Hub:
     def batch_bucket_files(self, _bucket, add=(), delete=(), copy=()):
         time.sleep(0.05)  # the way there
         for content, path in add:
-            with open(content, "rb") as file:
-                self.files[path] = file.read()
+            self.files[path] = Path(content).read_bytes()
         for path in delete:
             self.files.pop(path, None)
         for *_, digest, path in copy:
@@ -88,10 +89,15 @@ def test_threads_do_not_forget_what_another_one_reads(hub, monkeypatch):
             missed.append(error)
 
     threads = [threading.Thread(target=look) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    every = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(every)
     assert missed == []
 
 
