@@ -191,13 +191,21 @@ def test_a_table_that_was_changed_at_the_address_is_found_and_made_again(address
     assert values(fetched(address)) == [1, 2]
 
 
-def test_a_stranger_where_a_file_belongs_is_set_aside(address):
+@pytest.mark.parametrize("stranger", [lambda text: b"mine", lambda text: text[:-9] + b"X" * 9])
+def test_a_stranger_where_a_file_belongs_is_set_aside(address, elsewhere, stranger):
+    """Whether or not it is as large as the file."""
+    name, table = "t/part-00000-of-00001.parquet", {"t/part": pa.table({"a": [1]})}
     begin(address)
-    Store(address).put("t/part-00000-of-00001.parquet", b"mine")
-    Shards(folder_of(address), lambda _: None).add_shard(
-        "s", 0, 1, {"t/part": pa.table({"a": [1]})}
-    )
-    assert Store(address).read("set-aside/t/part-00000-of-00001.parquet") == b"mine"
+    elsewhere("a")
+    Shards(opened(address), lambda _: None).add_shard("s", 0, 1, table)
+    store, there = Store(address), f"{address}-2"
+    wanted = store.read(name)
+    begin(there)
+    Store(there).put(name, stranger(wanted))
+    elsewhere("b")
+    Shards(opened(there), lambda _: None).add_shard("s", 0, 1, table)
+    assert Store(there).read(f"set-aside/{name}") == stranger(wanted)
+    assert Store(there).read(name) == wanted
 
 
 def test_what_others_left_is_no_place_for_a_run(address):
