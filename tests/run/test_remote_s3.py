@@ -96,6 +96,40 @@ def test_kills_on_machines_that_come_and_go(s3, built, tiny_file, tmp_path, n_ki
     print(f"{kills} kills in {number + 1} builds")
 
 
+def test_one_bit_that_is_flipped_at_the_address_is_found_by_whoever_uses_it(
+    s3, built, tiny_file, tmp_path
+):
+    """In the next stage of a build, or by a reader of a run that is done: it is made again."""
+    address, store = "s3://bucket/flipped", Store("s3://bucket/flipped")
+
+    def flip(name):
+        held = bytearray(store.read(name))
+        held[len(held) // 2] ^= 1
+        store.put(name, bytes(held))
+
+    def go(machine, *arguments):
+        env = {**os.environ, "AUGESC_WORK": str(tmp_path / machine)}
+        call = arguments or command(tiny_file, address)
+        return subprocess.run(call, cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+
+    assert go("a", *command(tiny_file, address), "--until", "generate").returncode == 0
+    shard = "generations/generations-00001-of-00003.parquet"
+    flip(shard)
+    done = go("b")
+    assert done.returncode == 0, done.stderr
+    assert f"{address}/{shard} has other bytes than were written" in done.stdout + done.stderr
+    assert store.exists(f"set-aside/{shard}")
+    table = "corpus/data/train-00000-of-00001.parquet"
+    flip(table)
+    refused = go("c", sys.executable, "-m", "augesc_builder", "stats", f"{address}/corpus")
+    assert f"{table} has other bytes than were written" in refused.stderr
+    done = go("b")
+    assert f"{address}/{table} has other bytes than were written" in done.stdout + done.stderr
+    assert store.exists(f"set-aside/{table}")
+    assert store.list(".work", deep=True) == []
+    assert corpus_of(fetched(address)) == corpus_of(built)
+
+
 def test_elements_and_an_owner_each_on_a_machine_of_its_own(s3, built, tiny_file, tmp_path):
     address = "s3://bucket/array"
 
