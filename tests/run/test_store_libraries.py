@@ -13,7 +13,9 @@ import pytest
 from huggingface_hub import hf_file_system
 
 from augesc_builder.errors import StoreError
-from augesc_builder.run.store import Store
+from augesc_builder.run.copies import folder_of, place_of
+from augesc_builder.run.store import Store, is_address
+from augesc_builder.run.store_words import options
 
 ADDRESS = "hf://buckets/me/bucket/run"
 
@@ -106,23 +108,86 @@ def test_the_hub_has_no_conditional_put(hub):
     assert hub.files == {}
 
 
+def answered(code):
+    """An error that says by HTTP what a store answered."""
+    return type("HttpError", (Exception,), {"code": code})(f"answered {code}")
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let looks and creations fail with an error; what was asked, and waited for, comes back."""
+    asked, waited = [], []
+
+    def fail_with(error):
+        def fail(self, path, *_, **__):
+            asked.append(path)
+            raise error
+
+        for name in ("info", "pipe_file"):
+            monkeypatch.setattr(type(fsspec.filesystem("memory")), name, fail)
+        monkeypatch.setattr("augesc_builder.run.store.time.sleep", waited.append)
+        return asked, waited
+
+    return fail_with
+
+
 @pytest.mark.parametrize(
     "error",
     [
         OSError("Forbidden: b/bucket\nno rights"),
         PermissionError("no"),
-        type("HttpError", (Exception,), {"code": 401})("Invalid Credentials"),
+        type("HttpError", (Exception,), {"code": 401})("invalid"),
         type("HfHubHTTPError", (OSError,), {"response": SimpleNamespace(status_code=403)})("no"),
     ],
 )
-def test_what_is_not_allowed_is_said_at_once(monkeypatch, error):
-    asked = []
-
-    def info(self, path):
-        asked.append(path)
-        raise error
-
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", info)
+def test_what_is_not_allowed_is_said_at_once(failing, error):
+    asked, _ = failing(error)
     with pytest.raises(StoreError, match="not allowed"):
         Store("memory://bucket/run").exists("a")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("code", [408, 409, 425, 429, 500, 502, 503, None])
+def test_what_passes_is_tried_again_for_half_a_minute(failing, code):
+    asked, waited = failing(answered(code) if code else ConnectionError("dropped"))
+    with pytest.raises(StoreError, match="no good answer in 9 tries"):
+        Store("memory://bucket/run").exists("a")
+    assert len(asked) == 9
+    assert len(waited) == 8
+    assert 10 < sum(waited) < 40
+    assert max(waited[:2]) < min(waited[-2:]) <= 10
+
+
+@pytest.mark.parametrize("code", [400, 404, 410, 499])
+def test_what_does_not_pass_is_said_at_once(failing, code):
+    asked, _ = failing(answered(code))
+    with pytest.raises(StoreError, match="check the address"):
+        Store("memory://bucket/run").exists("a")
+    assert len(asked) == 1
+
+
+def test_whose_mark_is_second_is_told_by_a_code_too(failing, monkeypatch):
+    failing(answered(412))
+    monkeypatch.setattr(Store, "read", lambda *_: b"theirs")
+    assert not Store("memory://bucket/run").create("a", b"mine")
+
+
+def test_what_a_worker_says_of_itself_waits_for_nothing(failing, monkeypatch, tmp_path):
+    monkeypatch.setenv("AUGESC_WORK", str(tmp_path))
+    run = folder_of("memory://bucket/run")
+    word = run / ".workers" / "a.json"
+    word.parent.mkdir()
+    word.write_text("{}")
+    asked, waited = failing(answered(500))
+    place_of(run).tell(word, at_once=True)
+    assert (len(asked), waited) == (1, [])
+
+
+def test_only_an_address_is_one():
+    assert is_address("s3://bucket/run")
+    assert not any(map(is_address, ["corpus", "/corpus", "file:///corpus"]))
+
+
+def test_the_library_of_s3_gives_up_early_for_we_try_again():
+    assert options("s3")["config_kwargs"]["retries"]["total_max_attempts"] == 2
+    assert options("gs") == {}
