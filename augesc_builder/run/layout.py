@@ -52,6 +52,9 @@ SHARDS = "shards"
 ATTEMPTS = "attempts"
 """Below what is half-done: who is at a shard, or ended at it, a file each."""
 
+DOUBTED = "doubted"
+"""Below what is half-done at an address: files that somebody found with other bytes, one each."""
+
 SET_ASIDE = "set-aside"
 
 QUERIES, REJECTED_POSTS, QUERIES_REPORT = "queries", "rejected.parquet", "queries_report.json"

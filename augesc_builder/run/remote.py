@@ -4,7 +4,9 @@ A file goes up under a key that carries its maker's token, then its mark is crea
 maker can do; then the store copies the file to where the mark says it is. Renaming is not atomic
 there, so marks decide: who comes next puts in place what a killed maker left. In the working copy
 lies what was made or used here: a mark is fetched again where the listing tells other bytes, and a
-file where it is not the one that its mark tells of.
+file where it is not the one that its mark tells of. Who fetches a file with other bytes leaves a
+note at the address: an owner looks at that file's bytes there, though its size is right and the one
+in its own working copy may be good.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ _EVERY = 10.0
 """Seconds between two words of a process at work."""
 
 _SHARDS = f"{layout.WORK}/{layout.SHARDS}"
+_DOUBTED = f"{layout.WORK}/{layout.DOUBTED}"
+
+_OTHER_BYTES = "has other bytes than were written"
 
 _remotes: dict[tuple[Path, str], Remote] = {}
 
@@ -53,6 +58,8 @@ class Remote(Place):
         self.store = Store(address)
         self.bad: dict[str, str] = {}
         """What is wrong with files at the address that could be found by their bytes only."""
+        self._doubted: set[str] = set()
+        """Files of which somebody said so."""
         self._told: dict[Path, float] = {}
 
     def marks(self) -> RemoteMarks:
@@ -87,6 +94,8 @@ class Remote(Place):
         if text is not None:
             write_copy(here, text)
         self.refresh()
+        notes = [each.key for each in self.store.list(_DOUBTED)]
+        self._doubted = {name.decode() for name in self.store.read_several(notes).values()}
         return text is not None
 
     def claim(self, manifest: str) -> bool:
@@ -127,7 +136,7 @@ class Remote(Place):
 
     def set_aside(self, name: str) -> None:
         """Copy an object that the run did not write to where its owner finds it."""
-        self.bad.pop(name, None)
+        self._trust(name)
         if not self.store.exists(name):
             return
         wanted = target = f"{layout.SET_ASIDE}/{name}"
@@ -141,7 +150,8 @@ class Remote(Place):
     def damage(self, files: Files) -> dict[str, str]:
         """Return what is wrong with files: with tables, as far as it shows from here.
 
-        Those are large: whoever uses one fetches it, and looks at its bytes.
+        Those are large: whoever uses one fetches it, and looks at its bytes. So is done here with
+        what somebody found to have other bytes.
         """
         tables = {name: facts for name, facts in files.items() if name.endswith(".parquet")}
         found = {}
@@ -153,7 +163,12 @@ class Remote(Place):
                 found[name] = f"has {there.bytes:,} bytes, and {facts['bytes']:,} were written"
             elif name in self.bad:
                 found[name] = self.bad[name]
-        others = {name: facts for name, facts in files.items() if name not in tables}
+        for name in sorted(self._doubted & files.keys() - found.keys()):
+            if self._is_as_written(name, files[name]):
+                self._trust(name)
+            else:
+                found[name] = _OTHER_BYTES
+        others = {n: facts for n, facts in files.items() if n not in tables and n not in found}
         return found | self.marks().damage(others)
 
     def end(self) -> None:
@@ -250,7 +265,8 @@ class Remote(Place):
             if found is None:
                 return False
             if not Marks(self.path).is_as_written(found, facts):
-                self.bad[name] = "has other bytes than were written"
+                self.bad[name] = _OTHER_BYTES
+                self._doubt(name)
                 return False
             self.bad.pop(name, None)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -269,9 +285,22 @@ class Remote(Place):
                 there = None
             if there is None:
                 self.store.copy(key, name)  # or another has done it, and what waited is gone
-            self.bad.pop(name, None)
+            self._trust(name)
         for key in keys.values():
             self.store.delete(key)
+
+    def _doubt(self, name: str) -> None:
+        """Say where all see it that a file has other bytes than its mark tells of."""
+        self._doubted.add(name)
+        with contextlib.suppress(StoreError):  # who may only read
+            self.store.put(f"{_DOUBTED}/{flat(name)}", name.encode())
+
+    def _trust(self, name: str) -> None:
+        """Take back what was said of a file that is gone now, or as it was written."""
+        self.bad.pop(name, None)
+        if name in self._doubted:
+            self._doubted.discard(name)
+            self.store.delete(f"{_DOUBTED}/{flat(name)}")
 
     def _is_as_written(self, name: str, facts: Mapping[str, Any]) -> bool:
         """Whether an object is what a mark tells of, looked at where it is."""

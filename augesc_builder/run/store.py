@@ -20,7 +20,9 @@ from typing import Any, TypeVar
 from augesc_builder.errors import AugescError, MissingExtraError, StoreError
 from augesc_builder.run.store_words import (
     PRECONDITION,
+    REMEMBERING,
     is_about_keys,
+    is_forbidden,
     is_wrong,
     md5,
     options,
@@ -42,7 +44,7 @@ tries do once in hundreds of millions."""
 _AT_ONCE = 4
 """Makers that the probe lets race for one key."""
 
-_FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError)
+_FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError)
 """What another try does not mend."""
 
 _UNKNOWN = (NotImplementedError, TypeError)
@@ -91,7 +93,7 @@ class Store:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._opened: tuple[int, Any] | None = None
+        self._opened: dict[tuple[int, int], Any] = {}
         self._root = ""
 
     def exists(self, key: str) -> bool:
@@ -245,9 +247,13 @@ class Store:
 
     def _system(self) -> Any:
         """Return the file system; a process of ours that was forked has its own."""
-        if self._opened is not None and self._opened[0] == os.getpid():
-            return self._opened[1]
         protocol = self.address.partition("://")[0]
+        # What remembers listings is a thread's own: no other one reads what is forgotten here.
+        mine = os.getpid(), threading.get_ident() if protocol in REMEMBERING else 0
+        if (known := self._opened.get(mine)) is not None:
+            if protocol in REMEMBERING:
+                known.dircache.clear()
+            return known
         try:
             import fsspec
 
@@ -264,7 +270,7 @@ class Store:
         except Exception as error:
             raise StoreError(f"{self.address}: {short(error)}") from None
         self._root = str(system._strip_protocol(self.address)).rstrip("/")
-        self._opened = (os.getpid(), system)
+        self._opened[mine] = system
         return system
 
     def _try(self, what: Callable[[Any], T], tries: int = _TRIES) -> T:
@@ -274,14 +280,14 @@ class Store:
                 return what(self._system())
             except AugescError:
                 raise
-            except PermissionError as error:
-                raise StoreError(
-                    f"{self.address}: not allowed ({short(error)}); check the keys and their "
-                    f"rights: they have to read, write, list and delete there"
-                ) from None
             except (*_FINAL, *_UNKNOWN):
                 raise
             except Exception as error:
+                if is_forbidden(error):
+                    raise StoreError(
+                        f"{self.address}: not allowed ({short(error)}); check the keys and their "
+                        f"rights: they have to read, write, list and delete there"
+                    ) from None
                 if status(error) == PRECONDITION:  # not all libraries have a name for it
                     raise FileExistsError from None
                 if is_about_keys(error):

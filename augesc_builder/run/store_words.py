@@ -15,11 +15,18 @@ PRECONDITION = 412
 _PASSING = {408, 409, 425, 429}
 """Refusals by HTTP that pass."""
 
+REMEMBERING = {"hf"}
+"""Libraries that remember listings though they are told not to: others write there, too."""
+
+_FORBIDDEN = {401, 403}
+
 _MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def options(protocol: str) -> dict[str, Any]:
     """Return what a library of a store is told: to give up early, for we try again ourselves."""
+    if protocol in REMEMBERING:
+        return {"skip_instance_cache": True}  # or threads share what is remembered
     if protocol not in {"s3", "s3a"}:
         return {}
     return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 2}}}
@@ -51,6 +58,13 @@ def is_about_keys(error: Exception) -> bool:
         ),
         *("DefaultCredentialsError", "RefreshError", "GatedRepoError", "LocalTokenNotFoundError"),
     }
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether a store does not let these keys do it."""
+    if isinstance(error, OSError) and str(error).startswith("Forbidden:"):  # gcsfs says no more
+        return True
+    return isinstance(error, PermissionError) or status(error) in _FORBIDDEN
 
 
 def is_wrong(error: Exception) -> bool:

@@ -146,7 +146,7 @@ def test_a_maker_that_is_killed_leaves_what_others_settle(
     other.bring("s")
     found = pq.read_table(other.path / "t/part-00000-of-00001.parquet")["a"].to_pylist()
     assert found == [2 if (step, after) == ("create", False) else 1]
-    assert not [key for key in keys(address) if key.startswith(".work")]
+    assert not [key for key in keys(address) if key.startswith((".work", "set-aside"))]
 
 
 def test_an_owner_who_is_second_is_told_and_takes_what_is_there(address, elsewhere):
@@ -191,13 +191,59 @@ def test_a_table_that_was_changed_at_the_address_is_found_and_made_again(address
     assert values(fetched(address)) == [1, 2]
 
 
-def test_a_stranger_where_a_file_belongs_is_set_aside(address):
+@pytest.mark.parametrize("name", ["data/train-00001-of-00002.parquet", "report.json"])
+def test_what_a_reader_found_changed_is_made_again_by_whoever_owns_the_run(
+    address, elsewhere, name
+):
+    """Though its size is right, and the copies of who made it are good."""
+    begin(address, 1, 2)
+    store = Store(address)
+    store.put(name, bytes([store.read(name)[0] ^ 1]) + store.read(name)[1:])
+    elsewhere()
+    for _ in range(2):
+        with pytest.raises(RunFolderError, match="has other bytes than were written"):
+            fetched(address)
+    elsewhere("a")
+    said = []
+    with RunFolder(address, SETTINGS) as run:
+        run._say = said.append
+        assert not run.is_intact("filter")
+        for number in run.shards("filter", 2):
+            run.add_shard("filter", number, 2, {"data/train": pa.table({"a": [number + 1]})})
+        run.write_json("report.json", {"n": 2})
+        run.complete("filter")
+    assert any(line.startswith(f"{address}/{name} has other bytes") for line in said)
+    assert f"set-aside/{name}" in keys(address)
+    assert not [key for key in keys(address) if key.startswith(".work")]
+    elsewhere()
+    assert values(fetched(address)) == [1, 2]
+
+
+def test_what_somebody_says_of_a_file_is_looked_at(address, elsewhere):
+    begin(address, 1)
+    name = "data/train-00000-of-00001.parquet"
+    Store(address).put(f".work/doubted/{name.replace('/', '--')}", name.encode())
+    elsewhere()
+    with RunFolder(address, SETTINGS) as run:
+        assert run.is_intact("filter")
+    assert not [key for key in keys(address) if key.startswith((".work", "set-aside"))]
+
+
+@pytest.mark.parametrize("stranger", [lambda text: b"mine", lambda text: text[:-9] + b"X" * 9])
+def test_a_stranger_where_a_file_belongs_is_set_aside(address, elsewhere, stranger):
+    """Whether or not it is as large as the file."""
+    name, table = "t/part-00000-of-00001.parquet", {"t/part": pa.table({"a": [1]})}
     begin(address)
-    Store(address).put("t/part-00000-of-00001.parquet", b"mine")
-    Shards(folder_of(address), lambda _: None).add_shard(
-        "s", 0, 1, {"t/part": pa.table({"a": [1]})}
-    )
-    assert Store(address).read("set-aside/t/part-00000-of-00001.parquet") == b"mine"
+    elsewhere("a")
+    Shards(opened(address), lambda _: None).add_shard("s", 0, 1, table)
+    store, there = Store(address), f"{address}-2"
+    wanted = store.read(name)
+    begin(there)
+    Store(there).put(name, stranger(wanted))
+    elsewhere("b")
+    Shards(opened(there), lambda _: None).add_shard("s", 0, 1, table)
+    assert Store(there).read(f"set-aside/{name}") == stranger(wanted)
+    assert Store(there).read(name) == wanted
 
 
 def test_what_others_left_is_no_place_for_a_run(address):
