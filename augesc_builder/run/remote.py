@@ -95,7 +95,9 @@ class Remote(Place):
             write_copy(here, text)
         self.refresh()
         notes = [each.key for each in self.store.list(_DOUBTED)]
-        self._doubted = {name.decode() for name in self.store.read_several(notes).values()}
+        self._doubted = {
+            name.decode(errors="replace") for name in self.store.read_several(notes).values()
+        }
         return text is not None
 
     def claim(self, manifest: str) -> bool:
