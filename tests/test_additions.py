@@ -105,6 +105,7 @@ def test_the_dry_run_names_them(run, options, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_backend_that_needs_no_checkpoint_is_not_fine_tuned_for(corpus, run, options, tmp_path):
     out, printed = corpus
     assert not (out / "checkpoint").exists()

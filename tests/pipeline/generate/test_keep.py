@@ -115,7 +115,8 @@ def test_a_run_with_a_number_is_not_one_without(generate):
         generate(*KEEP, "requirements.session_length.max=300")
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_kill_changes_no_row(kept, built, tiny_file, tmp_path, generate, workers):
     given = [*KEEP, f"generate.backend.workers={workers}", "generate.shard_size=1"]
     command = [sys.executable, "-m", "augesc_builder", "generate", built / "queries", "--quiet"]
