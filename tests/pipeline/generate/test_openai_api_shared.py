@@ -38,6 +38,7 @@ PROMPT = digest_of(BODY)
 def _hasty(monkeypatch):
     """Others are looked at as often as can be."""
     monkeypatch.setattr(journal, "LOOK", 0.0)
+    monkeypatch.setattr(journal, "FORGET", 0.0)
     monkeypatch.setattr(asking, "LOOK", 0.01)
 
 

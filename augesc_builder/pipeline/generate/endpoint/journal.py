@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import platform
 import time
@@ -35,6 +36,9 @@ from augesc_builder.run.heartbeat import Process, this_process
 
 LOOK = 0.1
 """Seconds between two looks at what other workers have noted."""
+
+FORGET = 5.0
+"""Seconds between two looks which shards are done, for which a store may have to be asked."""
 
 
 def journal_of_one(folder: Path) -> Path:
@@ -66,7 +70,8 @@ class Journal:
         self._is_one_of_several = is_one_of_several
         self._own = Reader(path)
         self._others, self._beside = others, dict[Path, Reader]()
-        self._is_done, self._looked = is_done, -LOOK
+        self._is_done = is_done
+        self._looked = self._forgot = -math.inf
         self._answers: dict[tuple[Place, str], tuple[Path, int, int]] = {}
         self._of_shards: dict[int, list[tuple[Place, str]]] = {}
         self._descriptor: int | None = None
@@ -102,9 +107,11 @@ class Journal:
         for path in self._others():
             if path != self.path:
                 self._index(self._beside.setdefault(path, Reader(path)))
-        for shard in [n for n in self._of_shards if self._is_done is not None and self._is_done(n)]:
-            for key in self._of_shards.pop(shard):
-                self._answers.pop(key, None)
+        if self._is_done is not None and time.monotonic() - self._forgot >= FORGET:
+            for shard in list(filter(self._is_done, self._of_shards)):
+                for key in self._of_shards.pop(shard):
+                    self._answers.pop(key, None)
+            self._forgot = time.monotonic()
         self._looked = time.monotonic()
 
     def answer(self, place: Place, prompt: str) -> Answer | None:
