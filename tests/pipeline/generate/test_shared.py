@@ -10,6 +10,7 @@ import pytest
 from augesc_builder.config.base import BackendSettings
 from augesc_builder.config.executor import Executor
 from augesc_builder.config.recipe import load_recipe
+from augesc_builder.config.vllm import VllmSettings
 from augesc_builder.errors import ExecutorError
 from augesc_builder.executors.slurm import SlurmElement
 from augesc_builder.pipeline.build import build
@@ -217,3 +218,10 @@ def test_by_itself_the_first_element_begins_and_another_seed_is_refused(
     monkeypatch.setenv("AUGESC_RANK", "0")
     generate("executor.type=slurm")
     assert "seed (" in refused(*command, "--set", "seed=14")
+
+
+def test_a_worker_has_the_gpus_that_its_backend_computes_on(tiny):
+    assert tiny.generate.backend.gpus == 1
+    assert VllmSettings(tensor_parallel=2, pipeline_parallel=3).gpus == 6
+    assert VllmSettings(address="http://127.0.0.1:1").gpus == 0
+    assert load_recipe("paper-gpt3").generate.backend.gpus == 0
