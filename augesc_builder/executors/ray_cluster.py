@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -17,6 +18,10 @@ from augesc_builder.run.heartbeat import one_line
 
 _PATIENCE = 4.0
 """Seconds that a cluster has to take a connection, and again to answer on it."""
+
+_ATTEMPTS, _PAUSE = 4, 2.0
+"""How often a cluster is asked to begin the server that Ray's client speaks to, and the seconds
+before it is asked again: on a node with much to do such a server may die before it answers."""
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """How a client of gRPC begins: the preface of HTTP/2 and settings that say nothing."""
@@ -52,7 +57,7 @@ def connected(address: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong stands in the error
             # Lines of workers may hold strangers' text: what is to be said is in their reports.
-            ray.init(address, **options, log_to_driver=False, logging_level=logging.ERROR)
+            _begin(address, **options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise ExecutorError(
             f"{address}: Ray could not be begun there: {type(error).__name__}: "
@@ -63,6 +68,18 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _begin(address: str, **options: Any) -> None:
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            ray.init(address, **options)
+        except ConnectionAbortedError:  # said of nothing but that server
+            if not left:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def check_address(address: str) -> None:
