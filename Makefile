@@ -16,6 +16,9 @@ JOBS ?= 2
 KILLS ?= 300
 PEERS := benchmarks/.peers
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# Where no bytecode may be written, each of the hundreds of processes that tests begin compiles the
+# package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart tested-weights vllm test test-slow test-all versions soak docs check format bench bench-peers clean
 

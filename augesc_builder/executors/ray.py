@@ -44,7 +44,7 @@ _PARTING = 10.0
 
 _DEATHS = 20
 """Deaths of workers, for each there is, between which no shard is finished: then the run ends.
-A row that ends its worker takes six until it is given up."""
+A row that ends its worker takes thirteen at most until it is given up."""
 
 
 class RayExecutor(Executor):

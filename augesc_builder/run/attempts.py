@@ -23,6 +23,10 @@ from augesc_builder.run.heartbeat import Process, is_alive, one_line, read_proce
 MOST = 3
 """Attempts that end before a shard is made row by row, and a row is given up."""
 
+MOST_TAKEN = 10
+"""Workers that end beside a row, which another process makes, before it is given up: more than
+:data:`MOST`, for whoever ends workers at random may well meet the same row again."""
+
 
 class Attempt:
     """An attempt that this process makes, as its file tells."""

@@ -1,7 +1,8 @@
 """Rows that are made alone, in a process of their own: one of them may end what makes it.
 
 Whoever asked for the row is not that process, and sees it end. So it is known which row it was, and
-that it was no other: a row that ends its process three times is given up.
+that it was no other: a row that ends its process three times is given up. Where whoever asked ends,
+too, it may have been killed for another reason, and more ends are waited for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from augesc_builder.config.recipe import Recipe
 from augesc_builder.errors import AugescError, RunFolderError, WorkerDiedError
 from augesc_builder.pipeline.generate.backends import backend_of
 from augesc_builder.pipeline.generate.tasks import Row, Task
-from augesc_builder.run.attempts import MOST, Attempts
+from augesc_builder.run.attempts import MOST, MOST_TAKEN, Attempts
 from augesc_builder.run.heartbeat import one_line
 from augesc_builder.run.workers import block_sigint, exit_with_parent, lifeline
 
@@ -78,8 +79,10 @@ class Apart:
         Raises :class:`RowFailed` where it ends its process each time, and
         :class:`~augesc_builder.errors.RunFolderError` where every other row does, too.
         """
-        errors = [process.error or "killed" for process in self._attempts.ended(name)]
-        while len(errors) < MOST:
+        ended = self._attempts.ended(name)
+        errors = [process.error for process in ended if process.error is not None]
+        n_taken = len(ended) - len(errors)
+        while len(errors) < MOST and n_taken < MOST_TAKEN:
             attempt = self._attempts.begin(name)
             try:
                 row = self._ask(task)
@@ -93,12 +96,13 @@ class Apart:
                 attempt.drop()
                 self._has_made = True
                 return row
+        last = errors[-1] if errors else "its worker was killed with it"
         self._in_vain.add(task.query["query_id"])
         if not self._has_made and len(self._in_vain) >= _HOPELESS:
             raise RunFolderError(
-                f"no row can be made here, whatever the query; the last one ended by: {errors[-1]}"
+                f"no row can be made here, whatever the query; the last one ended by: {last}"
             )
-        raise RowFailed(errors[-1], len(errors))
+        raise RowFailed(last, len(errors) + n_taken)
 
     def close(self) -> None:
         """End the process."""
@@ -169,6 +173,8 @@ def _work(
 ) -> None:
     """Make rows, one by one, until one fails."""
     exit_with_parent(watched)
+    with contextlib.suppress(OSError):  # short of memory, the system takes this one, not its parent
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     warnings.simplefilter("ignore")  # what is to be said of this machine was said
     load_plugins()
     import_modules(plugins)

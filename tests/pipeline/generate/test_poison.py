@@ -13,7 +13,9 @@ import pytest
 from augesc_builder.errors import DiskError, WorkerDiedError
 from augesc_builder.hub.claims import claims
 from augesc_builder.pipeline.build import build
+from augesc_builder.pipeline.generate.apart import Apart, RowFailed
 from augesc_builder.pipeline.generate.notes import Notes
+from augesc_builder.pipeline.generate.tasks import Task
 from augesc_builder.pipeline.summary import summary
 from augesc_builder.run.attempts import Attempts
 from augesc_builder.run.progress import Progress
@@ -141,6 +143,42 @@ def test_attempts_count_once_their_process_has_ended(tmp_path):
     attempts.clear("generate-00001")
     (left,) = (tmp_path / ".work/attempts").iterdir()
     assert left.name.startswith("generate-000012.")
+
+
+class Answering(Apart):
+    """Gets each row without a process."""
+
+    def _ask(self, task):
+        return {"of": task}
+
+
+@pytest.mark.parametrize(
+    ("n_errors", "n_taken", "given_up"),
+    [(2, 9, None), (3, 0, "by itself"), (0, 10, "its worker was killed with it"), (0, 3, None)],
+)
+def test_a_worker_that_is_killed_beside_a_row_is_not_yet_the_rows_fault(
+    tmp_path, tiny, n_errors, n_taken, given_up
+):
+    name, folder = "generate-00001-4", tmp_path / ".work/attempts"
+    code = "import sys; from pathlib import Path;"
+    code += "from augesc_builder.run.attempts import Attempts;"
+    code += "Attempts(Path(sys.argv[1])).begin(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, tmp_path, name], check=True, cwd=ROOT)
+    (gone,) = folder.iterdir()
+    for number in range(n_taken):
+        (folder / f"{name}.{number}.json").write_text(gone.read_text())
+    gone.unlink()
+    for _ in range(n_errors):
+        Attempts(tmp_path).begin(name).failed("by itself")
+    task = Task({"query_id": "q", "source": "s", "text": "t"}, sample=0, shard=1, row=4)
+    maker = Answering(tiny, tmp_path / "checkpoint", tmp_path, {})
+    if given_up is None:
+        assert maker.make(task, name) == {"of": task}
+    else:
+        with pytest.raises(RowFailed, match=f"^{given_up}$") as raised:
+            maker.make(task, name)
+        assert raised.value.attempts == n_errors + n_taken
+    assert len(list(folder.iterdir())) == n_errors + n_taken
 
 
 def test_what_is_no_rows_fault_leaves_no_note(tmp_path):
