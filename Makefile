@@ -55,7 +55,10 @@ test-slow: $(BIN)/installed tested-weights
 	$(PYTEST) -m slow
 	$(BIN)/python tests/versions.py
 
-test-all: test test-slow
+# In one go: what takes long to make is made once for both, and no processor waits in between.
+test-all: $(BIN)/installed tested-weights
+	$(PYTEST)
+	$(BIN)/python tests/versions.py
 
 soak: $(BIN)/installed tested-weights
 	AUGESC_SOAK=$(KILLS) $(PYTEST) -m 'soak or hypothesis'

@@ -6,6 +6,7 @@ An environment takes from the one that runs this what it does not have itself, s
 and what it wants in another version are installed; pip then says that packages of the running one
 want another datasets, and they are not used there. It is made once, below the running environment.
 The newest version is in the running environment itself, whose own tests run with all the others.
+Versions are tested side by side, and what each said is printed when it is through.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -46,20 +48,31 @@ def _paths_beside() -> list[str]:
     return [line for line in lines if line.startswith("/") and Path(line).is_dir()]
 
 
-def main() -> None:
-    """Run the tests under each version; stop at the first that fails."""
-    for version in sys.argv[1:] or VERSIONS:
+def tested(version: str) -> tuple[str, int]:
+    """Run the tests under a version; give what they said and how they ended."""
+    try:
         python = python_of(version)
         shown = "import datasets, huggingface_hub as h; print(datasets.__version__, h.__version__)"
-        found = subprocess.run(
-            [python, "-c", shown], check=True, capture_output=True, text=True
-        ).stdout.split()
-        if found[0] != version:
-            sys.exit(f"expected datasets {version}, found {found[0]}; delete {python.parents[1]}")
-        print(f"datasets {version}, huggingface_hub {found[1]}", flush=True)
-        command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
-        if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
-            sys.exit(code)
+        found = subprocess.run([python, "-c", shown], check=True, stdout=subprocess.PIPE, text=True)
+    except subprocess.CalledProcessError as error:
+        return f"datasets {version}: {error}", 1
+    if (there := found.stdout.split())[0] != version:
+        return f"expected datasets {version}, found {there[0]}; delete {python.parents[1]}", 1
+    command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    done = subprocess.run(
+        command, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    return f"datasets {version}, huggingface_hub {there[1]}\n{done.stdout}", done.returncode
+
+
+def main() -> None:
+    """Run the tests under each version."""
+    with ThreadPoolExecutor() as pool:
+        ends = []
+        for said, code in pool.map(tested, sys.argv[1:] or VERSIONS):
+            print(said, flush=True)
+            ends.append(code)
+    sys.exit(max(ends))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from augesc_builder.text.folding import STOP, Folder, Word
-from augesc_builder.text.lexicon import LEXICONS, bare_words, load_lexicon
+from augesc_builder.text.lexicon import LEXICONS, bare_words, own_lexicon
 
 KINDS = (
     *("suicide", "self_harm", "overdose", "harm_to_others"),
@@ -92,7 +92,7 @@ def _common_words() -> tuple[frozenset[str], frozenset[str]]:
     lines = (LEXICONS / "stop_words.txt").read_text(encoding="utf-8").splitlines()
     said = {word for line in lines if not line.startswith("#") for word in line.split()}
     stop = frozenset(word for word in said if not word.endswith(("self", "selves")))
-    return stop | {STOP}, frozenset(load_lexicon(LEXICONS / "danger.yaml")["everyday"].split())
+    return stop | {STOP}, frozenset(own_lexicon("danger.yaml")["everyday"].split())
 
 
 class _Phrases:
@@ -137,7 +137,7 @@ class DangerLexicon:
     """Finds signs of danger; with ``hints`` also those that are often none."""
 
     def __init__(self, *, hints: bool) -> None:
-        lists = load_lexicon(LEXICONS / "danger.yaml")
+        lists = own_lexicon("danger.yaml")
         forms = lists["forms"]
         by_kind = [lists, lists["hints"]] if hints else [lists]
         covers = [lists["harmless"], [*lists["harmless"], *lists["harmless_hints"]]]

@@ -29,7 +29,7 @@ import pyarrow as pa
 from augesc_builder.config.recipe import SafetyClassifier
 from augesc_builder.tables import SESSIONS, plain_schema
 from augesc_builder.text.danger import KINDS, DangerLexicon
-from augesc_builder.text.lexicon import LEXICONS, PhraseMatcher, bare_words, load_lexicon
+from augesc_builder.text.lexicon import PhraseMatcher, bare_words, own_lexicon
 from augesc_builder.text.personal_data import find_personal_data, may_have_personal_data
 from augesc_builder.text.prompts import Message
 
@@ -90,9 +90,9 @@ class LexiconScanner:
     """Finds phrases of the bundled lexicons, but for those negated or meant otherwise."""
 
     def __init__(self) -> None:
-        lists = load_lexicon(LEXICONS / "safety.yaml")
+        lists = own_lexicon("safety.yaml")
         forms = lists["forms"]
-        medicines = load_lexicon(LEXICONS / "medications.yaml")
+        medicines = own_lexicon("medications.yaml")
 
         def phrases(*names: str) -> PhraseMatcher:
             return PhraseMatcher([entry for name in names for entry in lists[name]], forms)

@@ -15,7 +15,7 @@ import pytest
 
 from augesc_builder.cli.ending import BUG
 from tests.cli.wrong_calls import RIGHT, WORKS_LONG, commands, draw, lay_out
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SOAK
 
 QUICK, ALL, PART = 65, 1425, 85
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -100,12 +100,14 @@ def test_some_wrong_calls_end_in_a_line(failures):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(QUICK, ALL, PART))
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(QUICK, ALL, PART if SOAK else 4 * PART))
 def test_a_thousand_wrong_calls_end_in_a_line(failures, first):
     assert "\n".join(failures(range(first, min(first + PART, ALL)))) == ""
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_wrong_calls_end_in_a_line_on_any_terminal(place, encoding, locale):
@@ -114,7 +116,7 @@ def test_wrong_calls_end_in_a_line_on_any_terminal(place, encoding, locale):
         **{"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "LC_ALL": locale},
         **{"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     }
-    step = 137 + len(encoding + locale)
+    step = (137 if SOAK else 411) + len(encoding + locale)
     for seed in range(0, ALL, step):
         call = [part.replace("\0", "") for part in draw(seed, place)]
         done = subprocess.run(

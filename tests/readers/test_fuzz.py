@@ -36,6 +36,7 @@ from augesc_builder.sources.generations import read_generations
 from augesc_builder.sources.published import ByteRange, byte_ranges, read_byte_range
 from augesc_builder.sources.sessions import session_chunks
 from augesc_builder.tables import QUERIES, REJECTED_POSTS, to_table
+from tests.conftest import SOAK
 from tests.readers.mutations import TOKENS, VALUES, mutate_file, mutate_line
 
 RECIPE = load_recipe("paper", ["queries.reddit.subreddits=[]", "queries.classifiers.enabled=false"])
@@ -198,7 +199,10 @@ def test_what_is_not_changed_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("source", LINES)
-@pytest.mark.parametrize("n_lines", [500, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "n_lines",
+    [500, pytest.param(100_000 if SOAK else 5_000, marks=[pytest.mark.slow, pytest.mark.soak])],
+)
 def test_mutated_lines(tmp_path, source, n_lines):
     name, _, reader = LINES[source]
     rng, samples = random.Random(f"{source}/{n_lines}"), good(source)
