@@ -97,6 +97,7 @@ def test_the_help_names_them(run):
     assert "few_questions" in run("filter", "--help")
 
 
+@pytest.mark.slow
 def test_the_dry_run_names_them(run, options, tmp_path):
     plan = run("build", *options, "--out", tmp_path / "x", "--dry-run")
     assert "diary (3)" in plan
@@ -126,6 +127,7 @@ def test_a_backend_that_needs_no_checkpoint_is_not_fine_tuned_for(corpus, run, o
     assert "Not reproducible" not in card
 
 
+@pytest.mark.slow
 def test_generating_alone_takes_a_checkpoint_where_one_is_needed(run, options, corpus, tmp_path):
     queries = corpus[0] / "queries"
     run("generate", queries, *options, "--out", tmp_path / "x")

@@ -93,7 +93,14 @@ found = {
 print(json.dumps(found))
 """
 
-    @pytest.mark.parametrize("kind", ["empty", "strangers", "read_only"])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            pytest.param("empty", marks=pytest.mark.slow),
+            "strangers",
+            pytest.param("read_only", marks=pytest.mark.slow),
+        ],
+    )
     def test_from_any_working_directory(self, kind, tmp_path, built, tiny_file):
         cwd = tmp_path / "here"
         cwd.mkdir()

@@ -275,6 +275,7 @@ def test_importing_is_light():
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() in {"", "pyarrow"}
 
 
+@pytest.mark.slow
 def test_the_measurement_loads_by_its_path(tmp_path):
     folder = ROOT / "augesc_builder" / "metrics" / "session_statistics"
     code = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from typing import Any
 
@@ -36,12 +38,18 @@ def load_yaml(text: str) -> Any:
     many.
     """
     try:
-        return _Loader(text).get_single_data()
+        return copy.deepcopy(_read(text))
     except RecursionError:
         raise LimitError("its values are nested too deep; write them flatter") from None
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         # PyYAML converts a scalar by its tag and does not look whether it can: `!!bool 3`.
         raise LimitError(f"a value is not what its tag says ({error})") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _read(text: str) -> Any:
+    # Most recipes extend the same few files, and a run reads its own again and again.
+    return _Loader(text).get_single_data()
 
 
 def lines_of(text: str) -> dict[tuple[str, ...], int]:

@@ -155,7 +155,8 @@ SCRIPTS = {
 SLOW = {
     *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
     *("finetuning.py", "quantization.py", "contradictions.py", "grounding.py"),
-    *("findings.py", "scale.py --workers", "statistics_parts.py"),
+    *("findings.py", "scale.py --workers", "statistics_parts.py", "scale.py"),
+    *("quality_speed.py", "generation.py --model smollm2", "quality_calibration.py"),
 }
 
 

@@ -398,7 +398,10 @@ def test_changed_settings(refused, built, tiny_file):
     assert "seed (13 there, 14 now)" in line
 
 
-@pytest.mark.parametrize("size", ["40k", "300k", "700k"])
+@pytest.mark.parametrize(
+    "size",
+    ["40k", *(pytest.param(size, marks=pytest.mark.slow) for size in ("300k", "700k"))],
+)
 def test_a_full_disk_loses_nothing(refused, augesc, built, tiny_file, tmp_path, size):
     mounted = tmp_path / "small"
     mounted.mkdir()

@@ -30,7 +30,11 @@ def one_line(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["--help", "--version", "stats --help", "build --dry-run --out run"]
+    "command",
+    [
+        *("--help", "--version", "stats --help"),
+        pytest.param("build --dry-run --out run", marks=pytest.mark.slow),
+    ],
 )
 def test_a_full_disk_behind_the_output_is_one_line(command, tmp_path):
     with Path("/dev/full").open("wb") as full:

@@ -270,7 +270,16 @@ def test_python_is_python(page):
         compile(block, name_of(page), "exec")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "python")], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page, id=name_of(page), marks=() if page.name == "README.md" else pytest.mark.slow
+        )
+        for page in PAGES
+        if fences(page, "python")
+    ],
+)
 def test_python_runs(page, built, tmp_path):
     blocks = []
     for comment, block in fences(page, "python"):

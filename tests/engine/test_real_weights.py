@@ -117,7 +117,7 @@ def check_rows(model, tokenizer, weights):
 
 
 @compiled
-@pytest.mark.parametrize(("dtype", "weights"), TYPES)
+@pytest.mark.parametrize(("dtype", "weights"), TYPES[:1])
 def test_a_row_is_the_same_in_any_company(shallow, dtype, weights):
     check_rows(*shallow(dtype), weights)
 
@@ -182,6 +182,7 @@ def check_draws(model, tokenizer, weights, n):
 
 @compiled
 @pytest.mark.parametrize(("dtype", "weights"), TYPES[1:])
+@pytest.mark.slow
 def test_tokens_are_drawn_by_their_probabilities(smollm2, dtype, weights):
     """All layers: behind a few of them hardly any text leaves more than some tokens open."""
     check_draws(*causal_lm.load(smollm2, revision=None, dtype=dtype), weights, 1000)

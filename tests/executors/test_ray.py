@@ -257,7 +257,7 @@ def test_an_actor_leaves_a_node_that_is_drained(tmp_path):
 
     folder, drained = tmp_path / "run", None
     with cluster(3) as found, ray_cluster.connected(found.address):
-        job = job_at(folder, 600, Maker, 0.05)
+        job = job_at(folder, 300, Maker, 0.05)
         driver = _Driver(job, job.missing())
         for _ in driver.run():
             there = [seat.node for seat in driver._seats if seat.given]
@@ -267,12 +267,12 @@ def test_an_actor_leaves_a_node_that_is_drained(tmp_path):
                 GcsClient(address=found.address).drain_node(drained, reason, "a test", 0)
         assert drained is not None
         assert drained not in {seat.node for seat in driver._seats}
-    assert rows_in(folder) == list(range(600))
+    assert rows_in(folder) == list(range(300))
 
 
 @pytest.mark.slow
 def test_actors_are_killed_nodes_go_and_come_and_the_driver_is_killed(tmp_path):
-    n_shards, drawn = 400 + 20 * SOAK, random.Random(SOAK)
+    n_shards, drawn = 200 + 20 * SOAK, random.Random(SOAK)
     folder, killed, drivers = tmp_path / "run", 0, 0
     with cluster(3) as found:
         events = itertools.cycle(["kill", "kill", "remove", "kill", "add", "driver"])
@@ -283,7 +283,7 @@ def test_actors_are_killed_nodes_go_and_come_and_the_driver_is_killed(tmp_path):
                 line = running.stdout.readline()
                 if not line:
                     break
-                if heard % 25 != 24:
+                if heard % 20 != 19:
                     continue
                 event = next(events)
                 there = workers(folder)
@@ -302,8 +302,8 @@ def test_actors_are_killed_nodes_go_and_come_and_the_driver_is_killed(tmp_path):
                 break
             assert running.returncode == -signal.SIGKILL, err
     assert err == ""
-    assert killed >= 5
-    assert drivers >= 3
+    assert killed >= 3
+    assert drivers >= 2
     assert len(list(tmp_path.glob("killed-by-*"))) == 5
     assert rows_in(folder) == list(range(n_shards))
     job = job_at(folder, n_shards)
@@ -313,7 +313,7 @@ def test_actors_are_killed_nodes_go_and_come_and_the_driver_is_killed(tmp_path):
 
 @pytest.mark.slow
 def test_a_build_survives_them_too(augesc, generate, tiny_file, tmp_path):
-    many = ["generate.samples_per_query=10", "generate.shard_size=2"]
+    many = ["generate.samples_per_query=5", "generate.shard_size=2"]
     expected = generate(*many, out="expected")
     out = tmp_path / "run"
 
@@ -336,12 +336,12 @@ def test_a_build_survives_them_too(augesc, generate, tiny_file, tmp_path):
             )
 
         running = build()
-        wait(lambda: len(marks()) >= 4 or running.poll() is not None)
+        wait(lambda: len(marks()) >= 3 or running.poll() is not None)
         os.kill(workers(out)[0], signal.SIGKILL)
-        wait(lambda: len(marks()) >= 12 or running.poll() is not None)
+        wait(lambda: len(marks()) >= 7 or running.poll() is not None)
         found.remove_node(next(iter(found.worker_nodes)))
         found.add_node(**NODE)
-        wait(lambda: len(marks()) >= 20 or running.poll() is not None)
+        wait(lambda: len(marks()) >= 11 or running.poll() is not None)
         code, said, _ = augesc("status", out)
         assert code == 0
         assert "at work" in said
@@ -353,8 +353,8 @@ def test_a_build_survives_them_too(augesc, generate, tiny_file, tmp_path):
         told = again.communicate()[0]
     assert again.returncode == 0, told
     after = marks()
-    assert len(after) == 60
+    assert len(after) == 30
     assert {path: after[path] for path in before} == before  # nothing was made again
     assert rows_of(out / "generations") == expected
     kept, rejected = rows_of(out / "corpus/data"), rows_of(out / "corpus/rejected")
-    assert len(kept) + len(rejected) == 120
+    assert len(kept) + len(rejected) == 60

@@ -105,9 +105,17 @@ def test_a_build_from_the_hub_records_every_commit(hub, tiny_file, tmp_path):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("backbone={name: someone/else, revision: main, from_scratch: null}", "model someone/else"),
+        pytest.param(
+            "backbone={name: someone/else, revision: main, from_scratch: null}",
+            "model someone/else",
+            marks=pytest.mark.slow,
+        ),
         ("queries.sources=[{source: empathetic_dialogues}]", "give a local copy: --source"),
-        ("finetune.sessions=esconv", "give a local file with --set finetune.sessions=PATH"),
+        pytest.param(
+            "finetune.sessions=esconv",
+            "give a local file with --set finetune.sessions=PATH",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_cannot_be_had_is_one_line_that_says_what_to_do(
@@ -244,7 +252,10 @@ def test_a_backbone_of_the_hub_is_taken_at_a_commit(kind, with_backbones, tiny_f
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            {"gguf_file": "tiny.Q2_K.gguf"}, "is cut short in its header; download", id="half"
+            {"gguf_file": "tiny.Q2_K.gguf"},
+            "is cut short in its header; download",
+            id="half",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -296,6 +307,7 @@ def dump(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_classifier_that_the_hub_does_not_have_is_answered_with_the_nearest(
     with_classifiers, dump, tmp_path
 ):
@@ -322,6 +334,7 @@ def test_a_hub_that_does_not_list_its_models_still_says_what_is_missing(
     assert "--set queries.classifiers.emotions.0.model=PATH" in line
 
 
+@pytest.mark.slow
 def test_every_classifier_is_recorded_at_the_commit_that_was_used(with_classifiers, dump, tmp_path):
     stand_in = f"{HARTMANN}-distilroberta-base"
     out = tmp_path / "out"

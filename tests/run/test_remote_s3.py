@@ -67,7 +67,7 @@ def test_a_build_is_that_of_a_disk_where_a_third_of_all_fails(s3, built, tiny_fi
     assert Store(address).list(".work", deep=True) == []
 
 
-@pytest.mark.parametrize("n_kills", [pytest.param(SOAK or 3, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("n_kills", [pytest.param(SOAK or 2, marks=pytest.mark.soak)])
 def test_kills_on_machines_that_come_and_go(s3, built, tiny_file, tmp_path, n_kills):
     draw = random.Random() if SOAK else random.Random(5)
     kills, machines = 0, itertools.count()

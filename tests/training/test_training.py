@@ -530,6 +530,7 @@ def test_a_killed_training_goes_on_to_the_same_losses_and_weights(stop, referenc
     assert_equal_weights(weights, reference[1])
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_outright_goes_on(reference, tmp_path):
     out, path = tmp_path / "out", tmp_path / "mini.yaml"
     path.write_text(dump_config(mini("machine.save_every=1")))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from augesc_builder.run.escape import for_svg
 
@@ -72,7 +72,8 @@ def save(figures: Callable[[], Iterable[tuple[str, Figure]]], folder: Path) -> N
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         for name, figure in figures():
             # Laid out once, for both files: of each, that takes most of the time.
-            figure.draw_without_rendering()
+            if layout := figure.get_layout_engine():
+                layout.execute(figure)
             box = figure.get_tightbbox().padded(_MARGIN)
             figure.set_layout_engine(None)
             figure.savefig(folder / f"{name}.png", bbox_inches=box)
@@ -168,6 +169,7 @@ def bars(ax: Axes, groups: Sequence[str], values: Mapping[str, Sequence[float | 
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5))  # "0.025%" beside "0.050%" has room
     top = max((share or 0 for shares in values.values() for share in shares), default=0)
     ax.set_xlim(0, 1.15 * top or 1)
     ax.set_ylim(len(groups) - 0.5, -0.5)

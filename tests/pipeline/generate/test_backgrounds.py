@@ -220,7 +220,9 @@ def test_the_table_of_the_stage(grounded, built):
 @pytest.mark.parametrize(
     "how",
     [
-        ["generate.backend.workers=2", "generate.shard_size=5"],
+        pytest.param(
+            ["generate.backend.workers=2", "generate.shard_size=5"], marks=pytest.mark.slow
+        ),
         ["generate.backend.engine=static"],
         ["generate.backend.slots=2"],
     ],

@@ -170,6 +170,7 @@ def test_a_death_is_told_however_much_the_others_say(monkeypatch):
     assert heard  # what had been said before is given
 
 
+@pytest.mark.slow
 def test_an_interrupt_from_the_keyboard_ends_all_without_a_traceback(at_work):
     process, workers = at_work
     os.killpg(process.pid, signal.SIGINT)

@@ -209,6 +209,7 @@ def test_a_trial_of_processes_that_fails_ends_in_one(
     assert _noted(tmp_path / "out")["choice"] == "1 process, 1 thread"
 
 
+@pytest.mark.slow
 def test_processes_end_where_the_folder_takes_no_more(generate, measures, tmp_path, monkeypatch):
     made = []
     processes = workers.Processes.__init__

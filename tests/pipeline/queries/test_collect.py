@@ -495,6 +495,7 @@ def test_a_queries_table_is_checked(tmp_path):
         read_queries([tmp_path / "q.parquet"])
 
 
+@pytest.mark.slow
 def test_a_build_with_both_as_its_triggers(tiny_file, tmp_path):
     from augesc_builder.pipeline.build import build
 

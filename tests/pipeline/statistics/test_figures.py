@@ -37,7 +37,7 @@ def measured():
     return measure
 
 
-@pytest.mark.parametrize("n_sets", [1, 2, 5])
+@pytest.mark.parametrize("n_sets", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
 def test_no_panel_is_left_empty_and_every_set_is_named(measured, tmp_path, n_sets):
     figures.draw(measured(n_sets), tmp_path)
     names = {*FIGURES, "novelty"} | ({"topic_correlates"} if n_sets > 1 else set())

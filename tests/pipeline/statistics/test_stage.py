@@ -241,6 +241,7 @@ def test_generations_that_are_refused(refused, tmp_path, row, says):
 # -- samples, stop words, the prior ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_figure_4_says_how_it_compares(augesc, tmp_path):
     sets = (shared("esconv/valid.txt"), shared("esconv/test.txt"))
     plain = ("stats", *sets, "--out", tmp_path / "plain")
