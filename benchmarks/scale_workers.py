@@ -141,7 +141,8 @@ def _is_cluster() -> bool:
 
 
 def _trained(given: argparse.Namespace, folder: Path) -> Path:
-    _build(load_recipe(given.recipe), folder / "trained", "finetune")
+    few = ["finetune.n_sessions=8", "finetune.epochs=1"] if given.tiny else []
+    _build(load_recipe(given.recipe, few), folder / "trained", "finetune")
     return folder / "trained" / "checkpoint"
 
 

@@ -296,9 +296,9 @@ def _build_and_die(recipe, folder: Path, after: int) -> None:
     build(recipe, folder, QUIET)
 
 
-@pytest.mark.parametrize(
-    "after", [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 9)]
-)
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("after", (1, 2, 3, 5, 9) if SOAK else (3, 9))
 def test_killed_at_every_write_the_corpus_is_the_same(built, tiny, tmp_path, after, forking):
     context = forking(
         "augesc_builder.pipeline.finetune.train", "augesc_builder.pipeline.filter.filter"

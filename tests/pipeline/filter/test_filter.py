@@ -492,9 +492,12 @@ def test_rows_with_messages_and_rows_with_text_are_not_mixed(augesc, tmp_path):
 @pytest.mark.parametrize(
     ("copies", "shard", "n_kills"),
     [
-        pytest.param(20, 300, 1, marks=pytest.mark.slow),
-        pytest.param(750, generations._SHARD, 1, marks=pytest.mark.slow),
-        pytest.param(20, 300, SOAK or 6, marks=[pytest.mark.slow, pytest.mark.soak]),
+        pytest.param(20, 300, 3, marks=pytest.mark.slow),
+        *(
+            pytest.param(copies, shard, n_kills, marks=[pytest.mark.slow, pytest.mark.soak])
+            for copies, shard, n_kills in ((750, generations._SHARD, 1), (20, 300, SOAK))
+            if SOAK
+        ),
     ],
 )
 def test_a_killed_filter_goes_on_where_it_was(tmp_path, copies, shard, n_kills):
