@@ -152,7 +152,6 @@ def _recipe(name: str, tiny: bool, n_queries: int, overrides: Iterable[str] = ()
     if tiny or not esconv.exists():
         if "grounded" in name:
             chosen.append("prompt.background=true")
-        chosen += ["finetune.n_sessions=12", "finetune.epochs=1"] if tiny else []
         return load_recipe("tiny", [*chosen, *LOOSE])
     source = f"{{source: empathetic_dialogues, path: {triggers}}}"
     chosen += [f"finetune.sessions={esconv}", "finetune.n_sessions=100"]
