@@ -119,7 +119,7 @@ def own_lexicon(name: str) -> Any:
     so that it is for no file of others.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((LEXICONS / name).read_text(encoding="utf-8"), loader)
+    return loader((LEXICONS / name).read_text(encoding="utf-8")).get_single_data()
 
 
 def load_lexicon(place: Path) -> Any:
