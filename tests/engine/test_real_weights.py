@@ -21,7 +21,7 @@ from augesc_builder.run.progress import Progress
 from augesc_builder.tables import QUERIES as QUERIES_TABLE
 from augesc_builder.tables import to_table
 from augesc_builder.text.prompt_form import prompt_form
-from tests.conftest import rows_of
+from tests.conftest import SOAK, rows_of
 
 QUERIES = [
     "I lost my job today and I do not know how to tell my wife.",
@@ -117,14 +117,18 @@ def check_rows(model, tokenizer, weights):
 
 
 @compiled
-@pytest.mark.parametrize(("dtype", "weights"), TYPES[:1])
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [TYPES[0], *(pytest.param(*t.values, id=t.id, marks=pytest.mark.slow) for t in TYPES[1:])],
+)
 def test_a_row_is_the_same_in_any_company(shallow, dtype, weights):
     check_rows(*shallow(dtype), weights)
 
 
 @compiled
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "weights"), TYPES)
+@pytest.mark.soak
+@pytest.mark.parametrize(("dtype", "weights"), TYPES if SOAK else TYPES[:1])
 def test_so_it_is_of_the_whole_model(smollm2, dtype, weights):
     check_rows(*causal_lm.load(smollm2, revision=None, dtype=dtype), weights)
 
