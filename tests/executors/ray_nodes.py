@@ -31,8 +31,11 @@ def cluster(n_nodes, **head):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def driver(address, folder, n_shards, seconds, deadly=0):
-    """Begin a process that has shards made at an address, and says the number of each."""
+def driver(address, folder, n_shards, seconds, deadly=0, paced=False):
+    """Begin a process that has shards made at an address, and says the number of each.
+
+    A paced one waits for a line before it goes on, so it is never ahead of who reads it.
+    """
     code = "from tests.executors.shards_of_rows import drive; drive()"
     command = [sys.executable, "-c", code, address, folder]
     command += [n_shards, seconds, deadly]
@@ -40,6 +43,7 @@ def driver(address, folder, n_shards, seconds, deadly=0):
         list(map(str, command)),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE if paced else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -77,7 +77,7 @@ def job_at(folder, n_shards, kind=Maker, *given, **options):
 
 
 def drive():
-    """Drive a job on Ray: ADDRESS FOLDER N_SHARDS SECONDS DEADLY."""
+    """Drive a job on Ray: ADDRESS FOLDER N_SHARDS SECONDS DEADLY, each shard paced by a line."""
     from augesc_builder.executors.ray import RayExecutor
 
     address, folder, *numbers = sys.argv[1:]
@@ -85,3 +85,4 @@ def drive():
     job = job_at(Path(folder), n_shards, Maker, seconds, deadly, say=print)
     for number in RayExecutor(address).run(job):
         print(number, flush=True)
+        sys.stdin.readline()

@@ -277,26 +277,26 @@ def test_actors_are_killed_nodes_go_and_come_and_the_driver_is_killed(tmp_path):
     with cluster(3) as found:
         events = itertools.cycle(["kill", "kill", "remove", "kill", "add", "driver"])
         while True:
-            running = driver(found.address, folder, n_shards, 0.05, deadly=5)
+            running = driver(found.address, folder, n_shards, 0.05, deadly=5, paced=True)
             drivers += 1
-            for heard in itertools.count():
-                line = running.stdout.readline()
-                if not line:
-                    break
-                if heard % 20 != 19:
-                    continue
-                event = next(events)
-                there = workers(folder)
-                if event == "kill" and there:
-                    killed += 1
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(drawn.choice(there), signal.SIGKILL)
-                elif event == "remove":
-                    found.remove_node(drawn.choice(sorted(found.worker_nodes, key=id)))
-                elif event == "add":
-                    found.add_node(**NODE)
-                elif event == "driver":
-                    running.kill()
+            for heard, _ in enumerate(running.stdout, 1):
+                if heard % 20 == 0:
+                    event = next(events)
+                    if event == "kill":
+                        wait(lambda: workers(folder))
+                        killed += 1
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(drawn.choice(workers(folder)), signal.SIGKILL)
+                    elif event == "remove":
+                        found.remove_node(drawn.choice(sorted(found.worker_nodes, key=id)))
+                    elif event == "add":
+                        found.add_node(**NODE)
+                    else:
+                        running.kill()
+                        break
+                with contextlib.suppress(BrokenPipeError):
+                    running.stdin.write("\n")
+                    running.stdin.flush()
             _, err = running.communicate()
             if running.returncode == 0:
                 break
