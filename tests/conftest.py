@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,16 @@ TINY = {
         },
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_beats_on():
+    """What a test began must be closed by it: a thread that looks on is found by later tests."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "augesc-beat":
+            thread.join(10)
+            assert not thread.is_alive(), "a test's worker or progress was not closed"
 
 
 @pytest.fixture(scope="session")

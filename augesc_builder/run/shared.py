@@ -139,7 +139,8 @@ class ShardwiseJob(SharedRun):
 class TellingWorker(ABC):
     """A worker that says what it makes, for ``augesc status``, unless it is alone.
 
-    ``device`` is what it computes on.
+    ``device`` is what it computes on. Whoever derives from it begins this last: what cannot be
+    made is never closed, and would be said to be at work for as long as its process is there.
     """
 
     def __init__(self, job: SharedRun, device: str, *, alone: bool) -> None:
@@ -176,8 +177,8 @@ class ShardwiseWorker(TellingWorker):
     """Makes one shard after the other."""
 
     def __init__(self, job: ShardwiseJob, *, alone: bool) -> None:
-        super().__init__(job, platform.machine(), alone=alone)
         self._job, self._maker = job, job.maker()
+        super().__init__(job, platform.machine(), alone=alone)
 
     def _make(self, numbers: Iterator[int]) -> Iterator[int]:
         for number in numbers:

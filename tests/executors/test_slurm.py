@@ -18,7 +18,9 @@ from augesc_builder.errors import ExecutorError
 from augesc_builder.executors.slurm import SlurmElement, SlurmOwner, slurm_executor
 from augesc_builder.pipeline.inputs import run_settings
 from augesc_builder.run.folder import RunFolder
+from augesc_builder.run.heartbeat import read_workers
 from augesc_builder.run.versions import CODE, fingerprint
+from tests.executors.shards_of_rows import Maker, job_at
 
 
 class Job:
@@ -83,6 +85,20 @@ def test_nothing_is_loaded_where_nothing_is_left():
     job = Job(3, made=range(3))
     job.worker = None
     assert list(SlurmElement(0, 2).run(job)) == []
+
+
+class Unloaded(Maker):
+    """Cannot be loaded."""
+
+    def __call__(self):
+        raise ValueError("no such model")
+
+
+def test_a_worker_that_cannot_be_made_is_not_said_to_be_at_work(tmp_path):
+    job = job_at(tmp_path / "run", 3, Unloaded)
+    with pytest.raises(ValueError, match="no such model"):
+        list(SlurmElement(0, 1).run(job))
+    assert list(read_workers(tmp_path / "run")) == []
 
 
 def test_who_owns_the_run_makes_none_and_says_what_is_left():

@@ -63,10 +63,10 @@ class ChunkedWorker(TellingWorker, Generic[Found]):
     """Makes shards; alone, in as many processes as the machine has cores, which share chunks."""
 
     def __init__(self, job: ChunkedJob[Found], *, alone: bool) -> None:
-        super().__init__(job, platform.machine(), alone=alone)
         self._job, self._alone = job, alone
         self._reading = Reading(job.parts)
         self._results: Iterator[Found] = iter(())
+        super().__init__(job, platform.machine(), alone=alone)
 
     def close(self) -> None:
         """End the processes, and say how the work ended."""

@@ -105,7 +105,6 @@ class Maker(TellingWorker):
     def __init__(self, job: GenerateJob, *, alone: bool) -> None:
         from augesc_builder.pipeline.generate.processor import device
 
-        super().__init__(job, "" if alone else device(), alone=alone)
         self._job, self._alone = job, alone
         self.recipe = job.recipe if alone else by_one_process(job.recipe)
         self._order = Order(job.queries, self.recipe.generate, checked=alone)
@@ -115,6 +114,7 @@ class Maker(TellingWorker):
         self._notes = Notes(job.folder, STAGE)
         self._is_ready, self._kind = False, ""
         self._beside = None if alone else Beside(self.recipe.requirements)
+        super().__init__(job, "" if alone else device(), alone=alone)
 
     def close(self) -> None:
         """Free the model, end processes, and say how it ended."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -197,9 +198,11 @@ def test_a_shard_that_others_made_meanwhile_is_left(made, alone, tmp_path, monke
     filter_by(monkeypatch, made, out, rank=1)
     slow, quick = jobs
     for number in (3, 0):
-        assert list(quick.worker(alone=False).make(iter([number]))) == [number]
+        with closing(quick.worker(alone=False)) as worker:
+            assert list(worker.make(iter([number]))) == [number]
     written = {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()}
-    assert list(slow.worker(alone=False).make(iter(range(5)))) == [0, 1, 2, 3, 4]
+    with closing(slow.worker(alone=False)) as worker:
+        assert list(worker.make(iter(range(5)))) == [0, 1, 2, 3, 4]
     assert {path: path.stat().st_mtime_ns for path in written} == written
     filter_by(monkeypatch, made, out)
     assert files_of(out) == alone

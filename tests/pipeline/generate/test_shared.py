@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from typing import Literal
 
 import pytest
@@ -106,28 +107,29 @@ def test_what_the_first_chose_binds_the_others(trained, shared):
 def test_a_shard_that_another_finished_is_left(trained, shared, monkeypatch):
     monkeypatch.setattr("augesc_builder.pipeline.generate.job._LOOK", -1)
     slow, quick = job_at(trained, shared), job_at(trained, shared)
-    worker = slow.worker(alone=False)
     original, looks = slow.shards.has_shard, []
 
     def has_shard(stage, number):
         looks.append(number)
         if len(looks) == 3:
-            assert list(quick.worker(alone=False).make(iter([0]))) == [0]
+            with closing(quick.worker(alone=False)) as at_once:
+                assert list(at_once.make(iter([0]))) == [0]
         return original(stage, number)
 
     slow.shards.has_shard = has_shard
-    assert list(worker.make(iter([0]))) == [0]
-    assert worker._rows == {}
+    with closing(slow.worker(alone=False)) as worker:
+        assert list(worker.make(iter([0]))) == [0]
+        assert worker._rows == {}
 
 
 def test_a_folder_that_is_another_runs_by_now_is_left_alone(trained, shared):
     job = job_at(trained, shared)
-    worker = job.worker(alone=False)
     manifest = trained / "manifest.json"
-    with RunFolder(trained, run_settings(shared)) as run:
-        run.record(run_id="another")
-    with pytest.raises(Exception, match="another run has begun there"):
-        list(worker.make(iter([0])))
+    with closing(job.worker(alone=False)) as worker:
+        with RunFolder(trained, run_settings(shared)) as run:
+            run.record(run_id="another")
+        with pytest.raises(Exception, match="another run has begun there"):
+            list(worker.make(iter([0])))
     assert manifest.exists()
     assert not job.shards.has_shard("generate", 0)
 
