@@ -137,9 +137,8 @@ SCRIPTS = {
         "all against all",
     ],
     "generation.py": RAGGED,
-    "generation.py --processes": [
-        f"augesc, {kind}, {way}"
-        for kind in ("float32", "bfloat16", "int8")
+    "generation.py --processes --types int8": [
+        f"augesc, int8, {way}"
         for way in (
             *("one process, one thread", "one process, two threads"),
             "two processes, one thread each",
@@ -153,7 +152,11 @@ SCRIPTS = {
     ],
 }
 SLOW = {
-    *("corpus_statistics.py", "generation.py --processes", "generation.py --model gptj-6b"),
+    *(
+        "corpus_statistics.py",
+        "generation.py --processes --types int8",
+        "generation.py --model gptj-6b",
+    ),
     *("finetuning.py", "quantization.py", "contradictions.py", "grounding.py"),
     *("findings.py", "scale.py --workers", "statistics_parts.py", "scale.py"),
     *("quality_speed.py", "generation.py --model smollm2", "quality_calibration.py"),

@@ -101,7 +101,10 @@ def test_actors_of_ray_that_a_row_kills(poison, trained, tiny, built, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "error"), [("kill", "SIGKILL"), ("raise", "ZeroDivisionError: a")])
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("how", "error"), [("kill", "SIGKILL"), ("raise", "ZeroDivisionError: a")][: 2 if SOAK else 1]
+)
 def test_processes_that_a_row_ends_are_begun_again(poison, built, tmp_path, how, error):
     row, run = poison
     out = tmp_path / "out"
