@@ -11,11 +11,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= corpus-quickstart
-# Processes that share the test files; `make test JOBS=0` runs them in one, for a debugger.
-JOBS ?= 2
+# Processes that share the test files; `make test JOBS=0` runs them in one, for a debugger. One more
+# than the cores of the smallest machine: a test that waits for what it began leaves a core to others.
+JOBS ?= 3
 KILLS ?= 300
 PEERS := benchmarks/.peers
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Where no bytecode may be written, each of the hundreds of processes that tests begin compiles the
 # package anew.
 export PYTHONDONTWRITEBYTECODE :=

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections import Counter
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ TINY = {
         },
     },
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with many slow tests first: a long one that is begun last is waited for alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

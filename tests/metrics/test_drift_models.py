@@ -28,6 +28,7 @@ from augesc_builder.models import likelihoods
 from augesc_builder.models.likelihoods import Segment, plain, shared_prefix, shares_prefixes
 from augesc_builder.sources.sample import read_sample_sessions
 from tests.chat_models import chat_tokenizer, save_chat_model
+from tests.conftest import SOAK
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 MODELS = {
@@ -170,7 +171,10 @@ def test_hostile_text_is_only_text(llama, tokenizer, pool):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "near", "n"), [("float32", 1e-3, 12), ("bfloat16", 0.05, 3)])
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("dtype", "near", "n"), [("float32", 1e-3, 8), ("bfloat16", 0.05, 12)][: 2 if SOAK else 1]
+)
 def test_the_real_model_gives_the_numbers_of_plain_reading(smollm2, dtype, near, n):
     pool = Distractors.from_sessions(SESSIONS)
     scorer = Likelihood.load(smollm2, dtype=dtype, texts=pool.texts)

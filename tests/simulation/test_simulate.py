@@ -21,6 +21,7 @@ from augesc_builder.simulation.settings import load_simulation
 from augesc_builder.simulation.simulate import plan, simulate
 from augesc_builder.tables import SIMULATED, plain_schema
 from tests.chat_models import chat_tokenizer, save_chat_model
+from tests.conftest import SOAK
 from tests.dialog_models import blender
 from tests.endpoint_stub import MODEL, Asked, Reply, Stub, chat, failure
 
@@ -192,7 +193,9 @@ def test_other_settings_are_another_simulation(models, done):
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_lose_nothing_and_double_nothing(models, done, tmp_path):
+@pytest.mark.soak
+@pytest.mark.parametrize("n_kills", [4 if SOAK else 2])
+def test_kills_at_any_moment_lose_nothing_and_double_nothing(models, done, tmp_path, n_kills):
     out, n_killed = tmp_path / "out", 0
     given = tmp_path / "given.json"
     given.write_text(json.dumps(local(models).model_dump(mode="json")))
@@ -213,7 +216,7 @@ def test_kills_at_any_moment_lose_nothing_and_double_nothing(models, done, tmp_p
             while process.poll() is None:
                 text = out / "utterances.jsonl"
                 said = text.read_bytes().count(b'"answered"') if text.exists() else 0
-                if said >= n_now and n_killed < 4:
+                if said >= n_now and n_killed < n_kills:
                     process.send_signal(signal.SIGKILL)
                     n_killed += 1
                     break
@@ -222,7 +225,7 @@ def test_kills_at_any_moment_lose_nothing_and_double_nothing(models, done, tmp_p
         found = journal_of_whole_lines(out)
         assert found[: len(kept)] == kept
         kept = found
-    assert n_killed == 4
+    assert n_killed == n_kills
     assert sorted(kept) == sorted(journal(done))
     for name in ("base", "tuned"):
         assert rows(out, name) == rows(done, name)

@@ -762,7 +762,7 @@ def run_with_kills(runs: Runs, n_kills: int, draw: random.Random) -> int:
 
 
 @pytest.mark.parametrize(
-    "n_kills", [pytest.param(SOAK or 3, marks=[pytest.mark.slow, pytest.mark.soak])]
+    "n_kills", [pytest.param(SOAK or 2, marks=[pytest.mark.slow, pytest.mark.soak])]
 )
 def test_kills_at_random_moments_cost_only_what_is_in_flight(n_kills, tmp_path):
     """The ledger names every request that the server has seen, and no answer is asked for twice."""
