@@ -82,7 +82,9 @@ shards)
     # which the others reach it.
     host=$(hostname -I | cut -d " " -f 1)
     port=$((20000 + SLURM_JOB_ID % 10000))
+    # Its workers are as any process, unless you have said otherwise.
     export RAY_ADDRESS="$host:$port" RAY_USAGE_STATS_ENABLED=0
+    export RAY_worker_niceness="${{RAY_worker_niceness:-0}}"
     # Whoever reaches the port of a Ray without a token may run what he likes there.
     RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d " \\n")
     export RAY_AUTH_TOKEN RAY_AUTH_MODE=token

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 from tests.conftest import ROOT
 
@@ -16,19 +17,25 @@ NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 
 
 @contextlib.contextmanager
 def cluster(n_nodes, **head):
-    """Begin a cluster of nodes with a core each; what it began has ended behind it."""
+    """Begin a cluster of nodes with a core each; what it began has ended behind it.
+
+    Its workers are as any process: beside other tests, those that Ray makes nice get no core for
+    minutes. Its address is found in no folder that another cluster has.
+    """
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path is short
-    found = Cluster()
-    try:
-        found.add_node(**NODE, temp_dir=folder, **head)
-        for _ in range(n_nodes - 1):
-            found.add_node(**NODE)
-        yield found
-    finally:
-        found.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    os.mkdir(os.path.join(folder, "ray"))  # Ray takes it to be there
+    with mock.patch.dict(os.environ, RAY_TMPDIR=folder, RAY_worker_niceness="0"):
+        found = Cluster()
+        try:
+            found.add_node(**NODE, **head)
+            for _ in range(n_nodes - 1):
+                found.add_node(**NODE)
+            yield found
+        finally:
+            found.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def driver(address, folder, n_shards, seconds, deadly=0, paced=False):

@@ -84,7 +84,7 @@ def shards(folder: Path) -> set[str]:
     return {path.name for path in (folder / ".complete").glob("generate-*.json")}
 
 
-def wait(is_so, seconds=300):
+def wait(is_so, seconds=1200):
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end

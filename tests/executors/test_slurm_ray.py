@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -32,18 +33,30 @@ def test_ray_begins_and_ends_in_an_allocation(augesc, built, tiny_file, tmp_path
         def tell():
             return "\n".join(p.read_text()[-3000:] for p in tmp_path.glob("run.sbatch-*.log"))
 
-        end = time.monotonic() + 1200
+        end, niceness = time.monotonic() + 1200, set()
         while ask(environ, "squeue", "-h").strip():
             assert time.monotonic() < end, tell()
+            niceness |= niceness_of_workers(environ)
             time.sleep(0.5)
         assert (out / "corpus/README.md").exists(), tell()
         assert "Local node IP" in tell()  # as Ray says when it begins
         while left := [n for n in running_in_jobs(environ) if "ray" in n or "gcs" in n]:
             assert time.monotonic() < end, left
             time.sleep(0.5)
+    assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}  # they are behind no other work
     assert corpus_of(out) == corpus_of(built)
 
 
 def running_in_jobs(environ):
     """Give the names of the processes of a cluster's jobs."""
     return list(running_in(Path(environ["SLURM_CONF"]).parent).values())
+
+
+def niceness_of_workers(environ):
+    """Give the priorities that the workers of Ray in a cluster's jobs have."""
+    found = set()
+    for process, name in running_in(Path(environ["SLURM_CONF"]).parent).items():
+        if name.startswith("ray::RayWorker"):
+            with contextlib.suppress(ProcessLookupError):
+                found.add(os.getpriority(os.PRIO_PROCESS, process))
+    return found
