@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from unittest import mock
 
 from tests.conftest import ROOT
@@ -25,7 +26,7 @@ def cluster(n_nodes, **head):
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path is short
-    os.mkdir(os.path.join(folder, "ray"))  # Ray takes it to be there
+    Path(folder, "ray").mkdir()  # Ray takes it to be there
     with mock.patch.dict(os.environ, RAY_TMPDIR=folder, RAY_worker_niceness="0"):
         found = Cluster()
         try:
