@@ -6,6 +6,7 @@ and an exit code, and sets what libraries want set before they are imported.
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -298,6 +299,8 @@ def version(
 
 def main() -> None:
     """Run the command line: a mistake of the user's is one line and exit code 2."""
+    # What imports make stays, and looking through it for garbage at every step is a tenth of them.
+    gc.set_threshold(10_000)
     arguments = sys.argv[1:] or ["--help"]
 
     def command() -> Any:
