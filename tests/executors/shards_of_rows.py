@@ -30,6 +30,7 @@ class Maker:
     deadly: int = 0
 
     def __call__(self):
+        self.folder.with_name(f"loaded-{os.getpid()}-{time.monotonic_ns()}").touch()
         return self.make
 
     def make(self, shards, number):

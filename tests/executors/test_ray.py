@@ -177,6 +177,7 @@ def test_what_is_under_way_is_bounded(two, tmp_path):
     assert 0 < most <= 8 * AHEAD
     assert rows_in(tmp_path / "run") == list(range(2000))
     assert len({s.pid for s in read_workers(tmp_path / "run")}) == 2
+    assert len(list(tmp_path.glob("loaded-*"))) == 2  # whatever they are given, they load once
 
 
 @pytest.mark.slow
@@ -251,24 +252,27 @@ def test_a_stopped_worker_is_not_waited_for(two, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_actor_leaves_a_node_that_is_drained(tmp_path, monkeypatch):
+def test_an_actor_leaves_a_node_that_is_drained_and_one_that_joins_is_used(tmp_path, monkeypatch):
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
     monkeypatch.setattr(executing, "_LOOK", 0.2)
-    folder, drained = tmp_path / "run", None
+    folder, drained, used = tmp_path / "run", None, set()
     with cluster(3) as found, ray_cluster.connected(found.address):
         job = job_at(folder, 300, Maker, 0.05)
         driver = _Driver(job, job.missing())
         for _ in driver.run():
             there = [seat.node for seat in driver._seats if seat.given]
+            used.update(there)
             if drained is None and len(there) == 3:
                 drained = next(n for n in there if n != ray.get_runtime_context().get_node_id())
                 reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
                 GcsClient(address=found.address).drain_node(drained, reason, "a test", 0)
-            elif drained is None:
-                time.sleep(0.3)  # the third may take longer to begin than two take for all
+                found.add_node(**NODE)
+            elif len(used) < 4:
+                time.sleep(0.3)  # one may take longer to begin than the others take for all
         assert drained is not None
+        assert len(used) == 4
         assert drained not in {seat.node for seat in driver._seats}
     assert rows_in(folder) == list(range(300))
 
