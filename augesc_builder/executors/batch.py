@@ -129,8 +129,8 @@ class Batch:
     command: Sequence[str]
     n: int
     until: str
-    options: Sequence[str] = ()
-    on_ray: bool = False
+    options: Sequence[str]
+    on_ray: bool
 
     def text(self, file: Path) -> str:
         """Return the text of the file that lies at ``file``.
@@ -138,13 +138,14 @@ class Batch:
         Raises :class:`~augesc_builder.errors.ExecutorError` for a path that no line of ``#SBATCH``
         can hold.
         """
-        if not str(file.absolute()).isprintable() or '"' in str(file):
+        path = str(file.absolute())
+        if not path.isprintable() or '"' in path:
             raise ExecutorError(f"{str(file)!r}: a batch file cannot name it; give another --file")
         command = [*self.command, *([] if self.on_ray else ["--executor", "slurm"])]
         return (_RAY_TEMPLATE if self.on_ray else _TEMPLATE).format(
             file=shlex.quote(str(file)),
             name=_one_word(self.name),
-            log=f'"{file.absolute()}-%x-%j.log"',
+            log=f'"{path}-%x-%j.log"',
             options="".join(f"#SBATCH {option}\n" for option in self.options),
             command=shlex.join(command),
             last=self.n - 1,

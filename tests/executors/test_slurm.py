@@ -186,6 +186,18 @@ def test_each_job_is_the_same_build(augesc, tmp_path, role, until):
     assert words == expected + (["--until", until] if until else [])
 
 
+@pytest.mark.parametrize("name", ['a "b', "a\nb"])
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_file_that_no_batch_file_can_name(refused, tmp_path, monkeypatch, name, in_folder):
+    folder = tmp_path / name if in_folder else tmp_path
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    file = "x.sbatch" if in_folder else f"{name}.sbatch"
+    call = ("slurm", "tiny", "--out", tmp_path / "run", "--array", 2, "--file", file)
+    assert "a batch file cannot name it; give another --file" in refused(*call)
+    assert not (folder / file).exists()
+
+
 def test_what_somebody_edited_is_not_overwritten(augesc, refused, tmp_path):
     call = ("slurm", "tiny", "--out", tmp_path / "run", "--array", 2)
     assert augesc(*call)[0] == 0
