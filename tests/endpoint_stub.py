@@ -6,6 +6,7 @@ It counts every request that it receives, and every answer that it sent whole.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -113,7 +114,7 @@ class Stub:
         self.key: str | None = None
         self.port = 0
         self._loop: Any = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
 
@@ -132,7 +133,7 @@ class Stub:
 
         async def serve() -> None:
             self._server = await asyncio.start_server(
-                self._serve, "127.0.0.1", self.port, backlog=512
+                self._accept, "127.0.0.1", self.port, backlog=512
             )
             self.port = self._server.sockets[0].getsockname()[1]
             ready.set()
@@ -151,14 +152,27 @@ class Stub:
         """Close every connection, whatever is under way."""
 
         async def end() -> None:
-            if self._server is not None:
-                self._server.close()
-            await asyncio.sleep(0.05)  # connections that were just accepted are made
+            assert self._server is not None
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await (
+                turns()
+            )  # connections that were just accepted are made: a closed server makes none
+            self._server.close()
             for task in self._connections:
                 task.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
-            await asyncio.sleep(0.05)  # and their sockets closed
+            await turns()  # what was just accepted is a connection: a closed server makes none
+            self._server.close()
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+            await turns()  # and their sockets closed
             self._loop.stop()
+
+        async def turns() -> None:
+            for _ in range(10):  # of the loop: on a busy machine no time is long enough for them
+                await asyncio.sleep(0)
 
         if self._thread is not None:
             asyncio.run_coroutine_threadsafe(end(), self._loop)
@@ -171,18 +185,22 @@ class Stub:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection; it is closed even where that is ended before it began."""
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._connections.pop(task).transport.abort()
+
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._connections[task] = writer
+        task.add_done_callback(end)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-        try:
+        with contextlib.suppress(
+            ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+        ):
             while await self._one(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
