@@ -155,13 +155,6 @@ class Stub:
             assert self._server is not None
             for listening in self._server.sockets:
                 self._loop.remove_reader(listening.fileno())
-            await (
-                turns()
-            )  # connections that were just accepted are made: a closed server makes none
-            self._server.close()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
             await turns()  # what was just accepted is a connection: a closed server makes none
             self._server.close()
             for task in self._connections:
